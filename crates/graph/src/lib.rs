@@ -1,0 +1,9 @@
+//! From an embedding on: neighbours, the fuzzy graph, UMAP and Leiden.
+//!
+//! Everything runs in the rayon pool that the caller has installed, and gives the same bits for any number of its threads:
+//! each row of a result is owned by one task, ties are ordered by id, sums have a fixed order, and random numbers are a
+//! function of (seed, what, where), never of time.
+
+mod types;
+
+pub use types::{Connectivities, Distances, Embedding};

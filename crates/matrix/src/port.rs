@@ -1,0 +1,67 @@
+//! The port through which a matrix comes in.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Csr, Result, SourceRow};
+
+/// Lengths of a matrix's axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Cells.
+    pub n_obs: u64,
+    /// Genes.
+    pub n_vars: usize,
+}
+
+/// How a matrix lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    /// Compressed rows: streamed.
+    Csr,
+    /// Compressed columns: turned into rows once, out of core.
+    Csc,
+    /// Dense: streamed, zeros dropped.
+    Dense,
+}
+
+/// A matrix of cells by genes that can be read by ranges of whole rows, from any thread.
+pub trait Source: Send + Sync {
+    /// Cells and genes.
+    fn shape(&self) -> Shape;
+
+    /// Stored entries of each row range boundary: entries before row `row` (row `n_obs` gives the total). For a dense matrix,
+    /// an upper bound. Used to cut work and memory; must be cheap (no decoding of `X/data`).
+    fn entries_before(&self, row: SourceRow) -> u64;
+
+    /// Replaces `into` by these rows: canonical ([`Csr::canonicalise`]), values as f32. Explicit zeros may remain.
+    /// Compressed chunks that two calls share are decoded once where memory allows.
+    fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()>;
+
+    /// Bytes of compressed input read so far.
+    fn bytes_read(&self) -> u64;
+
+    /// Bytes of decompressed chunks produced so far.
+    fn bytes_decoded(&self) -> u64;
+
+    /// Bytes of memory that reading needs on top of what `into` holds, for `n_threads` concurrent callers.
+    fn overhead_bytes(&self, n_threads: usize) -> u64;
+
+    /// The name by which errors call this store.
+    fn location(&self) -> &str;
+}
+
+/// Someone who is told how far a stage has come, and who may stop it.
+pub trait Watch: Sync {
+    /// `done` of `total` units of the stage; `note` is a short word on its state (`""` for none). An error
+    /// ([`crate::ErrorKind::Interrupted`]) stops the stage. Cheap enough to call a few times a second.
+    fn tick(&self, done: u64, total: u64, note: &str) -> Result<()>;
+}
+
+/// Nobody watches.
+impl Watch for () {
+    fn tick(&self, _: u64, _: u64, _: &str) -> Result<()> {
+        Ok(())
+    }
+}

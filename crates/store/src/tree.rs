@@ -1,0 +1,98 @@
+//! What a zarr store and an HDF5 file have in common: a tree of groups and arrays with attributes.
+//!
+//! AnnData's elements (`element/`) are read and written through these traits, so each encoding is spelled once.
+
+use std::ops::Range;
+
+use cellmill_matrix::{Array, DType, Result, Values};
+
+/// Attributes of a node.
+pub type Attrs = serde_json::Map<String, serde_json::Value>;
+
+/// A group or an array.
+#[derive(Clone, Debug)]
+pub enum Node {
+    /// A group.
+    Group(Attrs),
+    /// An array.
+    Array(ArrayInfo),
+}
+
+impl Node {
+    /// Its attributes.
+    pub fn attrs(&self) -> &Attrs {
+        match self {
+            Node::Group(attrs) => attrs,
+            Node::Array(info) => &info.attrs,
+        }
+    }
+}
+
+/// An array as its metadata describe it; nothing of it has been decoded.
+#[derive(Clone, Debug)]
+pub struct ArrayInfo {
+    /// Attributes.
+    pub attrs: Attrs,
+    /// Lengths of the axes.
+    pub shape: Vec<u64>,
+    /// Type of the entries; `None` when it is one that we can't hold (compound, object, …).
+    pub dtype: Option<DType>,
+    /// The type as the store names it, for messages.
+    pub dtype_name: String,
+    /// Lengths of the smallest piece that can be decoded by itself (a zarr inner chunk, an HDF5 chunk).
+    pub chunk: Vec<u64>,
+    /// Lengths of a shard, if chunks are packed into shards.
+    pub shard: Option<Vec<u64>>,
+    /// The compression as people say it: `blosc-lz4 shuffle`, `zstd`, `gzip-4`, `none`.
+    pub codec: String,
+    /// Bytes on disk, where that is cheap to know.
+    pub stored_bytes: Option<u64>,
+}
+
+/// A store that can be read, from any thread.
+pub trait Tree: Send + Sync {
+    /// The name by which errors call this store.
+    fn location(&self) -> &str;
+    /// The node at a path (`""` is the root, `"X/data"`), or nothing.
+    fn node(&self, path: &str) -> Result<Option<Node>>;
+    /// Names of a group's children, sorted; no order is kept on disk.
+    fn children(&self, path: &str) -> Result<Vec<String>>;
+    /// A whole array. Shapes are checked against what is stored before memory is taken.
+    fn read(&self, path: &str) -> Result<Array>;
+    /// Rows (first axis) of an array.
+    fn read_rows(&self, path: &str, rows: Range<u64>) -> Result<Values>;
+    /// The hot path: an array chunk by chunk.
+    fn chunks(&self, path: &str) -> Result<Box<dyn Chunks>>;
+}
+
+/// A numeric array that is decoded chunk by chunk, from any thread, into memory that the caller owns.
+/// Chunks are numbered in C order over the grid of chunks.
+pub trait Chunks: Send + Sync {
+    /// Its metadata.
+    fn info(&self) -> &ArrayInfo;
+    /// Number of chunks.
+    fn n_chunks(&self) -> u64;
+    /// Decodes chunk `i` as little-endian entries, always the full chunk size (a last chunk is padded), into `out` (whose
+    /// old contents are dropped, capacity kept). `scratch` keeps the compressed bytes. Returns compressed bytes read.
+    fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64>;
+}
+
+/// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].
+pub trait TreeWriter: Send + Sync {
+    /// Makes a group (parents exist already).
+    fn group(&self, path: &str, attrs: Attrs) -> Result<()>;
+    /// Writes a whole array. `shape` `[]` is a scalar.
+    fn array(&self, path: &str, array: &Array, attrs: Attrs) -> Result<()>;
+    /// Opens an array that grows along its first axis. `shape[0]` is ignored; `chunk` is a wish.
+    fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>>;
+    /// Makes the store appear whole under its name.
+    fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// An array that grows along its first axis.
+pub trait ArrayStream: Send {
+    /// Appends whole rows.
+    fn append(&mut self, values: &Values) -> Result<()>;
+    /// Writes what is left and the final shape.
+    fn close(self: Box<Self>) -> Result<()>;
+}
