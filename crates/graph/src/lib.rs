@@ -4,6 +4,11 @@
 //! each row of a result is owned by one task, ties are ordered by id, sums have a fixed order, and random numbers are a
 //! function of (seed, what, where), never of time.
 
+pub mod leiden;
+mod louvain;
+mod paga;
 mod types;
 
+pub use louvain::louvain;
+pub use paga::{Paga, paga, paga_sparse};
 pub use types::{Connectivities, Distances, Embedding};

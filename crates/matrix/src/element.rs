@@ -145,6 +145,24 @@ impl Values {
         }
     }
 
+    /// The entries of a range of positions.
+    pub fn slice(&self, at: std::ops::Range<usize>) -> Values {
+        match self {
+            Values::Bool(v) => Values::Bool(v[at].to_vec()),
+            Values::I8(v) => Values::I8(v[at].to_vec()),
+            Values::I16(v) => Values::I16(v[at].to_vec()),
+            Values::I32(v) => Values::I32(v[at].to_vec()),
+            Values::I64(v) => Values::I64(v[at].to_vec()),
+            Values::U8(v) => Values::U8(v[at].to_vec()),
+            Values::U16(v) => Values::U16(v[at].to_vec()),
+            Values::U32(v) => Values::U32(v[at].to_vec()),
+            Values::U64(v) => Values::U64(v[at].to_vec()),
+            Values::F32(v) => Values::F32(v[at].to_vec()),
+            Values::F64(v) => Values::F64(v[at].to_vec()),
+            Values::Str(v) => Values::Str(v[at].to_vec()),
+        }
+    }
+
     /// Entry `i` as f64 (booleans as 0 and 1); strings have none.
     pub fn number(&self, i: usize) -> Option<f64> {
         Some(match self {
@@ -261,6 +279,17 @@ impl Column {
                 values: values.select(keep),
                 mask: mask.iter().zip(keep).filter(|(_, k)| **k).map(|(m, _)| *m).collect(),
             },
+        }
+    }
+
+    /// The entries of a range of rows.
+    pub fn slice(&self, at: std::ops::Range<usize>) -> Column {
+        match self {
+            Column::Plain(values) => Column::Plain(values.slice(at)),
+            Column::Categorical { codes, categories, ordered } => {
+                Column::Categorical { codes: codes[at].to_vec(), categories: categories.clone(), ordered: *ordered }
+            }
+            Column::Nullable { values, mask } => Column::Nullable { values: values.slice(at.clone()), mask: mask[at].to_vec() },
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use cellmill_matrix::{Array, DType, Result, Values};
+use cellmill_matrix::{Array, DType, Error, Result, Values};
 
 /// Attributes of a node.
 pub type Attrs = serde_json::Map<String, serde_json::Value>;
@@ -63,6 +63,17 @@ pub trait Tree: Send + Sync {
     fn read_rows(&self, path: &str, rows: Range<u64>) -> Result<Values>;
     /// The hot path: an array chunk by chunk.
     fn chunks(&self, path: &str) -> Result<Box<dyn Chunks>>;
+    /// Bytes of an array on disk; for very many chunks an estimate from some of them.
+    fn stored_bytes(&self, path: &str) -> Result<Option<u64>> {
+        Ok(match self.node(path)? {
+            Some(Node::Array(info)) => info.stored_bytes,
+            _ => None,
+        })
+    }
+    /// The fields of an array of records (compound entries), in order; `None` where entries are no records or can't be read.
+    fn fields(&self, _path: &str) -> Result<Option<Vec<(String, Array)>>> {
+        Ok(None)
+    }
 }
 
 /// A numeric array that is decoded chunk by chunk, from any thread, into memory that the caller owns.
@@ -75,6 +86,16 @@ pub trait Chunks: Send + Sync {
     /// Decodes chunk `i` as little-endian entries, always the full chunk size (a last chunk is padded), into `out` (whose
     /// old contents are dropped, capacity kept). `scratch` keeps the compressed bytes. Returns compressed bytes read.
     fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64>;
+    /// As [`Chunks::decode`], into memory of exactly the chunk's size. The default goes through a copy.
+    fn decode_into(&self, i: u64, scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<u64> {
+        let mut copy = Vec::new();
+        let read = self.decode(i, scratch, &mut copy)?;
+        if copy.len() != out.len() {
+            return Err(Error::bug(format!("chunk {i} has {} bytes, {} are due", copy.len(), out.len())));
+        }
+        out.copy_from_slice(&copy);
+        Ok(read)
+    }
 }
 
 /// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].

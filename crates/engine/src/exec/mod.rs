@@ -1,0 +1,7 @@
+//! Who calls: tasks over row ranges, run on the threads of the installed pool, merged in a tree that row order alone decides.
+
+mod order;
+mod task;
+
+pub use order::{Tree, in_order};
+pub use task::{Aside, TASK_ROWS, Task, TaskOutput, cut, run, sliced};

@@ -1,0 +1,50 @@
+//! Folds: what is asked of the rows. A fold is a monoid over rows with two exits: a `State` that merges, and columns of one
+//! value a row that belong to the rows themselves.
+
+mod clipped;
+mod collect;
+mod laws;
+mod moments;
+mod pair;
+mod qc;
+
+pub use clipped::{Clipped, ClippedSums};
+pub use collect::Collect;
+pub use laws::check_laws;
+pub use moments::{GeneMoments, Moments};
+pub use pair::At;
+pub use qc::{EXACT_TOTAL, GeneTotals, Qc};
+
+use cellmill_matrix::Result;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::chunk::{Chunk, RowColumns};
+
+/// A question to all rows. `merge` is associative up to rounding and `init` is its identity; the order of merging is fixed by
+/// the rows alone, so results are the same bits for any number of threads or workers.
+pub trait Fold: Clone + Serialize + DeserializeOwned + Send + Sync {
+    /// What accumulates while one task's rows pass.
+    type Acc;
+    /// What a task leaves behind.
+    type State: Serialize + DeserializeOwned + Send;
+    /// What all states together mean.
+    type Output;
+
+    /// Whether the fold looks at the rows as they are after `step` steps.
+    fn listens(&self, _step: usize) -> bool {
+        true
+    }
+    /// The state of no rows.
+    fn init(&self) -> Self::State;
+    /// An empty accumulator.
+    fn open(&self) -> Self::Acc;
+    /// Adds the rows of a chunk as they are after `step` steps of the recipe. Rows come in order; how they are cut into chunks
+    /// makes no difference to a bit of the result.
+    fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut Chunk, rows: &mut RowColumns) -> Result<()>;
+    /// The state of the rows that were added.
+    fn close(&self, acc: Self::Acc) -> Self::State;
+    /// Adds the state of later rows.
+    fn merge(&self, into: &mut Self::State, later: Self::State);
+    /// The answer.
+    fn finish(&self, state: Self::State) -> Self::Output;
+}

@@ -1,0 +1,4 @@
+//! Small dense mathematics that runs once, on the host, after the folds.
+
+pub mod eigen;
+pub mod hvg;

@@ -1,0 +1,7 @@
+//! What happens to a chunk, as data: a list of steps that prints, hashes and travels.
+
+mod expression;
+mod step;
+
+pub use expression::Expression;
+pub use step::{RowQc, Rows, Step, apply, row_qc};

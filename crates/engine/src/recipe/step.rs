@@ -1,0 +1,176 @@
+//! The vocabulary of recipes, and what each word does to a chunk.
+
+use cellmill_kernels::{select, totals, transform};
+use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
+use serde::{Deserialize, Serialize};
+
+use super::Expression;
+use crate::Chunk;
+
+/// Which quality-control values of a row are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RowQc {
+    /// Name and genes of each set (scanpy's `qc_vars`): masks of `(n_vars,)`.
+    pub qc_vars: Vec<(String, Vec<bool>)>,
+    /// Sizes of the top lists (scanpy's `percent_top`).
+    pub percent_top: Vec<usize>,
+    /// Whether `log1p_` columns are wanted.
+    pub log1p: bool,
+}
+
+/// Which rows go on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Rows {
+    /// Those for which a rule on the row's own QC values and on its columns in obs holds.
+    Where {
+        /// The rule.
+        rule: Expression,
+        /// QC values that the rule may ask for.
+        qc: RowQc,
+        /// Columns of obs that it may ask for, of this task's rows alone.
+        obs: Vec<(String, Column)>,
+        /// Source row of the first entry of `obs`.
+        first: u64,
+    },
+    /// Those whose flag is true; flags of this task's rows alone.
+    Mask {
+        /// One flag a source row from `first` on.
+        keep: Vec<bool>,
+        /// Source row of the first flag.
+        first: u64,
+    },
+}
+
+/// One step of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step")]
+pub enum Step {
+    /// Drops rows.
+    KeepObs {
+        /// Which stay.
+        rows: Rows,
+    },
+    /// Drops columns (and explicit zeros).
+    KeepVar {
+        /// `(n_vars,)` as the columns are at this point.
+        mask: Vec<bool>,
+    },
+    /// x · target / Σ row.
+    NormalizeTotal {
+        /// The sum that rows get.
+        target_sum: f64,
+    },
+    /// ln(1 + x) / ln(base).
+    Log1p {
+        /// Base of the logarithm; natural without.
+        base: Option<f64>,
+    },
+    /// (x − mean) / std clipped, minus what a zero becomes: the chunk stays as sparse as it was, and that base row is kept apart.
+    Scale {
+        /// Mean of each column as the columns are at this point; `None` leaves the data uncentred.
+        mean: Option<Vec<f64>>,
+        /// 1 / standard deviation of each column as the columns are at this point.
+        inverse_std: Vec<f64>,
+        /// Largest value that is left.
+        max_value: Option<f64>,
+    },
+}
+
+/// Applies the first of these steps, or several that can be fused. Returns how many were done.
+pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
+    match steps {
+        // A gene that is dropped needs no logarithm: the row totals are taken first, then the columns are chosen.
+        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }, Step::KeepVar { mask }, ..] => {
+            let totals = chunk.totals().total.clone();
+            keep_columns(mask, chunk);
+            transform::normalize_log1p(&mut chunk.x, &totals, *target_sum, *base);
+            chunk.changed();
+            return Ok(3);
+        }
+        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }, ..] => {
+            let totals = chunk.totals().total.clone();
+            transform::normalize_log1p(&mut chunk.x, &totals, *target_sum, *base);
+            chunk.changed();
+            return Ok(2);
+        }
+        [Step::KeepObs { rows: Rows::Mask { keep, first } }, ..] => {
+            let at = (chunk.source.start - first) as usize;
+            let flags: Vec<bool> = chunk.rows.iter().map(|&r| keep[at + r as usize]).collect();
+            chunk.keep_rows(&flags);
+        }
+        [Step::KeepObs { rows: Rows::Where { rule, qc, obs, first } }, ..] => {
+            let flags = where_holds(rule, qc, obs, *first, chunk)?;
+            chunk.keep_rows(&flags);
+        }
+        [Step::KeepVar { mask }, ..] => keep_columns(mask, chunk),
+        [Step::NormalizeTotal { target_sum }, ..] => {
+            let totals = chunk.totals().total.clone();
+            transform::normalize_total(&mut chunk.x, &totals, *target_sum);
+            chunk.changed();
+        }
+        [Step::Log1p { base }, ..] => {
+            transform::log1p(&mut chunk.x, *base);
+            chunk.changed();
+        }
+        [Step::Scale { mean, inverse_std, max_value }, ..] => {
+            match mean {
+                None => transform::scale_columns(&mut chunk.x, inverse_std, *max_value),
+                Some(mean) => transform::center_columns(&mut chunk.x, mean, inverse_std, *max_value),
+            }
+            chunk.changed();
+        }
+        [] => return Ok(0),
+    }
+    Ok(1)
+}
+
+fn keep_columns(mask: &[bool], chunk: &mut Chunk) {
+    let (map, kept) = select::renumbering(mask);
+    select::keep_columns(&mut chunk.x, &map, kept);
+    chunk.changed();
+}
+
+/// QC columns of the rows of a chunk, named and typed as scanpy's `calculate_qc_metrics` writes them to obs.
+pub fn row_qc(qc: &RowQc, chunk: &mut Chunk) -> Vec<(String, Values)> {
+    let row = chunk.totals().clone();
+    let log1p32 = |v: &[f64]| Values::F32(v.iter().map(|&x| libm::log1p(x) as f32).collect());
+    let as_f32 = |v: &[f64]| v.iter().map(|&x| x as f32).collect::<Vec<f32>>();
+    let mut out = vec![(keys::N_GENES_BY_COUNTS.to_string(), Values::I32(row.n_genes.iter().map(|&n| n as i32).collect()))];
+    if qc.log1p {
+        out.push((keys::log1p_of(keys::N_GENES_BY_COUNTS), Values::F64(row.n_genes.iter().map(|&n| libm::log1p(f64::from(n))).collect())));
+    }
+    out.push((keys::TOTAL_COUNTS.to_string(), Values::F32(as_f32(&row.total))));
+    if qc.log1p {
+        out.push((keys::log1p_of(keys::TOTAL_COUNTS), log1p32(&row.total)));
+    }
+    for (share, n) in totals::top_shares(&chunk.x, &row, &qc.percent_top).into_iter().zip(&qc.percent_top) {
+        out.push((format!("pct_counts_in_top_{n}_genes"), Values::F64(share)));
+    }
+    let masks: Vec<Vec<bool>> = qc.qc_vars.iter().map(|(_, mask)| mask.clone()).collect();
+    for (sums, (name, _)) in totals::subset_totals(&chunk.x, &masks).into_iter().zip(&qc.qc_vars) {
+        out.push((format!("total_counts_{name}"), Values::F32(as_f32(&sums))));
+        if qc.log1p {
+            out.push((format!("log1p_total_counts_{name}"), log1p32(&sums)));
+        }
+        let pct = sums.iter().zip(&row.total).map(|(part, all)| (part / all * 100.0) as f32).collect();
+        out.push((format!("pct_counts_{name}"), Values::F32(pct)));
+    }
+    out
+}
+
+/// Evaluates a row rule on the chunk's own QC values and on obs columns.
+fn where_holds(rule: &Expression, qc: &RowQc, obs: &[(String, Column)], first: u64, chunk: &mut Chunk) -> Result<Vec<bool>> {
+    let at = (chunk.source.start - first) as usize;
+    let mut table = Table::of_index(vec![String::new(); chunk.rows.len()]);
+    for (name, column) in obs {
+        let mut keep = vec![false; column.len()];
+        chunk.rows.iter().for_each(|&r| keep[at + r as usize] = true);
+        table.columns.push((name.clone(), column.select(&keep)));
+    }
+    for (name, values) in row_qc(qc, chunk) {
+        table.set(&name, Column::Plain(values));
+    }
+    let known: Vec<String> = table.names().map(String::from).collect();
+    let place = Place { element: Some("obs".into()), ..Place::default() };
+    rule.evaluate(chunk.rows.len(), |name| table.column(name), &known, &place).map_err(|e: Error| e.at(&place))
+}

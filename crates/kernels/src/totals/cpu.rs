@@ -1,0 +1,82 @@
+//! Totals on the CPU.
+
+use cellmill_matrix::Csr;
+
+use super::RowTotals;
+
+/// Non-zero entries and sum of each row.
+pub fn row_totals(x: &Csr) -> RowTotals {
+    let mut totals = RowTotals { n_genes: Vec::with_capacity(x.n_rows()), total: Vec::with_capacity(x.n_rows()) };
+    for i in 0..x.n_rows() {
+        let (_, values) = x.row(i);
+        let (n_genes, total) = sum(values);
+        totals.n_genes.push(n_genes);
+        totals.total.push(total);
+    }
+    totals
+}
+
+/// Count of non-zeros and sum of a run of values; eight lanes, added pairwise at the end.
+fn sum(values: &[f32]) -> (u32, f64) {
+    let mut count = [0u32; 8];
+    let mut lanes = [0f64; 8];
+    let (blocks, rest) = values.as_chunks::<8>();
+    for block in blocks {
+        for l in 0..8 {
+            lanes[l] += f64::from(block[l]);
+            count[l] += u32::from(block[l] != 0.0);
+        }
+    }
+    for (l, &x) in rest.iter().enumerate() {
+        lanes[l] += f64::from(x);
+        count[l] += u32::from(x != 0.0);
+    }
+    let total = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+    (count.iter().sum(), total)
+}
+
+/// Sum of each row over the genes of each mask: `masks[m]` is `(n_cols,)`; returns `(masks, n_rows)` in f64.
+pub fn subset_totals(x: &Csr, masks: &[Vec<bool>]) -> Vec<Vec<f64>> {
+    masks
+        .iter()
+        .map(|mask| {
+            (0..x.n_rows())
+                .map(|i| {
+                    let (columns, values) = x.row(i);
+                    columns.iter().zip(values).filter(|(c, _)| mask[**c as usize]).map(|(_, &v)| f64::from(v)).sum()
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Share of each row's total that lies in its `n` largest entries, in percent, for each `n`: `(ns, n_rows)` f64.
+/// A row without counts gives NaN, as scanpy's division does.
+pub fn top_shares(x: &Csr, totals: &RowTotals, ns: &[usize]) -> Vec<Vec<f64>> {
+    let mut shares = vec![Vec::with_capacity(x.n_rows()); ns.len()];
+    let Some(&largest) = ns.iter().max() else { return shares };
+    let mut top: Vec<f32> = Vec::new();
+    for i in 0..x.n_rows() {
+        top.clear();
+        top.extend_from_slice(x.row(i).1);
+        if top.len() > largest {
+            top.select_nth_unstable_by(largest, |a, b| b.total_cmp(a));
+            top.truncate(largest);
+        }
+        top.sort_unstable_by(|a, b| b.total_cmp(a));
+        for (share, &n) in shares.iter_mut().zip(ns) {
+            let sum: f64 = top.iter().take(n).map(|&v| f64::from(v)).sum();
+            share.push(sum / totals.total[i] * 100.0);
+        }
+    }
+    shares
+}
+
+/// Adds each column's sum and count of non-zeros to `into[column]` = [sum, count], row after row.
+pub fn column_totals(x: &Csr, into: &mut [[f64; 2]]) {
+    for (&column, &value) in x.indices.iter().zip(&x.data) {
+        let cell = &mut into[column as usize];
+        cell[0] += f64::from(value);
+        cell[1] += f64::from(u8::from(value != 0.0));
+    }
+}

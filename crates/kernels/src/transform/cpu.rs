@@ -1,0 +1,74 @@
+//! Transforms on the CPU.
+
+use cellmill_matrix::Csr;
+
+/// Small counts are so common that their logarithms are taken once a row: entries below this come from a table.
+const TABLE: usize = 32;
+
+/// x · target / total for each row; a row whose total is 0 stays as it is. `total`: `(n_rows,)`.
+pub fn normalize_total(x: &mut Csr, total: &[f64], target_sum: f64) {
+    for (i, &total) in total.iter().enumerate() {
+        if total == 0.0 {
+            continue;
+        }
+        let factor = target_sum / total;
+        let span = x.span(i);
+        for v in &mut x.data[span] {
+            *v = (f64::from(*v) * factor) as f32;
+        }
+    }
+}
+
+/// ln(1 + x) / ln(base) of every entry; natural logarithm without a base.
+pub fn log1p(x: &mut Csr, base: Option<f64>) {
+    let per = base.map_or(1.0, |b| 1.0 / libm::log(b));
+    for v in &mut x.data {
+        *v = (libm::log1p(f64::from(*v)) * per) as f32;
+    }
+}
+
+/// [`normalize_total`] and [`log1p`] in one go, with a table for whole counts below 32.
+pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option<f64>) {
+    let per = base.map_or(1.0, |b| 1.0 / libm::log(b));
+    let mut table = [0f32; TABLE];
+    for (i, &total) in total.iter().enumerate() {
+        let factor = if total == 0.0 { 1.0 } else { target_sum / total };
+        let of = |v: f32| (libm::log1p(f64::from((f64::from(v) * factor) as f32)) * per) as f32;
+        let span = x.span(i);
+        let values = &mut x.data[span];
+        let largest = values.iter().fold(0f32, |m, &v| m.max(v));
+        let known = if values.len() < TABLE { 0 } else { TABLE.min(largest as usize + 1) };
+        for (k, entry) in table.iter_mut().enumerate().take(known) {
+            *entry = of(k as f32);
+        }
+        for v in values {
+            let k = *v as usize;
+            *v = if k < known && k as f32 == *v { table[k] } else { of(*v) };
+        }
+    }
+}
+
+/// x / std of its column, the upper side clipped at `max_value`. `inverse_std`: `(n_cols,)`, 1 / std.
+pub fn scale_columns(x: &mut Csr, inverse_std: &[f64], max_value: Option<f64>) {
+    let clip = max_value.unwrap_or(f64::INFINITY);
+    for (&column, v) in x.indices.iter().zip(&mut x.data) {
+        *v = (f64::from(*v) * inverse_std[column as usize]).min(clip) as f32;
+    }
+}
+
+/// What a zero becomes when a column is centred, scaled and clipped: `(n_cols,)`.
+pub fn base_row(mean: &[f64], inverse_std: &[f64], max_value: Option<f64>) -> Vec<f64> {
+    let clip = max_value.unwrap_or(f64::INFINITY);
+    mean.iter().zip(inverse_std).map(|(m, s)| (-m * s).clamp(-clip, clip)).collect()
+}
+
+/// (x − mean) / std clipped to ±`max_value`, minus the base row, so that zeros stay zeros: entry (i, j) of the centred matrix is
+/// what is left here plus [`base_row`]`[j]`.
+pub fn center_columns(x: &mut Csr, mean: &[f64], inverse_std: &[f64], max_value: Option<f64>) {
+    let clip = max_value.unwrap_or(f64::INFINITY);
+    let base = base_row(mean, inverse_std, max_value);
+    for (&column, v) in x.indices.iter().zip(&mut x.data) {
+        let j = column as usize;
+        *v = (((f64::from(*v) - mean[j]) * inverse_std[j]).clamp(-clip, clip) - base[j]) as f32;
+    }
+}

@@ -1,0 +1,1 @@
+//! The main job as one call: open, analyse, write.

@@ -1,0 +1,104 @@
+//! `dataframe`: an index and columns.
+
+use cellmill_matrix::{Column, Error, Result, Table, Values};
+use serde_json::Value;
+
+use super::{array, categorical, encoding, join, legacy, need, nullable, place, text};
+use crate::tree::{Attrs, Node, Tree, TreeWriter};
+
+/// Reads a data frame of any age. Columns of a kind that is not supported are left out, with a warning that names them.
+pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Table> {
+    let node = need(tree, path)?;
+    let attrs = match &node {
+        Node::Group(attrs) => attrs,
+        Node::Array(_) => return legacy::read_record_table(tree, path, warnings),
+    };
+    let index_name = text(attrs, "_index").unwrap_or("_index").to_string();
+    let index_path = join(path, &index_name);
+    let n = match need(tree, &index_path)? {
+        Node::Array(info) if info.shape.len() == 1 => Some(info.shape[0]),
+        Node::Array(info) => {
+            return Err(Error::invalid(place(tree, &index_path), format!("an index of shape {:?}", info.shape), "an index has one axis"));
+        }
+        Node::Group(_) => None,
+    };
+    let column = read_column(tree, &index_path, warnings)?.ok_or_else(|| {
+        Error::invalid(place(tree, &index_path), "an index of a kind that can't be read", "names are strings")
+    })?;
+    let index: Vec<String> = match column {
+        Column::Plain(Values::Str(names)) => names,
+        other => (0..other.len()).map(|i| other.text(i).unwrap_or_else(|| "nan".into())).collect(),
+    };
+    let n = n.unwrap_or(index.len() as u64);
+    let names: Vec<String> = match attrs.get("column-order") {
+        Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
+        Some(Value::String(one)) => vec![one.clone()],
+        _ => tree.children(path)?.into_iter().filter(|name| *name != index_name && name != "__categories").collect(),
+    };
+    let mut table = Table { index_name, index, columns: Vec::with_capacity(names.len()) };
+    for name in names {
+        let child = join(path, &name);
+        let node = need(tree, &child)?;
+        if let Node::Array(info) = &node
+            && info.shape.first() != Some(&n)
+        {
+            return Err(wrong_length(tree, &child, format!("shape {:?}", info.shape), n));
+        }
+        match legacy::read_coded(tree, path, &name, &node)?.map_or_else(|| read_column(tree, &child, warnings), |c| Ok(Some(c)))? {
+            Some(column) if column.len() as u64 != n => return Err(wrong_length(tree, &child, format!("{} entries", column.len()), n)),
+            Some(column) => table.columns.push((name, column)),
+            None => {}
+        }
+    }
+    Ok(table)
+}
+
+fn wrong_length(tree: &dyn Tree, path: &str, found: String, n: u64) -> Error {
+    Error::invalid(place(tree, path), found, format!("the index has {n} names"))
+}
+
+/// One column; `None` (and a warning) for an encoding that is passed over.
+fn read_column(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Option<Column>> {
+    let node = need(tree, path)?;
+    let attrs = node.attrs();
+    let kind = text(attrs, "encoding-type").unwrap_or("");
+    let what = match (kind, &node) {
+        ("categorical", Node::Group(_)) => return categorical::read(tree, path, attrs).map(Some),
+        ("nullable-integer" | "nullable-boolean" | "nullable-string-array", Node::Group(_)) => return nullable::read(tree, path).map(Some),
+        ("array" | "string-array" | "", Node::Array(info)) if info.dtype.is_some() && info.shape.len() == 1 => {
+            return Ok(Some(Column::Plain(tree.read(path)?.values)));
+        }
+        (_, Node::Array(info)) => format!("its entries are of type {} and shape {:?}", info.dtype_name, info.shape),
+        ("", _) => "it is a group without an encoding".into(),
+        (kind, _) => format!("its encoding '{kind}' is not supported in a data frame"),
+    };
+    warnings.push(format!("{path} is passed over: {what}"));
+    Ok(None)
+}
+
+/// Writes a data frame as anndata 0.12 does.
+pub fn write_table(writer: &dyn TreeWriter, path: &str, table: &Table) -> Result<()> {
+    let index_name = if table.index_name.is_empty() { "_index" } else { &table.index_name };
+    let mut attrs = Attrs::new();
+    attrs.insert("column-order".into(), table.names().map(Value::from).collect());
+    attrs.insert("_index".into(), index_name.into());
+    attrs.append(&mut encoding("dataframe", "0.2.0"));
+    writer.group(path, attrs)?;
+    array::write_values(writer, &join(path, index_name), &Values::Str(table.index.clone()))?;
+    for (name, column) in &table.columns {
+        if name == index_name {
+            let found = format!("a column that is called '{name}', as the index is");
+            return Err(Error::invalid(cellmill_matrix::Place { element: Some(path.into()), ..Default::default() }, found, "names in a data frame differ"));
+        }
+        write_column(writer, &join(path, name), column)?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_column(writer: &dyn TreeWriter, path: &str, column: &Column) -> Result<()> {
+    match column {
+        Column::Plain(values) => array::write_values(writer, path, values),
+        Column::Categorical { codes, categories, ordered } => categorical::write(writer, path, codes, categories, *ordered),
+        Column::Nullable { values, mask } => nullable::write(writer, path, values, mask),
+    }
+}

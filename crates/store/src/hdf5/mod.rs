@@ -1,0 +1,22 @@
+//! HDF5 files: h5ad and 10x Genomics h5.
+//!
+//! The structure (groups, attributes, chunk lists) is read by `hdf5-pure`. Stored bytes are read and decoded here, chunk by
+//! chunk, from any thread and without a lock. Files are written by our own writer, which holds no array in memory.
+
+mod attrs;
+mod blosc;
+mod chunks;
+mod compound;
+mod filter;
+mod heap;
+mod kind;
+mod lzf;
+mod message;
+mod raw;
+mod tree;
+mod write;
+
+pub use chunks::Hdf5Chunks;
+pub use compound::COMPOUND;
+pub use tree::Hdf5Tree;
+pub use write::Hdf5Writer;

@@ -1,0 +1,552 @@
+//! Writing an HDF5 file, front to back: data as they come, headers when they are known, the superblock last.
+//!
+//! Nothing of an array is held in memory but the chunks being compressed and 24 bytes a chunk for their list. Chunks are
+//! compressed in the caller's pool of threads; the bytes written do not depend on the number of threads.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
+use libdeflater::{CompressionLvl, Compressor};
+use rayon::prelude::*;
+use serde_json::Value;
+
+use super::heap::REFERENCE;
+use super::message::{self, ChunkAt, Message, NOWHERE, Space, chunk_tree, entry_size, kind};
+use crate::tree::{ArrayStream, Attrs, TreeWriter};
+
+/// gzip level of chunks: anndata's and h5py's default.
+const LEVEL: u32 = 4;
+/// Arrays up to this many bytes are stored in one run, as they are.
+const SMALL: usize = 4 << 10;
+/// Bytes of a chunk that nobody wished otherwise.
+const CHUNK: u64 = 256 << 10;
+/// The most bytes of a chunk that a wish can get.
+const LARGEST_CHUNK: u64 = 16 << 20;
+/// Chunks compressed at once.
+const BATCH: usize = 16;
+/// Bytes of entries that are turned into chunks at once.
+const AT_ONCE: usize = 8 << 20;
+/// Bytes of a heap of strings.
+const HEAP: usize = 64 << 10;
+
+/// An HDF5 file that is being written. It appears under its name when finished; dropped before, it leaves nothing.
+pub struct Hdf5Writer {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    overwrite: bool,
+}
+
+/// What the writer and its streams share.
+struct Shared {
+    state: Mutex<State>,
+    location: String,
+}
+
+struct State {
+    file: File,
+    /// Where the next bytes go.
+    end: u64,
+    root: Group,
+    temporary: Option<PathBuf>,
+    /// Streams that are open.
+    open: usize,
+}
+
+#[derive(Default)]
+struct Group {
+    attrs: Vec<Message>,
+    children: BTreeMap<String, Child>,
+}
+
+enum Child {
+    Group(Group),
+    /// Where the header of a dataset lies; nothing while it is being written.
+    Dataset(Option<u64>),
+}
+
+impl Hdf5Writer {
+    /// Starts a file. With `overwrite`, a file of that name is replaced when this one is finished.
+    pub fn create(path: &Path, overwrite: bool) -> Result<Hdf5Writer> {
+        let location = path.display().to_string();
+        let place = Place::store(&location);
+        if !overwrite && path.symlink_metadata().is_ok() {
+            return Err(exists(place));
+        }
+        let name = path.file_name().ok_or_else(|| Error::invalid(place.clone(), "no file name", "the output is a file"))?;
+        let (file, temporary) = fresh(path, &name.to_string_lossy()).map_err(|e| Error::io(place, &e))?;
+        let state = State { file, end: 0, root: Group::default(), temporary: Some(temporary), open: 0 };
+        let shared = Arc::new(Shared { state: Mutex::new(state), location });
+        shared.lock().put(&vec![0; message::SUPERBLOCK as usize]).map_err(|e| shared.io("", &e))?;
+        Ok(Hdf5Writer { shared, path: path.to_path_buf(), overwrite })
+    }
+
+    fn dataset(&self, path: &str) -> Result<()> {
+        let mut state = self.shared.lock();
+        let (group, name) = state.parent(path).ok_or_else(|| self.shared.orphan(path))?;
+        if group.children.insert(name.to_string(), Child::Dataset(None)).is_some() {
+            return Err(Error::bug(format!("'{path}' is written twice to {}", self.shared.location)));
+        }
+        Ok(())
+    }
+}
+
+fn exists(place: Place) -> Error {
+    Error::invalid(place, "a file of that name", "the output does not exist yet; pass --overwrite to replace it")
+}
+
+/// A new file beside `path`.
+fn fresh(path: &Path, name: &str) -> std::io::Result<(File, PathBuf)> {
+    let seed = std::process::id();
+    for attempt in 0u32.. {
+        let temporary = path.with_file_name(format!(".{name}.cellmill-{:04x}", seed.wrapping_add(attempt) & 0xffff));
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((file, temporary)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Err(std::io::ErrorKind::AlreadyExists.into())
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn io(&self, element: &str, error: &std::io::Error) -> Error {
+        Error::io(Place::element(&self.location, element), error)
+    }
+
+    fn orphan(&self, path: &str) -> Error {
+        Error::bug(format!("'{path}' of {} has no group to be in", self.location))
+    }
+
+    /// Attributes as messages; their strings go to a heap.
+    fn attrs(&self, path: &str, attrs: &Attrs) -> Result<Vec<Message>> {
+        let mut messages = Vec::new();
+        for (name, value) in attrs {
+            let place = || Place::element(&self.location, format!("{path}@{name}"));
+            let values = attribute(value)
+                .ok_or_else(|| Error::invalid(place(), format!("attribute {value}"), "it is a string, number, boolean or an array of one kind"))?;
+            let (dtype, shape) = (values.1.dtype(), [values.1.len() as u64]);
+            let space = match values.0 {
+                _ if value.is_null() => Space::Null,
+                true => Space::Scalar,
+                false => Space::Axes(&shape, false),
+            };
+            let data = self.bytes(path, &values.1, 0..values.1.len())?;
+            let message = message::attribute(name, dtype, &space, &data)
+                .ok_or_else(|| Error::invalid(place(), format!("{} bytes", data.len()), "an attribute of an HDF5 file has at most 64 KiB; write a zarr store"))?;
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    /// Entries as they lie on disk. Strings go to heaps, and references to them come back.
+    fn bytes(&self, path: &str, values: &Values, range: Range<usize>) -> Result<Vec<u8>> {
+        macro_rules! le {
+            ($v:expr) => {
+                $v[range].iter().flat_map(|x| x.to_le_bytes()).collect()
+            };
+        }
+        Ok(match values {
+            Values::Bool(v) => v[range].iter().map(|&x| u8::from(x)).collect(),
+            Values::I8(v) => le!(v),
+            Values::I16(v) => le!(v),
+            Values::I32(v) => le!(v),
+            Values::I64(v) => le!(v),
+            Values::U8(v) => v[range].to_vec(),
+            Values::U16(v) => le!(v),
+            Values::U32(v) => le!(v),
+            Values::U64(v) => le!(v),
+            Values::F32(v) => le!(v),
+            Values::F64(v) => le!(v),
+            Values::Str(v) => self.lock().strings(&v[range]).map_err(|e| self.io(path, &e))?,
+        })
+    }
+}
+
+impl State {
+    /// Appends bytes to the file, at a multiple of 8, and gives their address.
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<u64> {
+        let pad = (self.end.next_multiple_of(8) - self.end) as usize;
+        self.file.write_all(&[0; 8][..pad])?;
+        let at = self.end + pad as u64;
+        self.file.write_all(bytes)?;
+        self.end = at + bytes.len() as u64;
+        Ok(at)
+    }
+
+    /// The group that a path lies in, and the path's last name.
+    fn parent<'a>(&mut self, path: &'a str) -> Option<(&mut Group, &'a str)> {
+        let (parents, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if name.is_empty() {
+            return None;
+        }
+        let mut group = &mut self.root;
+        for part in parents.split('/').filter(|p| !p.is_empty()) {
+            match group.children.get_mut(part) {
+                Some(Child::Group(inner)) => group = inner,
+                _ => return None,
+            }
+        }
+        Some((group, name))
+    }
+
+    /// Writes strings to heaps and gives the references to them (III.E).
+    fn strings(&mut self, strings: &[String]) -> std::io::Result<Vec<u8>> {
+        let mut references = Vec::with_capacity(strings.len() * REFERENCE);
+        let mut rest = strings;
+        while !rest.is_empty() {
+            let (mut heap, mut pending, mut index) = (vec![0u8; 16], Vec::new(), 0u32);
+            for text in rest {
+                let length = 16 + text.len().next_multiple_of(8);
+                if heap.len() > 16 && (heap.len() + length > HEAP || pending.len() >= usize::from(u16::MAX)) {
+                    break;
+                }
+                if text.is_empty() {
+                    pending.push((0u32, 0u32));
+                    continue;
+                }
+                index += 1;
+                pending.push((text.len() as u32, index));
+                heap.extend((index as u16).to_le_bytes());
+                heap.extend([0; 6]);
+                heap.extend((text.len() as u64).to_le_bytes());
+                heap.extend(text.as_bytes());
+                heap.resize(heap.len().next_multiple_of(8), 0);
+            }
+            rest = &rest[pending.len()..];
+            let address = if heap.len() == 16 {
+                0
+            } else {
+                // What is left of the least size is one free object, number 0.
+                let free = 4096usize.saturating_sub(heap.len());
+                if free >= 16 {
+                    heap.extend([0; 8]);
+                    heap.extend((free as u64).to_le_bytes());
+                }
+                heap.resize(heap.len().max(4096), 0);
+                heap[..8].copy_from_slice(b"GCOL\x01\0\0\0");
+                let size = heap.len() as u64;
+                heap[8..16].copy_from_slice(&size.to_le_bytes());
+                self.put(&heap)?
+            };
+            for (length, index) in pending {
+                references.extend(length.to_le_bytes());
+                references.extend(if index == 0 { 0 } else { address }.to_le_bytes());
+                references.extend(index.to_le_bytes());
+            }
+        }
+        Ok(references)
+    }
+
+    /// Writes the header of a group after those of all that it holds.
+    fn group(&mut self, group: &Group) -> std::io::Result<u64> {
+        let mut messages: Vec<Message> = message::group().into();
+        for (name, child) in &group.children {
+            let address = match child {
+                Child::Group(inner) => self.group(inner)?,
+                Child::Dataset(Some(address)) => *address,
+                Child::Dataset(None) => return Err(std::io::Error::other(format!("'{name}' was not written to its end"))),
+            };
+            messages.push(message::link(name, address).ok_or_else(|| std::io::Error::other(format!("the name '{name}' is too long")))?);
+        }
+        messages.extend(group.attrs.iter().cloned());
+        self.put(&message::header(&messages))
+    }
+}
+
+/// An attribute's values, and whether it is one value rather than an array.
+fn attribute(value: &Value) -> Option<(bool, Values)> {
+    let one = match value {
+        Value::Array(all) => return Some((false, attribute_array(all)?)),
+        Value::Null => Values::F64(Vec::new()),
+        Value::Bool(b) => Values::Bool(vec![*b]),
+        Value::String(s) => Values::Str(vec![s.clone()]),
+        Value::Number(_) => attribute_array(std::slice::from_ref(value))?,
+        Value::Object(_) => return None,
+    };
+    Some((true, one))
+}
+
+fn attribute_array(all: &[Value]) -> Option<Values> {
+    // An empty array is of float64, as numpy's is.
+    if all.iter().all(Value::is_i64) && !all.is_empty() {
+        all.iter().map(Value::as_i64).collect::<Option<_>>().map(Values::I64)
+    } else if all.iter().all(Value::is_u64) && !all.is_empty() {
+        all.iter().map(Value::as_u64).collect::<Option<_>>().map(Values::U64)
+    } else if all.iter().all(Value::is_number) {
+        all.iter().map(Value::as_f64).collect::<Option<_>>().map(Values::F64)
+    } else if all.iter().all(Value::is_boolean) {
+        all.iter().map(Value::as_bool).collect::<Option<_>>().map(Values::Bool)
+    } else {
+        all.iter().map(|v| v.as_str().map(String::from)).collect::<Option<_>>().map(Values::Str)
+    }
+}
+
+impl TreeWriter for Hdf5Writer {
+    fn group(&self, path: &str, attrs: Attrs) -> Result<()> {
+        let attrs = self.shared.attrs(path, &attrs)?;
+        let mut state = self.shared.lock();
+        if path.is_empty() || path == "/" {
+            state.root.attrs = attrs;
+            return Ok(());
+        }
+        let (group, name) = state.parent(path).ok_or_else(|| self.shared.orphan(path))?;
+        let new = Group { attrs, children: BTreeMap::new() };
+        match group.children.insert(name.to_string(), Child::Group(new)) {
+            None => Ok(()),
+            Some(_) => Err(Error::bug(format!("'{path}' is written twice to {}", self.shared.location))),
+        }
+    }
+
+    fn array(&self, path: &str, array: &Array, attrs: Attrs) -> Result<()> {
+        let product = array.shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n));
+        if product != Some(array.values.len()) || array.shape.len() > 32 {
+            return Err(Error::bug(format!("'{path}': shape {:?} for {} entries", array.shape, array.values.len())));
+        }
+        let dtype = array.values.dtype();
+        let shape: Vec<u64> = array.shape.iter().map(|&n| n as u64).collect();
+        if array.values.len() * entry_size(dtype) > SMALL && !shape.is_empty() {
+            let mut stream = Stream::open(self, path, dtype, &shape, None, attrs)?;
+            stream.append(&array.values)?;
+            return stream.finish(false);
+        }
+        self.dataset(path)?;
+        let attrs = self.shared.attrs(path, &attrs)?;
+        let data = self.shared.bytes(path, &array.values, 0..array.values.len())?;
+        let mut state = self.shared.lock();
+        let mut write = || -> std::io::Result<()> {
+            let at = if data.is_empty() { NOWHERE } else { state.put(&data)? };
+            let space = if shape.is_empty() { Space::Scalar } else { Space::Axes(&shape, false) };
+            let mut messages = vec![(kind::DATASPACE, message::dataspace(&space)), (kind::DATATYPE, message::datatype(dtype))];
+            messages.extend([message::fill(false), message::run(at, data.len() as u64)]);
+            messages.extend(attrs);
+            let header = state.put(&message::header(&messages))?;
+            if let Some((group, name)) = state.parent(path) {
+                group.children.insert(name.to_string(), Child::Dataset(Some(header)));
+            }
+            Ok(())
+        };
+        write().map_err(|e| self.shared.io(path, &e))
+    }
+
+    fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>> {
+        if shape.is_empty() || chunk.len() != shape.len() || shape.len() > 32 || shape[1..].contains(&0) {
+            return Err(Error::bug(format!("'{path}': a stream of shape {shape:?} in chunks of {chunk:?}")));
+        }
+        Ok(Box::new(Stream::open(self, path, dtype, shape, Some(chunk), attrs)?))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let place = Place::store(&self.shared.location);
+        let mut state = self.shared.lock();
+        if state.open > 0 {
+            return Err(Error::bug(format!("{} is finished while {} of its arrays are being written", self.shared.location, state.open)));
+        }
+        let mut write = || -> std::io::Result<()> {
+            let root = std::mem::take(&mut state.root);
+            let address = state.group(&root)?;
+            let superblock = message::superblock(state.end, address);
+            state.file.seek(SeekFrom::Start(0))?;
+            state.file.write_all(&superblock)?;
+            state.file.sync_all()
+        };
+        write().map_err(|e| Error::io(place.clone(), &e))?;
+        let Some(temporary) = state.temporary.take() else { return Err(Error::bug("a file was finished twice")) };
+        let renamed = if !self.overwrite && self.path.symlink_metadata().is_ok() {
+            Err(exists(place))
+        } else {
+            std::fs::rename(&temporary, &self.path).map_err(|e| Error::io(place, &e))
+        };
+        if renamed.is_err() {
+            state.temporary = Some(temporary);
+        }
+        renamed
+    }
+}
+
+impl Drop for Hdf5Writer {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.shared.lock().temporary.take() {
+            // The file is of no use; if it can't be removed, there is nobody to tell.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+/// An array that grows along its first axis, chunk by chunk.
+struct Stream {
+    shared: Arc<Shared>,
+    path: String,
+    dtype: DType,
+    shape: Vec<u64>,
+    chunk: Vec<u64>,
+    attrs: Vec<Message>,
+    /// Rows that are not compressed yet, as bytes.
+    pending: Vec<u8>,
+    chunks: Vec<ChunkAt>,
+}
+
+impl Stream {
+    fn open(writer: &Hdf5Writer, path: &str, dtype: DType, shape: &[u64], wish: Option<&[u64]>, attrs: Attrs) -> Result<Stream> {
+        let attrs = writer.shared.attrs(path, &attrs)?;
+        writer.dataset(path)?;
+        writer.shared.lock().open += 1;
+        let mut shape = shape.to_vec();
+        let length = shape[0];
+        shape[0] = 0;
+        let size = entry_size(dtype) as u64;
+        let row = shape[1..].iter().fold(size, |all, &n| all.saturating_mul(n)).max(1);
+        let mut chunk = match wish {
+            Some(wish) => wish.iter().zip(&shape).enumerate().map(|(a, (&w, &n))| if a == 0 { w } else { w.min(n) }.max(1)).collect(),
+            None => {
+                let mut chunk: Vec<u64> = shape.clone();
+                chunk[0] = (CHUNK / row).clamp(1, length.max(1));
+                chunk
+            }
+        };
+        // A chunk has less than 4 GiB, and is decoded in one go: cut the axes, the last one last, until it is small enough.
+        for axis in 0..chunk.len() {
+            let bytes = chunk.iter().fold(size, |all, &n| all.saturating_mul(n));
+            if bytes > LARGEST_CHUNK {
+                chunk[axis] = (chunk[axis] / bytes.div_ceil(LARGEST_CHUNK)).max(1);
+            }
+        }
+        let (shared, path) = (writer.shared.clone(), path.to_string());
+        Ok(Stream { shared, path, dtype, shape, chunk, attrs, pending: Vec::new(), chunks: Vec::new() })
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.shape[1..].iter().product::<u64>() as usize * entry_size(self.dtype)
+    }
+
+    /// Compresses and writes bands of chunks: all of the full ones, or what is left as well.
+    fn flush(&mut self, all: bool) -> Result<()> {
+        let band_bytes = self.chunk[0] as usize * self.row_bytes();
+        let across: Vec<u64> = self.shape[1..].iter().zip(&self.chunk[1..]).map(|(&n, &c)| n.div_ceil(c)).collect();
+        let per_band = across.iter().product::<u64>() as usize;
+        let mut at = 0;
+        while at < self.pending.len() && (all || self.pending.len() - at >= band_bytes) {
+            let bands = ((self.pending.len() - at) / band_bytes).clamp(1, BATCH.div_ceil(per_band));
+            let rows = &self.pending[at..(at + bands * band_bytes).min(self.pending.len())];
+            let packed: Vec<std::result::Result<Vec<u8>, Error>> = (0..bands * per_band)
+                .into_par_iter()
+                .map_init(|| (Vec::new(), compressor()), |(raw, compressor), i| {
+                    let band = &rows[i / per_band * band_bytes..rows.len().min((i / per_band + 1) * band_bytes)];
+                    self.cut(band, i % per_band, &across, raw);
+                    deflate(compressor, raw)
+                })
+                .collect();
+            at += rows.len();
+            let mut state = self.shared.lock();
+            for bytes in packed {
+                let bytes = bytes?;
+                let address = state.put(&bytes).map_err(|e| self.shared.io(&self.path, &e))?;
+                self.chunks.push(ChunkAt { size: bytes.len() as u32, address, number: self.chunks.len() as u64 });
+            }
+        }
+        self.pending.drain(..at);
+        Ok(())
+    }
+
+    /// Cuts chunk `i` out of a band of rows; what lies beyond the shape is zero.
+    fn cut(&self, band: &[u8], i: usize, across: &[u64], raw: &mut Vec<u8>) {
+        let size = entry_size(self.dtype);
+        raw.clear();
+        raw.resize(self.chunk.iter().product::<u64>() as usize * size, 0);
+        if across.iter().all(|&n| n == 1) && self.chunk[1..] == self.shape[1..] {
+            raw[..band.len()].copy_from_slice(band);
+            return;
+        }
+        let rank = self.shape.len();
+        let mut corner = vec![0u64; rank];
+        let mut rest = i as u64;
+        for axis in (1..rank).rev() {
+            corner[axis] = rest % across[axis - 1] * self.chunk[axis];
+            rest /= across[axis - 1];
+        }
+        let mut lengths: Vec<u64> = (0..rank).map(|a| self.chunk[a].min(self.shape[a].saturating_sub(corner[a]))).collect();
+        lengths[0] = (band.len() / self.row_bytes()) as u64;
+        let run = lengths[rank - 1] as usize * size;
+        let mut at = vec![0u64; rank];
+        for _ in 0..lengths[..rank - 1].iter().product::<u64>() {
+            let (mut from, mut to) = (0u64, 0u64);
+            for a in 0..rank {
+                from = if a == 0 { at[0] } else { from * self.shape[a] + corner[a] + at[a] };
+                to = to * self.chunk[a] + at[a];
+            }
+            let (from, to) = (from as usize * size, to as usize * size);
+            raw[to..to + run].copy_from_slice(&band[from..from + run]);
+            for a in (0..rank - 1).rev() {
+                at[a] += 1;
+                if at[a] < lengths[a] {
+                    break;
+                }
+                at[a] = 0;
+            }
+        }
+    }
+
+    /// Writes what is left, the list of chunks and the header.
+    fn finish(mut self, grows: bool) -> Result<()> {
+        self.flush(true)?;
+        let grid: Vec<u64> = self.shape.iter().zip(&self.chunk).map(|(&n, &c)| n.div_ceil(c)).collect();
+        let mut state = self.shared.lock();
+        let mut write = || -> std::io::Result<()> {
+            let tree = chunk_tree(&self.chunks, &grid, &self.chunk, |bytes| state.put(bytes))?;
+            let space = Space::Axes(&self.shape, grows);
+            let mut messages = vec![(kind::DATASPACE, message::dataspace(&space)), (kind::DATATYPE, message::datatype(self.dtype))];
+            messages.extend([message::fill(true), message::deflate(LEVEL), message::chunked(tree, &self.chunk, entry_size(self.dtype))]);
+            messages.append(&mut self.attrs);
+            let header = state.put(&message::header(&messages))?;
+            if let Some((group, name)) = state.parent(&self.path) {
+                group.children.insert(name.to_string(), Child::Dataset(Some(header)));
+            }
+            state.open -= 1;
+            Ok(())
+        };
+        write().map_err(|e| self.shared.io(&self.path, &e))?;
+        Ok(())
+    }
+}
+
+impl ArrayStream for Stream {
+    fn append(&mut self, values: &Values) -> Result<()> {
+        let row = self.shape[1..].iter().product::<u64>() as usize;
+        if values.dtype() != self.dtype || row == 0 || values.len() % row != 0 {
+            return Err(Error::bug(format!("'{}': {} entries of {} appended to rows of {row} {}", self.path, values.len(), values.dtype(), self.dtype)));
+        }
+        // Some chunks at a time, so that a large array is not held twice.
+        let step = (AT_ONCE / (row * entry_size(self.dtype))).max(1) * row;
+        for start in (0..values.len()).step_by(step) {
+            let bytes = self.shared.bytes(&self.path, values, start..values.len().min(start + step))?;
+            self.pending.extend_from_slice(&bytes);
+            self.shape[0] += (bytes.len() / self.row_bytes()) as u64;
+            self.flush(false)?;
+        }
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.finish(true)
+    }
+}
+
+fn compressor() -> Compressor {
+    Compressor::new(CompressionLvl::new(LEVEL as i32).unwrap_or_default())
+}
+
+/// One chunk as a zlib stream.
+fn deflate(compressor: &mut Compressor, raw: &[u8]) -> Result<Vec<u8>> {
+    let mut out = vec![0; compressor.zlib_compress_bound(raw.len())];
+    let n = compressor.zlib_compress(raw, &mut out).map_err(|e| Error::bug(format!("libdeflate: {e:?}")))?;
+    out.truncate(n);
+    Ok(out)
+}

@@ -1,0 +1,99 @@
+//! Decoded chunks that neighbouring reads share: each is decoded once while it is wanted.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use cellmill_matrix::Result;
+
+/// Bytes of chunks that are kept for each array.
+const ROOM: u64 = 64 << 20;
+
+type Cell = Arc<OnceLock<Result<Vec<u8>>>>;
+
+struct Slot {
+    chunk: u64,
+    cell: Cell,
+    /// Entries that nobody has asked for yet.
+    left: u64,
+}
+
+/// A few decoded chunks of one array, the latest used last.
+pub(crate) struct Cache {
+    slots: Mutex<(Vec<Slot>, Vec<Vec<u8>>)>,
+    most: usize,
+}
+
+/// The chunks that a cache may keep, each of so many bytes.
+pub(crate) fn kept(chunk_bytes: u64) -> u64 {
+    (ROOM / chunk_bytes.max(1)).clamp(3, 64)
+}
+
+impl Cache {
+    pub fn new(chunk_bytes: u64) -> Self {
+        Cache { slots: Mutex::default(), most: kept(chunk_bytes) as usize }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Vec<Slot>, Vec<Vec<u8>>)> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets `look` see chunk `chunk`, which `decode` makes unless it is here; another thread that wants it waits for the first.
+    /// `used` of its `len` entries are looked at. Once all have been, the chunk is forgotten.
+    pub fn with(
+        &self,
+        chunk: u64,
+        used: u64,
+        len: u64,
+        decode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
+        look: impl FnOnce(&[u8]),
+    ) -> Result<()> {
+        let (cell, mut spare) = {
+            let mut guard = self.lock();
+            let (slots, spares) = &mut *guard;
+            match slots.iter().position(|s| s.chunk == chunk) {
+                Some(at) => {
+                    let slot = slots.remove(at);
+                    let cell = slot.cell.clone();
+                    slots.push(slot);
+                    (cell, Vec::new())
+                }
+                None => {
+                    if slots.len() >= self.most {
+                        let old = slots.remove(0);
+                        recycle(old.cell, spares, self.most);
+                    }
+                    let cell = Cell::default();
+                    slots.push(Slot { chunk, cell: cell.clone(), left: len });
+                    (cell, spares.pop().unwrap_or_default())
+                }
+            }
+        };
+        let made = cell.get_or_init(|| {
+            decode(&mut spare)?;
+            Ok(std::mem::take(&mut spare))
+        });
+        let bytes = match made {
+            Ok(bytes) => bytes,
+            Err(error) => return Err(error.clone()),
+        };
+        look(bytes);
+        drop(cell);
+        let mut guard = self.lock();
+        let (slots, spares) = &mut *guard;
+        if let Some(at) = slots.iter().position(|s| s.chunk == chunk) {
+            slots[at].left = slots[at].left.saturating_sub(used);
+            if slots[at].left == 0 {
+                recycle(slots.remove(at).cell, spares, self.most);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keeps the memory of a chunk that nobody looks at any more.
+fn recycle(cell: Cell, spares: &mut Vec<Vec<u8>>, most: usize) {
+    if let Some(Ok(bytes)) = Arc::try_unwrap(cell).ok().and_then(OnceLock::into_inner)
+        && spares.len() < most.min(4)
+    {
+        spares.push(bytes);
+    }
+}

@@ -1,0 +1,448 @@
+//! An array decoded chunk by chunk; inner chunks of shards are read by the shard's index, never whole shards.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
+use rayon::prelude::*;
+use zarrs::array::{ArrayBytes, CodecOptions};
+use zarrs_filesystem::FilesystemStore;
+
+use super::codec::{checked, plausible};
+use super::metadata::{Entry, Layout};
+use super::text;
+use crate::numbers;
+use crate::tree::{ArrayInfo, Chunks};
+
+/// Arrays and chunks up to this size may consist of missing chunks alone.
+const FREE: u64 = 2 << 30;
+/// A larger array may be so many times larger than what is stored of it.
+const MOST_PADDING: u64 = 1000;
+/// Shard indexes kept.
+const INDEXES: usize = 8;
+/// In a shard's index: no such chunk (zarr 3.0, sharding codec).
+const NO_CHUNK: u64 = u64::MAX;
+
+/// Offsets and lengths of a shard's inner chunks, C order; empty when the shard's file is missing.
+type ShardIndex = Arc<Vec<[u64; 2]>>;
+type Foreign = zarrs::array::Array<FilesystemStore>;
+
+/// One array of a zarr store.
+pub struct ZarrChunks {
+    root: PathBuf,
+    folder: PathBuf,
+    place: Place,
+    path: String,
+    layout: Layout,
+    grid: Vec<u64>,
+    indexes: Mutex<Vec<(u64, ShardIndex)>>,
+    foreign: OnceLock<std::result::Result<Foreign, String>>,
+}
+
+thread_local! {
+    static BUFFERS: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+impl ZarrChunks {
+    pub(crate) fn new(root: PathBuf, folder: PathBuf, place: Place, path: &str, layout: Layout) -> Result<Self> {
+        let grid = layout.grid();
+        let path = path.to_string();
+        let (indexes, foreign) = (Mutex::new(Vec::new()), OnceLock::new());
+        Ok(ZarrChunks { root, folder, place, path, layout, grid, indexes, foreign })
+    }
+
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self.layout.entry, Entry::Number(_))
+    }
+
+    /// Bytes of a decoded chunk.
+    fn chunk_bytes(&self) -> u64 {
+        self.layout.chunk_len() * self.layout.entry.size().unwrap_or(1) as u64
+    }
+
+    fn coordinates(&self, mut i: u64) -> Vec<u64> {
+        let mut at = vec![0; self.grid.len()];
+        for (place, n) in at.iter_mut().zip(&self.grid).rev() {
+            *place = i % n.max(&1);
+            i /= n.max(&1);
+        }
+        at
+    }
+
+    /// Where chunk `i` lies, for messages.
+    fn chunk_place(&self, i: u64) -> Place {
+        let at = self.coordinates(i);
+        match (at.first(), self.layout.info.chunk.first(), self.layout.info.shape.first()) {
+            (Some(at), Some(chunk), Some(n)) => self.place.clone().rows(at * chunk..((at + 1) * chunk).min(*n)),
+            _ => self.place.clone(),
+        }
+    }
+
+    fn damaged(&self, i: u64, what: impl Into<String>) -> Error {
+        let codec = &self.layout.info.codec;
+        let expected = format!("a whole chunk ({codec}) is expected; the store is damaged, copy it again from its source");
+        Error::invalid(self.chunk_place(i), what, expected)
+    }
+
+    fn io(&self, i: u64, error: &std::io::Error) -> Error {
+        Error::io(self.chunk_place(i), error)
+    }
+
+    /// Reads the stored bytes of chunk `i`; `false` when there are none.
+    fn fetch(&self, i: u64, into: &mut Vec<u8>) -> Result<bool> {
+        let at = self.coordinates(i);
+        into.clear();
+        let Some(shard) = &self.layout.info.shard else {
+            return self.fetch_file(i, &self.folder.join(self.layout.keys.key(&at)), into);
+        };
+        // zarr 3.0, sharding codec: shard and place inside it, C order.
+        let (mut number, mut inner, mut shards) = (0, 0, Vec::with_capacity(at.len()));
+        for ((a, s), (c, n)) in at.iter().zip(shard).zip(self.layout.info.chunk.iter().zip(&self.layout.info.shape)) {
+            let per = s / c;
+            shards.push(a / per);
+            number = number * n.div_ceil(*s) + a / per;
+            inner = inner * per + a % per;
+        }
+        let file = self.folder.join(self.layout.keys.key(&shards));
+        let index = self.index(i, number, &file)?;
+        let Some([offset, len]) = index.get(inner as usize).copied() else { return Ok(false) };
+        if (offset, len) == (NO_CHUNK, NO_CHUNK) {
+            return Ok(false);
+        }
+        let mut file = File::open(&file).map_err(|e| self.io(i, &e))?;
+        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(self.damaged(i, format!("a shard of {size} bytes whose index points to {offset} + {len}")));
+        }
+        file.seek(SeekFrom::Start(offset)).map_err(|e| self.io(i, &e))?;
+        self.take(i, file, len, into)
+    }
+
+    fn take(&self, i: u64, file: File, len: u64, into: &mut Vec<u8>) -> Result<bool> {
+        into.try_reserve(len as usize).map_err(|_| self.damaged(i, format!("a chunk of {len} bytes on disk")))?;
+        let read = file.take(len).read_to_end(into).map_err(|e| self.io(i, &e))?;
+        if read as u64 != len {
+            return Err(self.damaged(i, format!("{read} bytes where {len} are due")));
+        }
+        Ok(true)
+    }
+
+    fn fetch_file(&self, i: u64, path: &Path, into: &mut Vec<u8>) -> Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(e) => return Err(self.io(i, &e)),
+        };
+        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
+        if self.layout.entry.size().is_some() && size > self.chunk_bytes().saturating_mul(2) + (1 << 16) {
+            return Err(self.damaged(i, format!("{size} bytes on disk for a chunk of {}", self.chunk_bytes())));
+        }
+        self.take(i, file, size, into)
+    }
+
+    /// A shard's index, read once while it is in use.
+    fn index(&self, i: u64, number: u64, path: &Path) -> Result<ShardIndex> {
+        let lock = || self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, index)) = lock().iter().find(|(n, _)| *n == number) {
+            return Ok(index.clone());
+        }
+        let index = Arc::new(self.read_index(i, path)?);
+        let mut kept = lock();
+        if kept.len() >= INDEXES {
+            kept.remove(0);
+        }
+        kept.push((number, index.clone()));
+        Ok(index)
+    }
+
+    fn read_index(&self, i: u64, path: &Path) -> Result<Vec<[u64; 2]>> {
+        let (Some(sharding), Some(shard)) = (&self.layout.sharding, &self.layout.info.shard) else { return Ok(Vec::new()) };
+        let inner = shard.iter().product::<u64>() / self.layout.chunk_len();
+        let len = 16 * inner + if sharding.index_crc { 4 } else { 0 };
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(self.io(i, &e)),
+        };
+        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
+        if size < len {
+            return Err(self.damaged(i, format!("a shard of {size} bytes, its index alone needs {len}")));
+        }
+        if sharding.index_at_end {
+            file.seek(SeekFrom::Start(size - len)).map_err(|e| self.io(i, &e))?;
+        }
+        let mut bytes = Vec::with_capacity(len as usize);
+        self.take(i, file, len, &mut bytes)?;
+        let body = if sharding.index_crc { checked(&bytes).map_err(|e| self.damaged(i, format!("shard index: {e}")))? } else { &bytes };
+        let pairs = body.as_chunks::<16>().0.iter();
+        Ok(pairs
+            .map(|pair| {
+                let number = |at: usize| pair[at..at + 8].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+                [number(0), number(8)]
+            })
+            .collect())
+    }
+
+    /// The array as `zarrs` sees it, for the codecs that are not ours.
+    fn foreign(&self) -> Result<&Foreign> {
+        let open = || {
+            let store = FilesystemStore::new(&self.root).map_err(|e| e.to_string())?;
+            Foreign::open(Arc::new(store), &format!("/{}", self.path)).map_err(|e| e.to_string())
+        };
+        self.foreign.get_or_init(open).as_ref().map_err(|e| Error::invalid(self.place.clone(), e.as_str(), "an array that zarrs can open is expected"))
+    }
+
+    fn options() -> CodecOptions {
+        CodecOptions::default().with_concurrent_target(1)
+    }
+
+    fn decode_foreign(&self, i: u64, out: &mut [u8]) -> Result<u64> {
+        let fail = |e: String| self.damaged(i, e);
+        let bytes = self.foreign()?.retrieve_chunk_opt::<ArrayBytes<'static>>(&self.coordinates(i), &Self::options());
+        let bytes = bytes.map_err(|e| fail(e.to_string()))?.into_fixed().map_err(|e| fail(e.to_string()))?;
+        if bytes.len() != out.len() {
+            return Err(fail(format!("{} bytes where {} are due", bytes.len(), out.len())));
+        }
+        out.copy_from_slice(&bytes);
+        if cfg!(target_endian = "big")
+            && let Entry::Number(dtype) = self.layout.entry
+        {
+            out.chunks_exact_mut(dtype.size().unwrap_or(1)).for_each(<[u8]>::reverse);
+        }
+        Ok(bytes.len() as u64)
+    }
+
+    fn fill(&self, out: &mut [u8]) {
+        if self.layout.fill.iter().all(|b| *b == 0) {
+            out.fill(0);
+        } else {
+            out.chunks_exact_mut(self.layout.fill.len()).for_each(|entry| entry.copy_from_slice(&self.layout.fill));
+        }
+    }
+
+    /// Decodes fetched bytes (or fills), into memory of the right size.
+    fn finish(&self, i: u64, there: bool, stored: &[u8], out: &mut [u8]) -> Result<()> {
+        match &self.layout.chain {
+            Some(chain) if there => chain.decode_exact(stored, out).map_err(|e| self.damaged(i, e)),
+            _ => {
+                self.fill(out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Decodes chunk `i` of strings of any kind.
+    fn decode_text(&self, i: u64) -> Result<Vec<String>> {
+        let len = self.layout.chunk_len() as usize;
+        if self.layout.entry != Entry::Text {
+            let (mut scratch, mut bytes) = (Vec::new(), Vec::new());
+            self.decode(i, &mut scratch, &mut bytes)?;
+            let mut strings = text::fixed(self.layout.entry, &bytes);
+            strings.resize(len, String::new());
+            return Ok(strings);
+        }
+        let Some(chain) = &self.layout.chain else {
+            let strings = self.foreign()?.retrieve_chunk_opt::<Vec<String>>(&self.coordinates(i), &Self::options());
+            return strings.map_err(|e| self.damaged(i, e.to_string()));
+        };
+        let mut stored = Vec::new();
+        if self.fetch(i, &mut stored)? {
+            let bytes = chain.decode_any(&stored).map_err(|e| self.damaged(i, e))?;
+            return text::decode(&bytes, len).map_err(|e| self.damaged(i, e));
+        }
+        let fill = String::from_utf8_lossy(&self.layout.fill).into_owned();
+        let mut strings = Vec::new();
+        strings.try_reserve(len).map_err(|_| self.damaged(i, format!("a chunk of {len} strings")))?;
+        strings.resize(len, fill);
+        Ok(strings)
+    }
+
+    /// The whole array.
+    pub(crate) fn read(&self) -> Result<Array> {
+        let shape = self.layout.info.shape.iter().map(|n| *n as usize).collect();
+        let values = self.read_rows(0..self.layout.info.shape.first().copied().unwrap_or(1))?;
+        Ok(Array { shape, values })
+    }
+
+    /// Rows of the first axis; a scalar has one.
+    pub(crate) fn read_rows(&self, rows: Range<u64>) -> Result<Values> {
+        let info = &self.layout.info;
+        let Some(dtype) = info.dtype else {
+            return Err(Error::invalid(self.place.clone(), format!("entries of type {}", info.dtype_name), "numbers, booleans or strings are expected"));
+        };
+        let n_rows = info.shape.first().copied().unwrap_or(1);
+        if rows.start > rows.end || rows.end > n_rows {
+            return Err(Error::bug(format!("{}: rows {rows:?} of {n_rows}", self.path)));
+        }
+        let row: u64 = info.shape.iter().skip(1).product();
+        let len = (rows.end - rows.start) * row;
+        let size = if dtype == DType::Str { size_of::<String>() } else { dtype.size().unwrap_or(1) };
+        let bytes = len.checked_mul(size as u64);
+        let refuse = || {
+            let found = format!("shape {:?} of {}, far more than is stored", info.shape, info.dtype_name);
+            Error::invalid(self.place.clone(), found, "the shape fits the chunks on disk; the metadata are damaged")
+        };
+        let bytes = bytes.filter(|b| *b <= FREE || *b - FREE <= stored_bytes(&self.folder, &self.layout, 4096).saturating_mul(MOST_PADDING)).ok_or_else(refuse)?;
+        if len == 0 {
+            return Ok(if dtype == DType::Str { Values::Str(Vec::new()) } else { numbers::from_le(dtype, &[]) });
+        }
+        if dtype == DType::Str {
+            let mut out: Vec<String> = Vec::new();
+            out.try_reserve_exact(len as usize).map_err(|_| refuse())?;
+            out.resize(len as usize, String::new());
+            self.assemble(&mut out, rows, row as usize, 1, &|i, use_chunk| {
+                let strings = self.decode_text(i)?;
+                use_chunk(&strings);
+                Ok(())
+            })?;
+            return Ok(Values::Str(out));
+        }
+        let mut out: Vec<u8> = Vec::new();
+        out.try_reserve_exact(bytes as usize).map_err(|_| refuse())?;
+        out.resize(bytes as usize, 0);
+        self.assemble(&mut out, rows, row as usize * size, size, &|i, use_chunk| {
+            let (mut scratch, mut chunk) = BUFFERS.take();
+            self.decode(i, &mut scratch, &mut chunk)?;
+            use_chunk(&chunk);
+            BUFFERS.set((scratch, chunk));
+            Ok(())
+        })?;
+        Ok(numbers::from_le(dtype, &out))
+    }
+
+    /// Puts the chunks that cover `rows` together: `row` items a row, `unit` items an entry.
+    fn assemble<T: Clone + Send + Sync>(
+        &self,
+        out: &mut [T],
+        rows: Range<u64>,
+        row: usize,
+        unit: usize,
+        decode: &(dyn Fn(u64, &mut dyn FnMut(&[T])) -> Result<()> + Sync),
+    ) -> Result<()> {
+        let info = &self.layout.info;
+        if info.shape.is_empty() {
+            return decode(0, &mut |chunk| out.clone_from_slice(&chunk[..out.len()]));
+        }
+        let across: u64 = self.grid.iter().skip(1).product();
+        let mut slabs = Vec::new();
+        let mut rest = out;
+        let mut at = rows.start;
+        while at < rows.end {
+            let slab = at / info.chunk[0];
+            let end = ((slab + 1) * info.chunk[0]).min(rows.end);
+            let (here, there) = rest.split_at_mut((end - at) as usize * row);
+            slabs.push((slab, at..end, here));
+            rest = there;
+            at = end;
+        }
+        slabs.into_par_iter().try_for_each(|(slab, rows, out)| {
+            for i in slab * across..(slab + 1) * across {
+                let corner = self.coordinates(i);
+                decode(i, &mut |chunk| place(chunk, &info.chunk, &corner, &info.shape, &rows, out, unit))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Copies the part of a chunk that lies in `rows` to its place among those rows.
+fn place<T: Clone>(chunk: &[T], lengths: &[u64], corner: &[u64], shape: &[u64], rows: &Range<u64>, out: &mut [T], unit: usize) {
+    let axes = shape.len();
+    let last = axes - 1;
+    // First and past-the-last index of this chunk on each axis.
+    let bounds: Vec<(u64, u64)> = (0..axes)
+        .map(|a| {
+            let from = corner[a] * lengths[a];
+            let to = (from + lengths[a]).min(shape[a]);
+            if a == 0 { (from.max(rows.start), to.min(rows.end)) } else { (from, to) }
+        })
+        .collect();
+    if bounds.iter().any(|(from, to)| from >= to) {
+        return;
+    }
+    let run = (bounds[last].1 - bounds[last].0) as usize * unit;
+    let mut at: Vec<u64> = bounds.iter().map(|b| b.0).collect();
+    loop {
+        let (mut source, mut target) = (0u64, 0u64);
+        for a in 0..axes {
+            source = source * lengths[a] + at[a] - corner[a] * lengths[a];
+            target = target * shape[a] + at[a] - if a == 0 { rows.start } else { 0 };
+        }
+        let (source, target) = (source as usize * unit, target as usize * unit);
+        out[target..target + run].clone_from_slice(&chunk[source..source + run]);
+        let mut axis = last;
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            at[axis] += 1;
+            if at[axis] < bounds[axis].1 {
+                break;
+            }
+            at[axis] = bounds[axis].0;
+        }
+    }
+}
+
+impl Chunks for ZarrChunks {
+    fn info(&self) -> &ArrayInfo {
+        &self.layout.info
+    }
+
+    fn n_chunks(&self) -> u64 {
+        self.grid.iter().product()
+    }
+
+    fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64> {
+        let bytes = self.chunk_bytes();
+        let there = self.layout.chain.is_some() && self.fetch(i, scratch)?;
+        let refuse = || self.damaged(i, format!("{} bytes on disk for a chunk of {bytes}", scratch.len()));
+        if bytes > FREE && !(there && plausible(bytes, scratch.len() as u64)) {
+            return Err(refuse());
+        }
+        let more = (bytes as usize).saturating_sub(out.len());
+        out.try_reserve(more).map_err(|_| refuse())?;
+        out.resize(bytes as usize, 0);
+        if self.layout.chain.is_none() {
+            return self.decode_foreign(i, out);
+        }
+        self.finish(i, there, scratch, out)?;
+        Ok(if there { scratch.len() as u64 } else { 0 })
+    }
+
+    fn decode_into(&self, i: u64, scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<u64> {
+        if out.len() as u64 != self.chunk_bytes() {
+            return Err(Error::bug(format!("chunk {i} of {} needs {} bytes, not {}", self.path, self.chunk_bytes(), out.len())));
+        }
+        if self.layout.chain.is_none() {
+            return self.decode_foreign(i, out);
+        }
+        let there = self.fetch(i, scratch)?;
+        self.finish(i, there, scratch, out)?;
+        Ok(if there { scratch.len() as u64 } else { 0 })
+    }
+}
+
+/// Bytes of an array's chunk files. Beyond `most` files: those of `most` files evenly spread, scaled up.
+pub(crate) fn stored_bytes(folder: &Path, layout: &Layout, most: u64) -> u64 {
+    let files = layout.info.shard.as_ref().unwrap_or(&layout.info.chunk);
+    let grid: Vec<u64> = layout.info.shape.iter().zip(files).map(|(n, c)| n.div_ceil(*c)).collect();
+    let all: u64 = grid.iter().product();
+    let asked = all.min(most);
+    let mut sum = 0u64;
+    for k in 0..asked {
+        let mut i = (u128::from(k) * u128::from(all) / u128::from(asked.max(1))) as u64;
+        let mut at = vec![0; grid.len()];
+        for (place, n) in at.iter_mut().zip(&grid).rev() {
+            *place = i % n;
+            i /= n;
+        }
+        sum += std::fs::metadata(folder.join(layout.keys.key(&at))).map_or(0, |m| m.len());
+    }
+    if asked == all { sum } else { (sum as f64 * all as f64 / asked as f64) as u64 }
+}
