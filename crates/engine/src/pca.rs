@@ -50,7 +50,7 @@ pub fn pca(source: &dyn Source, recipe: &[Step], columns: &Columns, n_comps: usi
     let tasks_a_block = BLOCK / TASK_ROWS as usize;
     in_order(
         tasks.len(),
-        tasks_a_block,
+        2,
         |i| {
             let recipe = sliced(recipe, &tasks[i]);
             let fold = Collect { step: recipe.len(), n_cols: p };
@@ -86,12 +86,11 @@ pub fn pca(source: &dyn Source, recipe: &[Step], columns: &Columns, n_comps: usi
 
 /// X V − mean·V, block by block of the stage.
 fn scores(stage: &Stage, components: &[f64], mean: &[f64], k: usize, n_obs: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
-    let loadings: Vec<f32> = components.iter().map(|&v| v as f32).collect();
     let mut shift = vec![0f64; k];
     for (row, m) in components.chunks_exact(k).zip(mean) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
     }
-    let projection = Projection::new(&loadings, k, &shift)?;
+    let projection = Projection::new(components, mean.len(), &shift)?;
     let mut scores = vec![0f32; n_obs * k];
     let mut rest = &mut scores[..];
     let n_blocks = stage.n_blocks() as u64;
@@ -102,7 +101,7 @@ fn scores(stage: &Stage, components: &[f64], mean: &[f64], k: usize, n_obs: usiz
             let mut x = Csr::default();
             stage.read(i, &mut x);
             let mut out = vec![0f32; x.n_rows() * k];
-            projection.apply(&x, &mut out);
+            projection.scores(&x, &mut out)?;
             Ok(out)
         },
         |i, block| {

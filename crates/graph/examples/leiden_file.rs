@@ -1,7 +1,7 @@
 //! Clusters a graph in a raw file and writes the labels: `leiden_file GRAPH LABELS [key=value ...]`.
 //!
 //! GRAPH, little-endian: n u64, nnz u64, indptr (n + 1) u64, indices (nnz) u32, weights (nnz) f32. LABELS: n u32.
-//! Keys: resolution, n_iterations, seed, beta, method (leiden, louvain), threads. Talks on stderr.
+//! Keys: resolution, n_iterations, seed, beta, n_starts, method (leiden, louvain), threads. Talks on stderr.
 #![allow(clippy::print_stderr)]
 
 use std::error::Error;
@@ -23,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             ("resolution", value) => options.resolution = value.parse()?,
             ("n_iterations", value) => options.n_iterations = value.parse()?,
             ("seed", value) => options.seed = value.parse()?,
+            ("n_starts", value) => options.n_starts = Some(value.parse()?),
             ("beta", value) => options.beta = Some(value.parse()?),
             ("method", value) => louvain_asked = value == "louvain",
             ("threads", value) => threads = value.parse()?,
@@ -48,7 +49,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
     let start = Instant::now();
     let found = pool.install(|| if louvain_asked { louvain(&graph, &options, &()) } else { leiden(&graph, &options, &()) })?;
-    eprintln!("{:.3} s, {} clusters, modularity {:.6}, history {:?}", start.elapsed().as_secs_f64(), found.n_clusters, found.modularity, found.history);
+    eprintln!(
+        "{:.3} s, {} clusters, modularity {:.6}, history {:?}",
+        start.elapsed().as_secs_f64(),
+        found.n_clusters,
+        found.modularity,
+        found.history
+    );
     fs::write(labels, found.labels.iter().flat_map(|label| label.to_le_bytes()).collect::<Vec<u8>>())?;
     Ok(())
 }

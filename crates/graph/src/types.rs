@@ -1,6 +1,7 @@
 //! The nouns of the graph stage.
 
 use cellmill_matrix::{Error, Place, Result};
+use rayon::prelude::*;
 
 /// Cells in a low-dimensional space: row-major, `(n, d)` f32, finite.
 #[derive(Clone, Copy, Debug)]
@@ -74,5 +75,64 @@ impl Connectivities {
     pub fn row(&self, i: usize) -> (&[u32], &[f32]) {
         let span = self.indptr[i] as usize..self.indptr[i + 1] as usize;
         (&self.indices[span.clone()], &self.weights[span])
+    }
+
+    /// The same graph with position `i` called `order[i]`: rows and columns, ascending again.
+    pub fn in_original_order(self, order: &[u32]) -> Connectivities {
+        if order.iter().zip(0..).all(|(&cell, at)| cell == at) {
+            return self;
+        }
+        let mut position = vec![0u32; order.len()];
+        order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
+        let mut indptr = Vec::with_capacity(self.indptr.len());
+        indptr.push(0);
+        let mut end = 0;
+        for &at in &position {
+            end += self.row(at as usize).0.len() as u64;
+            indptr.push(end);
+        }
+        let mut indices = vec![0u32; self.indices.len()];
+        let mut weights = vec![0f32; self.weights.len()];
+        // Rows that one task writes lie together, so the two arrays are cut at their ends.
+        const ROWS: usize = 1 << 12;
+        let mut pieces = Vec::new();
+        let (mut rest_indices, mut rest_weights) = (&mut indices[..], &mut weights[..]);
+        for start in (0..position.len()).step_by(ROWS) {
+            let stop = (start + ROWS).min(position.len());
+            let length = (indptr[stop] - indptr[start]) as usize;
+            let (i, later_i) = std::mem::take(&mut rest_indices).split_at_mut(length);
+            let (w, later_w) = std::mem::take(&mut rest_weights).split_at_mut(length);
+            (rest_indices, rest_weights) = (later_i, later_w);
+            pieces.push((&position[start..stop], i, w));
+        }
+        pieces.into_par_iter().for_each(|(rows, indices, weights)| {
+            let mut entries: Vec<(u32, f32)> = Vec::new();
+            let mut write = 0;
+            for &at in rows {
+                let (columns, values) = self.row(at as usize);
+                entries.clear();
+                entries.extend(columns.iter().zip(values).map(|(&c, &w)| (order[c as usize], w)));
+                entries.sort_unstable_by_key(|e| e.0);
+                for &(column, weight) in &entries {
+                    indices[write] = column;
+                    weights[write] = weight;
+                    write += 1;
+                }
+            }
+        });
+        Connectivities { indptr, indices, weights }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renumbering_is_undone() {
+        // Cells 2, 0, 1 at positions 0, 1, 2; edges (2, 0) of weight 0.5 and (0, 1) of weight 0.25.
+        let graph = Connectivities { indptr: vec![0, 1, 3, 4], indices: vec![1, 0, 2, 1], weights: vec![0.5, 0.5, 0.25, 0.25] };
+        let back = graph.in_original_order(&[2, 0, 1]);
+        assert_eq!(back, Connectivities { indptr: vec![0, 2, 3, 4], indices: vec![1, 2, 0, 0], weights: vec![0.25, 0.5, 0.25, 0.5] });
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! Kernels know rows and columns; they know no recipe, no store and no thread count.
 
+pub mod gram;
 pub mod moments;
+pub mod project;
 pub mod select;
 pub mod totals;
 pub mod transform;

@@ -6,7 +6,7 @@ use crate::axes::{Axes, bottom_margin, left_margin};
 use crate::color::Rgb;
 use crate::discs::Disc;
 use crate::figure::{Anchor, Area, Figure, INK, Item, Text};
-use crate::font::Fonts;
+use crate::font::{Fonts, HALF_CAPITAL};
 use crate::ticks::Scale;
 
 /// Size of the components' names at their points, in points; and the width that one needs.
@@ -52,11 +52,13 @@ pub fn pca_variance_ratio(ratio: &[f64], n_pcs: usize, log: bool) -> Result<Figu
     let places: Vec<(usize, [f32; 2])> =
         shown.iter().enumerate().filter(|(_, r)| !log || **r > 0.0).map(|(k, r)| (k + 1, axes.at((k + 1) as f64, *r))).collect();
     figure.line(places.iter().map(|(_, at)| *at).collect(), Rgb::new(0xc8, 0xd0, 0xd8), 1.0);
-    let discs = places.iter().map(|(_, [x, y])| Disc { x: *x, y: *y, color: INK }).collect();
-    figure.push(Item::Discs { area: axes.area, discs, radius: 1.8, opacity: 1.0 });
     let every = n.div_ceil(MOST_NAMES);
     for (pc, [x, y]) in places.iter().filter(|(pc, _)| (pc - 1) % every == 0) {
-        figure.text(Text::new(format!("PC{pc}"), x + 0.36 * NAME_SIZE, y - 5.0, NAME_SIZE, Anchor::Start).upwards());
+        let mut name = Text::new(format!("PC{pc}"), x + HALF_CAPITAL * NAME_SIZE, y - 5.0, NAME_SIZE, Anchor::Start).upwards();
+        name.halo = 1.5;
+        figure.text(name);
     }
+    let discs = places.iter().map(|(_, [x, y])| Disc { x: *x, y: *y, color: INK }).collect();
+    figure.push(Item::Discs { area: axes.area, discs, radius: 1.8, opacity: 1.0 });
     Ok(figure)
 }

@@ -5,11 +5,11 @@ use cellmill_matrix::{Error, Place, Result};
 use crate::axes::{Axes, LABEL_SIZE, LINE, TICK_SIZE, TITLE_SIZE};
 use crate::color::Rgb;
 use crate::colormap::Colormap;
-use crate::discs::{Disc, shuffled};
+use crate::discs::Disc;
 use crate::figure::{Anchor, Area, Figure, INK, Item, Stroke, Text};
 use crate::font::Fonts;
-use crate::legend::{self, Names};
-use crate::palette::{MISSING, categorical};
+use crate::legend;
+use crate::paint::{Painted, Side, paint};
 use crate::ticks::Scale;
 
 /// What cells are coloured by.
@@ -122,22 +122,6 @@ pub fn axis_name(key: &str) -> String {
     }
 }
 
-/// A panel's colours, ready to draw.
-struct Painted {
-    /// One colour a cell.
-    colors: Vec<Rgb>,
-    /// Cells in the order in which they are drawn.
-    order: Vec<u32>,
-    side: Side,
-}
-
-/// What stands at the right of a panel.
-enum Side {
-    Nothing,
-    Names(Names),
-    Bar(Scale),
-}
-
 /// The figure of an embedding.
 ///
 /// `coordinates` holds a row of `width` numbers for each cell (`obsm[key]`, C order), of which `dims` are drawn (0-based);
@@ -231,86 +215,6 @@ pub fn embedding(
     Ok(figure)
 }
 
-/// Checks a panel's colours and finds each cell's, the order of drawing and what stands beside the axes.
-fn paint(panel: &Panel<'_>, n: usize, shown: &[bool], options: &EmbeddingOptions, fonts: &Fonts) -> Result<Painted> {
-    let place = || Place { element: Some(panel.title.clone()), ..Place::default() };
-    let counted = |found: usize| {
-        if found == n { Ok(()) } else { Err(Error::invalid(place(), format!("{found} colours"), format!("the embedding has {n} cells"))) }
-    };
-    let visible = |cell: &u32| shown[*cell as usize];
-    match &panel.colour {
-        Colour::Plain => {
-            let order = (0..n as u32).filter(visible).collect();
-            Ok(Painted { colors: vec![MISSING; n], order, side: Side::Nothing })
-        }
-        Colour::Categories { codes, names, palette } => {
-            counted(codes.len())?;
-            if let Some(cell) = codes.iter().position(|c| *c < -1 || *c >= names.len() as i32) {
-                let found = format!("cell {cell} has code {}", codes[cell]);
-                return Err(Error::invalid(place(), found, format!("there are {} categories; -1 is missing", names.len())));
-            }
-            let palette = match palette {
-                None => categorical(names.len()),
-                Some(own) if own.len() >= names.len() => own.clone(),
-                Some(own) => {
-                    return Err(Error::invalid(place(), format!("{} colours", own.len()), format!("there are {} categories", names.len())));
-                }
-            };
-            let colors = codes.iter().map(|c| usize::try_from(*c).map_or(MISSING, |c| palette[c])).collect();
-            let missing = |cell: &u32| codes[*cell as usize] < 0;
-            let random = shuffled(n);
-            let mut order: Vec<u32> = random.iter().copied().filter(missing).filter(visible).collect();
-            let any_missing = !order.is_empty();
-            order.extend(random.into_iter().filter(|cell| !missing(cell)).filter(visible));
-            let mut entries: Vec<(String, Rgb)> = names.iter().cloned().zip(palette).collect();
-            if any_missing {
-                entries.push(("NA".to_owned(), MISSING));
-            }
-            let side = if options.legend == Legend::RightMargin && !entries.is_empty() {
-                Side::Names(Names::new(&entries, options.panel.1, fonts))
-            } else {
-                Side::Nothing
-            };
-            Ok(Painted { colors, order, side })
-        }
-        Colour::Values(values) => {
-            counted(values.len())?;
-            let scale = value_scale(values, panel.range)
-                .ok_or_else(|| Error::invalid(place(), "no finite value", "a colour bar needs at least one"))?;
-            if !(scale.low < scale.high && scale.low.is_finite() && scale.high.is_finite()) {
-                return Err(Error::option("range", format!("{} to {}", scale.low, scale.high), "the low end lies below the high end"));
-            }
-            let color = |v: &f64| if v.is_finite() { options.colormap.at(scale.part(*v)) } else { MISSING };
-            let colors = values.iter().map(color).collect();
-            // Sorted by value, missing ones first; a key of an order-preserving 32 bits above the cell's number.
-            let mut keys: Vec<u64> = (0..n).filter(|c| shown[*c]).map(|c| (u64::from(rank(values[c])) << 32) | c as u64).collect();
-            keys.sort_unstable();
-            Ok(Painted { colors, order: keys.into_iter().map(|k| k as u32).collect(), side: Side::Bar(scale) })
-        }
-    }
-}
-
-/// The ends of a colour bar. Where all values are equal, the bar goes around them, and from 0 to 1 for zeros.
-fn value_scale(values: &[f64], range: Option<(f64, f64)>) -> Option<Scale> {
-    let finite = || values.iter().copied().filter(|v| v.is_finite());
-    let found = Scale::around(finite(), 0.0, false)?;
-    let (low, high) = finite().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
-    Some(match range {
-        Some((low, high)) => Scale { low, high, log: false },
-        None if low == 0.0 && high == 0.0 => Scale { low: 0.0, high: 1.0, log: false },
-        None => found,
-    })
-}
-
-/// 32 bits that sort as the value does; what is not finite sorts first.
-fn rank(value: f64) -> u32 {
-    if !value.is_finite() {
-        return 0;
-    }
-    let bits = (value as f32).to_bits();
-    if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 }
-}
-
 /// Each category that has cells, with the median of their places on the page.
 fn medians(codes: &[i32], names: &[String], shown: &[bool], spot: impl Fn(u32) -> [f32; 2]) -> Vec<(String, [f32; 2])> {
     let mut places: Vec<(Vec<f32>, Vec<f32>)> = vec![(Vec::new(), Vec::new()); names.len()];
@@ -356,21 +260,12 @@ const _: () = assert!(TITLE_SIZE < 21.0);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn axes_are_named_as_scanpy_names_them() {
         let known = [("X_umap", "UMAP"), ("X_pca", "PC"), ("X_tsne", "tSNE"), ("X_draw_graph_fa", "FA"), ("spatial", "spatial")];
         for (key, name) in known {
             assert_eq!(axis_name(key), name);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn ranks_sort_as_values(a in -1e30_f32..1e30, b in -1e30_f32..1e30) {
-            prop_assert_eq!(a.total_cmp(&b), rank(f64::from(a)).cmp(&rank(f64::from(b))));
-            prop_assert!(rank(f64::NAN) < rank(f64::from(a)));
         }
     }
 }

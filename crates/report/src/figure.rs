@@ -69,12 +69,14 @@ pub(crate) struct Text {
     pub upwards: bool,
     /// Width of a white outline behind the letters, in points; 0 for none.
     pub halo: f32,
+    /// The whole text where `text` is cut; SVG shows it under the pointer.
+    pub whole: Option<String>,
 }
 
 impl Text {
     /// Plain text in ink.
     pub(crate) fn new(text: impl Into<String>, x: f32, y: f32, size: f32, anchor: Anchor) -> Self {
-        Text { text: text.into(), x, y, size, anchor, color: INK, bold: false, upwards: false, halo: 0.0 }
+        Text { text: text.into(), x, y, size, anchor, color: INK, bold: false, upwards: false, halo: 0.0, whole: None }
     }
 
     pub(crate) fn upwards(mut self) -> Self {
@@ -108,6 +110,9 @@ pub struct Figure {
 }
 
 impl Figure {
+    /// A good resolution for screens and slides, dots an inch.
+    pub const DPI: f32 = 150.0;
+
     /// An empty page.
     pub(crate) fn new(width: f32, height: f32, about: impl Into<String>) -> Self {
         Figure { width, height, about: about.into(), items: Vec::new() }

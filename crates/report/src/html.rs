@@ -156,7 +156,10 @@ fn render_part(part: &Part, k: usize) -> Result<String> {
                 out += &format!("<caption>{}</caption>\n", escape(caption));
             }
             if !header.is_empty() {
-                let cells: String = header.iter().map(|h| format!("<th scope=\"col\">{}</th>", escape(h))).collect();
+                let right = |k: usize| rows.iter().any(|row| row.get(k).is_some_and(|cell| numeric(cell)));
+                let class = |k: usize| if right(k) { " class=\"n\"" } else { "" };
+                let cells = header.iter().enumerate().map(|(k, h)| format!("<th scope=\"col\"{}>{}</th>", class(k), escape(h)));
+                let cells: String = cells.collect();
                 out += &format!("<thead><tr>{cells}</tr></thead>\n");
             }
             for row in rows {
@@ -192,8 +195,8 @@ caption { text-align: left; padding-bottom: .4rem; }
 th, td { text-align: left; padding: .35rem 1.5rem .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
 thead th { border-bottom: 2px solid var(--line); }
 .facts th { font-weight: 500; color: var(--soft); white-space: nowrap; }
-td.n { text-align: right; padding-right: .6rem; }
-.facts td.n { text-align: left; }
+th.n, td.n { text-align: right; padding-right: .6rem; }
+.facts th.n, td.n { text-align: left; }
 figure { margin: 1.5rem 0 2rem; }
 .sheet { background: #ffffff; border: 1px solid var(--line); border-radius: 8px; padding: .75rem; overflow-x: auto; }
 .sheet svg, .sheet img { display: block; max-width: 100%; height: auto; margin: 0 auto; }

@@ -16,9 +16,19 @@ const BAR: f32 = 10.0;
 const PAD: f32 = 5.0;
 const BETWEEN: f32 = 12.0;
 
+/// The most names of a legend; after them it says how many more there are.
+const MOST: usize = 240;
+
+/// A name as it is drawn, the whole name where that is cut, and its colour.
+struct Entry {
+    name: String,
+    whole: Option<String>,
+    color: Rgb,
+}
+
 /// Names and their colours in columns, laid out for axes of a given height.
 pub(crate) struct Names {
-    entries: Vec<(String, Rgb)>,
+    entries: Vec<Entry>,
     columns: Vec<f32>,
     rows: usize,
     size: f32,
@@ -29,7 +39,8 @@ impl Names {
     /// Lays the names out. Columns are scanpy's (one up to 14 names, two up to 30, else three) unless their rows would be
     /// higher than the axes; then there are more columns, of smaller letters.
     pub(crate) fn new(entries: &[(String, Rgb)], height: f32, fonts: &Fonts) -> Self {
-        let n = entries.len();
+        let rest = entries.len().saturating_sub(MOST);
+        let n = entries.len().min(MOST) + usize::from(rest > 0);
         let size: f32 = match n {
             0..=30 => 10.0,
             31..=60 => 9.0,
@@ -49,8 +60,20 @@ impl Names {
             2 => 180.0,
             _ => 130.0,
         };
-        let entries: Vec<(String, Rgb)> = entries.iter().map(|(name, color)| (fonts.fit(name, size, false, limit), *color)).collect();
-        let width = |column: &[(String, Rgb)]| column.iter().map(|(name, _)| fonts.width(name, size, false)).fold(0.0, f32::max);
+        let mut kept: Vec<Entry> = entries
+            .iter()
+            .take(MOST)
+            .map(|(name, color)| {
+                let cut = fonts.fit(name, size, false, limit);
+                let whole = (cut != *name).then(|| name.clone());
+                Entry { name: cut, whole, color: *color }
+            })
+            .collect();
+        if rest > 0 {
+            kept.push(Entry { name: format!("… {rest} more"), whole: None, color: Rgb::WHITE });
+        }
+        let entries = kept;
+        let width = |column: &[Entry]| column.iter().map(|e| fonts.width(&e.name, size, false)).fold(0.0, f32::max);
         let columns = entries.chunks(rows).map(|column| size * 0.8 + PAD + width(column)).collect();
         Names { entries, columns, rows, size, line }
     }
@@ -72,11 +95,13 @@ impl Names {
         let mut left = axes.right() + GAP;
         let mut discs = Vec::with_capacity(self.entries.len());
         for (column, width) in self.entries.chunks(self.rows).zip(&self.columns) {
-            for (row, (name, color)) in column.iter().enumerate() {
+            for (row, entry) in column.iter().enumerate() {
                 let y = top + (row as f32 + 0.5) * self.line;
-                discs.push(Disc { x: left + radius, y, color: *color });
+                discs.push(Disc { x: left + radius, y, color: entry.color });
                 let x = left + self.size * 0.8 + PAD;
-                figure.text(Text::new(name, x, y + HALF_CAPITAL * self.size, self.size, Anchor::Start));
+                let mut text = Text::new(&entry.name, x, y + HALF_CAPITAL * self.size, self.size, Anchor::Start);
+                text.whole.clone_from(&entry.whole);
+                figure.text(text);
             }
             left += width + BETWEEN;
         }
@@ -174,11 +199,11 @@ mod tests {
     #[test]
     fn a_legend_is_never_higher_than_its_axes() -> Result<()> {
         let fonts = Fonts::open()?;
-        for n in [1, 3, 14, 15, 30, 31, 60, 100, 200] {
+        for n in [1, 3, 14, 15, 30, 31, 60, 100, 200, 240, 10_000] {
             let entries: Vec<_> = (0..n).map(|k| (format!("cluster {k}"), Rgb::BLACK)).collect();
             let names = Names::new(&entries, 288.0, &fonts);
             assert!(names.height() <= 288.0, "{n} names: {}", names.height());
-            assert!(names.columns.len() * names.rows >= n);
+            assert!(names.columns.len() * names.rows >= n.min(MOST));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod font;
 mod html;
 mod hvg;
 mod legend;
+mod paint;
 mod palette;
 mod pixels;
 mod save;

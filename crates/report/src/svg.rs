@@ -14,6 +14,8 @@ use crate::pixels;
 const MOST_VECTORS: usize = 2000;
 /// Resolution of that image, dots an inch.
 const IMAGE_DPI: f32 = 300.0;
+/// The most pixels that it may have; larger axes get a coarser image.
+const MOST_PIXELS: f32 = 6.4e7;
 /// Colour stops of a colour bar; between them the viewer interpolates.
 const STOPS: usize = 33;
 
@@ -42,8 +44,8 @@ fn write_figure(out: &mut String, figure: &Figure, prefix: &str) -> Result<(), F
     let (w, h) = (number(figure.width), number(figure.height));
     writeln!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}pt\" height=\"{h}pt\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
-         font-family=\"{FAMILIES}\">"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" \
+         width=\"{w}pt\" height=\"{h}pt\" viewBox=\"0 0 {w} {h}\" role=\"img\" font-family=\"{FAMILIES}\">"
     )?;
     writeln!(out, "<title>{}</title>", escape(&figure.about))?;
     writeln!(out, "<rect width=\"{w}\" height=\"{h}\" fill=\"#ffffff\"/>")?;
@@ -71,8 +73,9 @@ fn write_item(out: &mut String, item: &Item, id: &str) -> Result<(), Failure> {
             writeln!(out, "/>")?;
         }
         Item::Discs { area, discs, radius, opacity } if discs.len() > MOST_VECTORS => {
-            let image = pixels::cloud(area, discs, *radius, *opacity, IMAGE_DPI).map_err(Failure::Image)?;
-            write!(out, "<image {} preserveAspectRatio=\"none\" href=\"data:image/png;base64,", place(area))?;
+            let dpi = IMAGE_DPI.min(72.0 * (MOST_PIXELS / (area.width * area.height)).sqrt());
+            let image = pixels::cloud(area, discs, *radius, *opacity, dpi).map_err(Failure::Image)?;
+            write!(out, "<image {} preserveAspectRatio=\"none\" xlink:href=\"data:image/png;base64,", place(area))?;
             STANDARD.encode_string(image, out);
             writeln!(out, "\"/>")?;
         }
@@ -120,7 +123,8 @@ fn write_text(out: &mut String, text: &Text) -> std::fmt::Result {
         let width = number(text.halo);
         write!(out, " paint-order=\"stroke\" stroke=\"#ffffff\" stroke-width=\"{width}\" stroke-linejoin=\"round\"")?;
     }
-    writeln!(out, ">{}</text>", escape(&text.text))
+    let whole = text.whole.as_ref().map(|whole| format!("<title>{}</title>", escape(whole))).unwrap_or_default();
+    writeln!(out, ">{whole}{}</text>", escape(&text.text))
 }
 
 fn place(area: &Area) -> String {

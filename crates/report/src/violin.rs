@@ -79,7 +79,8 @@ fn density(values: &[f64]) -> Option<Vec<(f64, f64)>> {
     }
     let mean = values.iter().map(|v| part(*v)).sum::<f64>() / n;
     let variance = values.iter().map(|v| (part(*v) - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let bandwidth = variance.sqrt() * n.powf(-0.2);
+    // No narrower than half a step of the curve, or a thin heap could fall between its points.
+    let bandwidth = (variance.sqrt() * n.powf(-0.2)).max(0.5 / (GRID - 1) as f64);
     let mut bins = vec![0.0; BINS + 1];
     for value in values {
         let place = part(*value) * (BINS - 1) as f64;

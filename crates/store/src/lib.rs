@@ -1,7 +1,13 @@
 //! Formats behind the ports: AnnData in zarr and h5ad, 10x Genomics h5 and mtx.
 
+pub mod anndata;
+pub mod dataset;
 pub mod element;
 pub mod hdf5;
+pub mod mtx;
 pub mod numbers;
+pub mod source;
+pub mod tenx;
 pub mod tree;
+pub mod write;
 pub mod zarr;

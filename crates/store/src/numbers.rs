@@ -58,16 +58,46 @@ pub fn to_le(values: &Values) -> Cow<'_, [u8]> {
 macro_rules! each_number {
     ($dtype:expr, $bytes:expr, $x:ident => $body:expr, $otherwise:expr) => {
         match $dtype {
-            DType::Bool | DType::U8 => $bytes.iter().for_each(|b| { let $x = *b; $body }),
-            DType::I8 => $bytes.iter().for_each(|b| { let $x = *b as i8; $body }),
-            DType::I16 => $bytes.as_chunks::<2>().0.iter().for_each(|b| { let $x = i16::from_le_bytes(*b); $body }),
-            DType::U16 => $bytes.as_chunks::<2>().0.iter().for_each(|b| { let $x = u16::from_le_bytes(*b); $body }),
-            DType::I32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| { let $x = i32::from_le_bytes(*b); $body }),
-            DType::U32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| { let $x = u32::from_le_bytes(*b); $body }),
-            DType::F32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| { let $x = f32::from_le_bytes(*b); $body }),
-            DType::I64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| { let $x = i64::from_le_bytes(*b); $body }),
-            DType::U64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| { let $x = u64::from_le_bytes(*b); $body }),
-            DType::F64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| { let $x = f64::from_le_bytes(*b); $body }),
+            DType::Bool | DType::U8 => $bytes.iter().for_each(|b| {
+                let $x = *b;
+                $body
+            }),
+            DType::I8 => $bytes.iter().for_each(|b| {
+                let $x = *b as i8;
+                $body
+            }),
+            DType::I16 => $bytes.as_chunks::<2>().0.iter().for_each(|b| {
+                let $x = i16::from_le_bytes(*b);
+                $body
+            }),
+            DType::U16 => $bytes.as_chunks::<2>().0.iter().for_each(|b| {
+                let $x = u16::from_le_bytes(*b);
+                $body
+            }),
+            DType::I32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| {
+                let $x = i32::from_le_bytes(*b);
+                $body
+            }),
+            DType::U32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| {
+                let $x = u32::from_le_bytes(*b);
+                $body
+            }),
+            DType::F32 => $bytes.as_chunks::<4>().0.iter().for_each(|b| {
+                let $x = f32::from_le_bytes(*b);
+                $body
+            }),
+            DType::I64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| {
+                let $x = i64::from_le_bytes(*b);
+                $body
+            }),
+            DType::U64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| {
+                let $x = u64::from_le_bytes(*b);
+                $body
+            }),
+            DType::F64 => $bytes.as_chunks::<8>().0.iter().for_each(|b| {
+                let $x = f64::from_le_bytes(*b);
+                $body
+            }),
             DType::Str => $otherwise,
         }
     };

@@ -274,9 +274,8 @@ impl<'a> Basis<'a> {
         kept.par_chunks_mut(BLOCK * p).enumerate().for_each(|(block, rows)| {
             let first = block * BLOCK;
             let n = rows.len() / p;
-            let weights: Vec<Lane> = (0..m)
-                .map(|i| std::array::from_fn(|lane| if lane < n { ritz.coefficients[(i, first + lane)] } else { 0.0 }))
-                .collect();
+            let weights: Vec<Lane> =
+                (0..m).map(|i| std::array::from_fn(|lane| if lane < n { ritz.coefficients[(i, first + lane)] } else { 0.0 })).collect();
             let mut lanes = vec![[0.0; BLOCK]; p];
             combine(&self.vectors, p, &weights, &mut lanes);
             for (lane, row) in rows.chunks_exact_mut(p).enumerate() {
@@ -298,8 +297,7 @@ impl<'a> Basis<'a> {
         let mut largest = 0.0f64;
         for (rows, values) in self.vectors.chunks(BLOCK * p).zip(values.chunks(BLOCK)) {
             let n = values.len();
-            let block: Vec<Lane> =
-                (0..p).map(|i| std::array::from_fn(|lane| if lane < n { rows[lane * p + i] } else { 0.0 })).collect();
+            let block: Vec<Lane> = (0..p).map(|i| std::array::from_fn(|lane| if lane < n { rows[lane * p + i] } else { 0.0 })).collect();
             let mut image = vec![[0.0; BLOCK]; p];
             dots(self.c, p, &block, &mut image);
             for (lane, value) in values.iter().enumerate() {
@@ -438,4 +436,149 @@ fn wide() -> bool {
     return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     #[cfg(not(target_arch = "x86_64"))]
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+
+    /// `Q diag(values) Q'` for an orthonormal Q: reflections of random vectors (Householder).
+    fn with_spectrum(values: &[f64]) -> Vec<f64> {
+        let p = values.len();
+        let mut c = vec![0.0; p * p];
+        for (i, value) in values.iter().enumerate() {
+            c[i * (p + 1)] = *value;
+        }
+        let mut seed = 99;
+        for _ in 0..3 {
+            let mut lanes = vec![[0.0; BLOCK]; p];
+            random_column(&mut lanes, 0, &mut seed);
+            let square = dot(&lanes, 0, 0);
+            let v: Vec<f64> = lanes.iter().map(|lane| lane[0]).collect();
+            // (I - 2 v v' / v'v) C (I - 2 v v' / v'v) = C - v w' - w v', w = 2 (u - (v'u / v'v) v) / v'v, u = C v.
+            let u: Vec<f64> = c.chunks_exact(p).map(|row| row.iter().zip(&v).map(|(a, b)| a * b).sum()).collect();
+            let share = u.iter().zip(&v).map(|(a, b)| a * b).sum::<f64>() / square;
+            let w: Vec<f64> = u.iter().zip(&v).map(|(u, v)| 2.0 * (u - share * v) / square).collect();
+            for i in 0..p {
+                for j in 0..p {
+                    c[i * p + j] -= v[i] * w[j] + w[i] * v[j];
+                }
+            }
+        }
+        c
+    }
+
+    /// The defining properties, and the eigenvalues that the matrix was made from.
+    fn check(spectrum: &[f64], k: usize) {
+        let p = spectrum.len();
+        let c = with_spectrum(spectrum);
+        let (values, vectors) = top_eigenpairs(&c, p, k, &()).unwrap();
+        let mut want = spectrum.to_vec();
+        want.sort_by(|a, b| b.total_cmp(a));
+        let largest = want[0].max(1e-300);
+        for (got, want) in values.iter().zip(&want) {
+            assert!((got - want).abs() <= 2e-9 * largest, "p {p} k {k}: {got} for {want}");
+        }
+        let column = |a: usize| (0..p).map(|i| vectors[i * k + a]).collect::<Vec<f64>>();
+        for a in 0..k {
+            let v = column(a);
+            let image: Vec<f64> = c.chunks_exact(p).map(|row| row.iter().zip(&v).map(|(a, b)| a * b).sum()).collect();
+            let residual = image.iter().zip(&v).map(|(y, x)| (y - values[a] * x).powi(2)).sum::<f64>().sqrt();
+            assert!(residual <= 2.1e-9 * largest, "residual {residual}");
+            let first = v.iter().fold(0.0f64, |best, &x| if x.abs() > best.abs() { x } else { best });
+            assert!(first > 0.0);
+            for b in 0..=a {
+                let product: f64 = v.iter().zip(column(b)).map(|(x, y)| x * y).sum();
+                assert!((product - f64::from(u8::from(a == b))).abs() <= 1e-11, "{a} {b}: {product}");
+            }
+        }
+    }
+
+    #[test]
+    fn decaying_spectrum() {
+        check(&(0..40).map(|i| 100.0 / (1.0 + f64::from(i))).collect::<Vec<_>>(), 40);
+        check(&(0..600).map(|i| 100.0 / (1.0 + f64::from(i))).collect::<Vec<_>>(), 30);
+    }
+
+    #[test]
+    fn signals_above_a_flat_floor() {
+        let spectrum: Vec<f64> =
+            (0..700).map(|i| if i < 20 { 50.0 - 2.0 * f64::from(i) } else { 1.0 + f64::from(700 - i) / 700.0 }).collect();
+        check(&spectrum, 50);
+    }
+
+    #[test]
+    fn fewer_signals_than_components() {
+        check(&(0..600).map(|i| if i < 7 { f64::from(9 - i) } else { 0.0 }).collect::<Vec<_>>(), 20);
+        check(&vec![0.0; 600], 10);
+        check(&[0.0; 30], 10);
+    }
+
+    #[test]
+    fn equal_eigenvalues() {
+        check(&vec![3.0; 600], 20);
+        // Thirty copies of 5: more than a block holds.
+        check(&(0..600).map(|i| if i < 30 { 5.0 } else { 1.0 / f64::from(i) }).collect::<Vec<_>>(), 40);
+        check(&(0..600).map(|i| if i < 30 { 5.0 } else { 1.0 / f64::from(i) }).collect::<Vec<_>>(), 25);
+        check(&(0..600).map(|i| f64::from(10 - i / 60)).collect::<Vec<_>>(), 70);
+    }
+
+    #[test]
+    fn iteration_and_full_decomposition_agree() {
+        let p = 560;
+        let c = with_spectrum(&(0..p).map(|i| 30.0 * (-0.02 * i as f64).exp()).collect::<Vec<_>>());
+        let (values, vectors) = krylov(&c, p, 25, &()).unwrap().unwrap();
+        let (all, exact) = full(&c, p, 25).unwrap();
+        for (a, (x, y)) in vectors.chunks(p).zip(exact.chunks(p)).enumerate() {
+            assert!((values[a] - all[a]).abs() <= 1e-9 * all[0]);
+            let cosine: f64 = x.iter().zip(y).map(|(x, y)| x * y).sum();
+            assert!(1.0 - cosine.abs() <= 1e-12, "{cosine}");
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        let c = with_spectrum(&(0..600).map(|i| 10.0 / (1.0 + f64::from(i)).sqrt()).collect::<Vec<_>>());
+        let run = |threads: usize| {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| top_eigenpairs(&c, 600, 30, &())).unwrap()
+        };
+        let one = run(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(run(threads), one);
+        }
+    }
+
+    #[test]
+    fn both_instruction_sets_give_the_same_bits() {
+        let (p, m) = (301, 37);
+        let mut seed = 5;
+        let mut lanes = vec![[0.0; BLOCK]; p.max(m * p / BLOCK + 1)];
+        (0..BLOCK).for_each(|column| random_column(&mut lanes, column, &mut seed));
+        let rows = &lanes.as_flattened()[..m * p];
+        let (mut a, mut b) = (vec![[0.0; BLOCK]; m], vec![[0.0; BLOCK]; m]);
+        dots(rows, p, &lanes[..p], &mut a);
+        b.chunks_mut(32).zip(rows.chunks(32 * p)).for_each(|(out, rows)| dots_some(rows, p, &lanes[..p], out));
+        assert_eq!(a, b);
+        let (mut x, mut y) = (lanes[..p].to_vec(), lanes[..p].to_vec());
+        combine(rows, p, &a, &mut x);
+        combine_some(rows, p, 0, &a, &mut y);
+        assert_eq!(x, y);
+    }
+
+    #[test]
+    fn bad_input_and_a_stop_are_errors() {
+        struct Stop;
+        impl Watch for Stop {
+            fn tick(&self, _: u64, _: u64, _: &str) -> Result<()> {
+                Err(cellmill_matrix::ErrorKind::Interrupted.into())
+            }
+        }
+        assert!(top_eigenpairs(&[1.0; 3], 2, 1, &()).is_err());
+        assert!(top_eigenpairs(&[1.0; 4], 2, 3, &()).is_err());
+        assert!(top_eigenpairs(&[f64::NAN; 4], 2, 1, &()).is_err());
+        assert!(top_eigenpairs(&[1.0; 4], 2, 1, &Stop).is_err());
+    }
 }

@@ -8,7 +8,7 @@ mod jaccard;
 mod smooth;
 mod symmetric;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use cellmill_matrix::{Error, Place, Result};
 use rayon::prelude::*;

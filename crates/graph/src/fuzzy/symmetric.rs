@@ -33,11 +33,8 @@ pub(super) fn symmetric(
 
     let nnz: usize = parts.iter().map(|part| part.1.len()).sum();
     debug_assert!(nnz <= 2 * n * k);
-    let mut graph = Connectivities {
-        indptr: Vec::with_capacity(n + 1),
-        indices: Vec::with_capacity(nnz),
-        weights: Vec::with_capacity(nnz),
-    };
+    let mut graph =
+        Connectivities { indptr: Vec::with_capacity(n + 1), indices: Vec::with_capacity(nnz), weights: Vec::with_capacity(nnz) };
     graph.indptr.push(0);
     let mut end = 0u64;
     for (lengths, indices, weights) in parts {

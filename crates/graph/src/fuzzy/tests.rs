@@ -140,7 +140,7 @@ fn ring(n: usize, k: usize) -> Distances {
     let mut ring = Distances { k, indices: vec![], distances: vec![] };
     for i in 0..n {
         for step in 1..=k {
-            let far = if step == k && i > 4 { i % 3 } else { (i + step) % n };
+            let far = if step == k && i > 4 && i < n - k { i % 3 } else { (i + step) % n };
             ring.indices.push(far as u32);
             ring.distances.push(step as f32 + (i * 7919 % 101) as f32 / 101.0);
         }

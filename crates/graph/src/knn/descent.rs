@@ -68,7 +68,7 @@ pub(super) fn pass(
     metric: Metric,
     progress: &Progress,
 ) -> Result<u64> {
-    let (n, k, probes) = (x.n(), joined.distances.k, joined.probes);
+    let (n, k, kept) = (x.n(), joined.distances.k, joined.kept);
     let frozen = joined.distances.indices.clone();
     let reverse = Reverse::new(n, &frozen, k);
     let lists = list_of.last().map_or(0, |&list| list as usize + 1);
@@ -87,7 +87,7 @@ pub(super) fn pass(
                 let rows = now.len();
                 for (slot, now) in now.iter_mut().enumerate() {
                     let own = block * BLOCK + slot;
-                    work.searched(&joined.probed[own * probes..(own + 1) * probes]);
+                    work.searched(&joined.probed[own * kept..(own + 1) * kept]);
                     work.offer(own, &frozen, k, &reverse, list_of, changed);
                     let span = slot * k..(slot + 1) * k;
                     let taken = work.take(simd, x, own, metric, &mut indices[span.clone()], &mut distances[span]);

@@ -26,11 +26,10 @@ const PACK: usize = 16 * 512;
 pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, progress: &Progress) -> Result<Distances> {
     let (n, d) = (x.n(), x.d);
     let keep = rank::keep(k, n);
-    let centre = rank::centre(x);
     let mut indices = vec![0u32; n * k];
     let mut distances = vec![0f32; n * k];
 
-    let packed = pack(x, Form::Dot, &centre);
+    let packed = Packed::new(x, Form::Dot, rank::centre(x));
     // |rounding of the score| ≤ γ (|y|² + 2 |x| |y|), γ ≈ (d + 4) 2⁻²⁴: one rounding a fused step, two for centring, norms, limit.
     let gamma = (d + 4) as f64 * f64::from(f32::EPSILON);
     let doubtful: Vec<Vec<u32>> = indices
@@ -39,7 +38,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
         .enumerate()
         .map_init(Work::default, |work, (block, (indices, distances))| {
             let rows: Vec<u32> = (block * BLOCK..((block + 1) * BLOCK).min(n)).map(|row| row as u32).collect();
-            work.scan(simd, Form::Dot, x, &rows, &packed, &centre, keep);
+            work.scan(simd, x, &rows, &packed, keep);
             let mut doubtful = Vec::new();
             for (slot, &row) in rows.iter().enumerate() {
                 let nearest = &work.best[slot * keep..(slot + 1) * keep];
@@ -62,12 +61,11 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
 
     let doubtful = doubtful.concat();
     if !doubtful.is_empty() {
-        let origin = vec![0.0; d];
-        let packed = pack(x, Form::Difference, &origin);
+        let packed = Packed::new(x, Form::Difference, vec![0.0; d]);
         let again: Vec<Vec<(u32, Vec<Key>)>> = doubtful
             .par_chunks(BLOCK)
             .map_init(Work::default, |work, rows| {
-                work.scan(simd, Form::Difference, x, rows, &packed, &origin, keep);
+                work.scan(simd, x, rows, &packed, keep);
                 progress.add(rows.len(), "exact, close calls")?;
                 let nearest = |slot: usize| work.best[slot * keep..(slot + 1) * keep].to_vec();
                 Ok(rows.iter().enumerate().map(|(slot, &row)| (row, nearest(slot))).collect())
@@ -97,7 +95,7 @@ pub(super) fn sample(simd: Simd, x: Embedding, rows: &[u32], k: usize, metric: M
             for from in span.clone().step_by(RUN * CANDIDATES) {
                 let to = (from + RUN * CANDIDATES).min(span.end);
                 panels.pack(Form::Dot, (from..to).map(|row| x.row(row)), &centre);
-                scan(simd, Form::Dot, &mut work.queries, &panels, 0..panels.len(), from as u32, &mut work.best, keep);
+                scan(simd, &mut work.queries, &panels, 0..panels.len(), from as u32, &mut work.best, keep);
             }
             progress.add(span.len(), "sample")?;
             Ok(work.best.clone())
@@ -123,16 +121,26 @@ pub(super) fn emit(ranked: &[Key], indices: &mut [u32], distances: &mut [f32]) -
 }
 
 /// All cells, packed in parts of [`PACK`].
-fn pack(x: Embedding, form: Form, centre: &[f32]) -> Vec<Panels> {
-    let part = |part: usize| -> Range<usize> { part * PACK..((part + 1) * PACK).min(x.n()) };
-    (0..x.n().div_ceil(PACK))
-        .into_par_iter()
-        .map(|at| {
-            let mut panels = Panels::default();
-            panels.pack(form, part(at).map(|row| x.row(row)), centre);
-            panels
-        })
-        .collect()
+struct Packed {
+    form: Form,
+    /// What all rows are moved by.
+    centre: Vec<f32>,
+    parts: Vec<Panels>,
+}
+
+impl Packed {
+    fn new(x: Embedding, form: Form, centre: Vec<f32>) -> Self {
+        let span = |part: usize| -> Range<usize> { part * PACK..((part + 1) * PACK).min(x.n()) };
+        let parts = (0..x.n().div_ceil(PACK))
+            .into_par_iter()
+            .map(|part| {
+                let mut panels = Panels::default();
+                panels.pack(form, span(part).map(|row| x.row(row)), &centre);
+                panels
+            })
+            .collect();
+        Packed { form, centre, parts }
+    }
 }
 
 /// What a task needs, kept between tasks.
@@ -147,18 +155,18 @@ impl Work {
     fn load(&mut self, form: Form, x: Embedding, rows: &[u32], centre: &[f32], keep: usize) {
         self.best.clear();
         self.best.resize(rows.len() * keep, EMPTY);
-        self.queries.clear(x.d);
+        self.queries.clear(form, x.d);
         for (slot, &row) in rows.iter().enumerate() {
-            self.queries.push(form, x.row(row as usize), centre, slot as u32, row);
+            self.queries.push(x.row(row as usize), centre, slot as u32, row);
         }
     }
 
-    fn scan(&mut self, simd: Simd, form: Form, x: Embedding, rows: &[u32], packed: &[Panels], centre: &[f32], keep: usize) {
-        self.load(form, x, rows, centre, keep);
-        for (part, panels) in packed.iter().enumerate() {
+    fn scan(&mut self, simd: Simd, x: Embedding, rows: &[u32], packed: &Packed, keep: usize) {
+        self.load(packed.form, x, rows, &packed.centre, keep);
+        for (part, panels) in packed.parts.iter().enumerate() {
             for from in (0..panels.len()).step_by(RUN) {
                 let run = from..(from + RUN).min(panels.len());
-                scan(simd, form, &mut self.queries, panels, run, (part * PACK) as u32, &mut self.best, keep);
+                scan(simd, &mut self.queries, panels, run, (part * PACK) as u32, &mut self.best, keep);
             }
         }
     }

@@ -14,9 +14,10 @@ const LANES: usize = 8;
 pub(super) type Scores = [[f32; CANDIDATES]; QUERIES];
 
 /// What a score is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Form {
     /// `|y|² − 2 x·y`, for queries stored as `−2 x`: one fused step a coordinate. The distance is the score plus `|x|²`.
+    #[default]
     Dot,
     /// `Σ (y − x)²`, for queries stored as they are: twice the work, no cancellation.
     Difference,
@@ -211,7 +212,8 @@ mod avx2 {
             let mut sums = _mm256_setzero_ps();
             for t in 0..whole {
                 // SAFETY: both rows hold `d ≥ 8 (t + 1)` numbers.
-                let difference = unsafe { _mm256_sub_ps(_mm256_loadu_ps(x.as_ptr().add(t * LANES)), _mm256_loadu_ps(y.as_ptr().add(t * LANES))) };
+                let difference =
+                    unsafe { _mm256_sub_ps(_mm256_loadu_ps(x.as_ptr().add(t * LANES)), _mm256_loadu_ps(y.as_ptr().add(t * LANES))) };
                 sums = _mm256_fmadd_ps(difference, difference, sums);
             }
             if rest > 0 {

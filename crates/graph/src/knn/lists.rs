@@ -10,7 +10,7 @@ use super::scan::{self, EMPTY, Key, Panels, Queries, scan};
 use crate::Embedding;
 
 /// Cells of a list, about. Shorter lists follow the data more closely, longer ones fill the kernel's tiles better.
-pub(super) const TARGET: usize = 256;
+pub(super) const TARGET: usize = 512;
 /// A list longer than this is cut again.
 const LIMIT: usize = 2 * TARGET;
 /// Training rows a list.
@@ -43,6 +43,20 @@ impl Lists {
     /// Positions of a list.
     pub(super) fn span(&self, list: usize) -> std::ops::Range<usize> {
         self.offsets[list] as usize..self.offsets[list + 1] as usize
+    }
+
+    /// The number of lists that hold more than `k` cells together, whichever they are.
+    pub(super) fn enough(&self, k: usize) -> usize {
+        let mut sizes: Vec<usize> = (0..self.len()).map(|list| self.span(list).len()).collect();
+        sizes.sort_unstable();
+        let mut cells = 0;
+        1 + sizes
+            .iter()
+            .take_while(|&&size| {
+                cells += size;
+                cells <= k
+            })
+            .count()
     }
 
     /// The list of each position: `(n,)`.
@@ -139,11 +153,11 @@ fn improve(simd: Simd, x: Embedding, lists: &[Vec<u32>]) -> Vec<u32> {
                 panels.pack(Form::Dot, near.iter().map(|&other| &centres[other as usize * d..(other as usize + 1) * d]), centre);
                 best.clear();
                 best.resize(members.len(), EMPTY);
-                queries.clear(d);
+                queries.clear(Form::Dot, d);
                 for (slot, &row) in members.iter().enumerate() {
-                    queries.push(Form::Dot, x.row(row as usize), centre, slot as u32, u32::MAX);
+                    queries.push(x.row(row as usize), centre, slot as u32, u32::MAX);
                 }
-                scan(simd, Form::Dot, queries, panels, 0..panels.len(), 0, best, 1);
+                scan(simd, queries, panels, 0..panels.len(), 0, best, 1);
                 best.iter().map(|&key| near[scan::id(key) as usize]).collect()
             },
         )
@@ -170,13 +184,13 @@ pub(super) fn around(simd: Simd, centres: &[f32], d: usize, width: usize) -> Vec
             let n = out.len() / width;
             best.clear();
             best.resize(n * others, EMPTY);
-            queries.clear(d);
+            queries.clear(Form::Dot, d);
             for slot in 0..n {
                 let list = block * 96 + slot;
-                queries.push(Form::Dot, &centres[list * d..(list + 1) * d], &origin, slot as u32, list as u32);
+                queries.push(&centres[list * d..(list + 1) * d], &origin, slot as u32, list as u32);
             }
             if others > 0 {
-                scan(simd, Form::Dot, queries, &panels, 0..panels.len(), 0, best, others);
+                scan(simd, queries, &panels, 0..panels.len(), 0, best, others);
             }
             for (slot, out) in out.chunks_exact_mut(width).enumerate() {
                 out[0] = (block * 96 + slot) as u32;

@@ -11,7 +11,8 @@ const BLOCK: usize = 3840;
 
 /// A number that depends on nothing but its arguments (splitmix64's finaliser, Steele et al. 2014).
 pub(super) fn draw(seed: u64, at: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x632b_e59b_d9b4_e019);
+    let mut z =
+        seed.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(at.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_add(0x632b_e59b_d9b4_e019);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -37,13 +38,13 @@ pub(super) fn assign(simd: Simd, x: Embedding, centres: &[f32]) -> Vec<u32> {
     nearest.par_chunks_mut(BLOCK).enumerate().for_each_init(
         || (Queries::default(), Vec::<Key>::new()),
         |(queries, best), (block, out)| {
-            queries.clear(d);
+            queries.clear(Form::Dot, d);
             best.clear();
             best.resize(out.len(), EMPTY);
             for slot in 0..out.len() {
-                queries.push(Form::Dot, x.row(block * BLOCK + slot), &origin, slot as u32, u32::MAX);
+                queries.push(x.row(block * BLOCK + slot), &origin, slot as u32, u32::MAX);
             }
-            scan(simd, Form::Dot, queries, &panels, 0..panels.len(), 0, best, 1);
+            scan(simd, queries, &panels, 0..panels.len(), 0, best, 1);
             // Finite rows always find one.
             out.iter_mut().zip(best.iter()).for_each(|(out, &key)| *out = scan::id(key));
         },

@@ -85,6 +85,7 @@ impl Panels {
 /// A block of queries, moved by `−centre` as the candidates are, each with its row in a table of nearest.
 #[derive(Default)]
 pub(super) struct Queries {
+    form: Form,
     d: usize,
     /// `(queries, d)`, whole tiles.
     data: Vec<f32>,
@@ -97,8 +98,9 @@ pub(super) struct Queries {
 }
 
 impl Queries {
-    /// Starts an empty block.
-    pub(super) fn clear(&mut self, d: usize) {
+    /// Starts an empty block of rows of `d`, to be scanned in this form.
+    pub(super) fn clear(&mut self, form: Form, d: usize) {
+        self.form = form;
         self.d = d;
         self.data.clear();
         self.norms.clear();
@@ -107,10 +109,10 @@ impl Queries {
     }
 
     /// Adds a query: its nearest go to row `slot`, and the candidate `own` (`u32::MAX` for none) is left out.
-    pub(super) fn push(&mut self, form: Form, row: &[f32], centre: &[f32], slot: u32, own: u32) {
+    pub(super) fn push(&mut self, row: &[f32], centre: &[f32], slot: u32, own: u32) {
         let from = self.data.len();
         let mut norm = 0.0;
-        match form {
+        match self.form {
             Form::Difference => self.data.extend(row.iter().zip(centre).map(|(x, c)| x - c)),
             Form::Dot => {
                 self.data.extend(row.iter().zip(centre).map(|(x, c)| -2.0 * (x - c)));
@@ -144,7 +146,6 @@ impl Queries {
 /// `(slots, keep)` row-major, each row ascending.
 pub(super) fn scan(
     simd: Simd,
-    form: Form,
     queries: &mut Queries,
     candidates: &Panels,
     panels: std::ops::Range<usize>,
@@ -161,13 +162,19 @@ pub(super) fn scan(
         let here = QUERIES.min(n - first);
         // A place without a query accepts nothing.
         let mut below = [f32::NEG_INFINITY; QUERIES];
-        for i in 0..here {
+        for (i, below) in below.iter_mut().enumerate().take(here) {
             let slot = queries.slots[first + i] as usize;
-            below[i] = distance(best[slot * keep + keep - 1]) - queries.norms[first + i];
+            *below = distance(best[slot * keep + keep - 1]) - queries.norms[first + i];
         }
         for panel in panels.clone() {
-            let masks =
-                simd.tile(form, block, &candidates.data[panel * size..(panel + 1) * size], &candidates.start[panel], &below, &mut scores);
+            let masks = simd.tile(
+                queries.form,
+                block,
+                &candidates.data[panel * size..(panel + 1) * size],
+                &candidates.start[panel],
+                &below,
+                &mut scores,
+            );
             for i in 0..here {
                 let mut mask = masks[i];
                 if mask == 0 {

@@ -74,8 +74,7 @@ pub(crate) fn fold<I: Iterator<Item = (u32, f64)>>(
         }
         (lens, rows)
     };
-    let parts: Vec<(Vec<u64>, Vec<(u32, f64)>)> =
-        (0..n.div_ceil(GROUPS)).into_par_iter().map_init(Table::default, part).collect();
+    let parts: Vec<(Vec<u64>, Vec<(u32, f64)>)> = (0..n.div_ceil(GROUPS)).into_par_iter().map_init(Table::default, part).collect();
     let mut indptr = Vec::with_capacity(n + 1);
     let mut end = 0u64;
     indptr.push(0);
@@ -97,5 +96,11 @@ pub(super) fn aggregate<W: Weight>(network: &Network<'_, W>, groups: &[u32], n_g
     let members = Members::new(groups, n_groups);
     let (indptr, indices, weights) = fold(&members, groups, |v| network.edges(v));
     let strength = |group: usize| members.of(group).iter().map(|&v| network.strength[v as usize]).sum();
-    Coarse { indptr, indices, weights, strength: (0..n_groups).into_par_iter().with_min_len(256).map(strength).collect(), total: network.total }
+    Coarse {
+        indptr,
+        indices,
+        weights,
+        strength: (0..n_groups).into_par_iter().with_min_len(256).map(strength).collect(),
+        total: network.total,
+    }
 }

@@ -5,7 +5,7 @@ use cellmill_matrix::Result;
 use super::network::{Network, Weight};
 use super::pending::Pending;
 use super::table::Table;
-use super::visit::{Outcome, Visit, visit};
+use super::visit::{Outcome, Pace, Visit, visit};
 
 /// Instead of a community: a new one for the vertex alone.
 const ALONE: u32 = u32::MAX;
@@ -14,13 +14,7 @@ const ALONE: u32 = u32::MAX;
 pub(super) const NOISE: f64 = 1e-12;
 
 /// Moves the vertices of `network`, starting from `membership` (communities `< n`), and returns the number of moves.
-pub(super) fn local_move<W: Weight>(
-    network: &Network<'_, W>,
-    membership: &mut [u32],
-    resolution: f64,
-    key: u64,
-    tick: &dyn Fn() -> Result<()>,
-) -> Result<u64> {
+pub(super) fn local_move<W: Weight>(network: &Network<'_, W>, membership: &mut [u32], resolution: f64, pace: &Pace<'_>) -> Result<u64> {
     let n = network.n();
     let mut totals = vec![0.0; n];
     let mut sizes = vec![0u32; n];
@@ -31,7 +25,7 @@ pub(super) fn local_move<W: Weight>(
     let empty = (0..n as u32).rev().filter(|&c| sizes[c as usize] == 0).collect();
     let null = if network.total > 0.0 { resolution / network.total } else { 0.0 };
     let mut moving = Moving { network, membership, totals, sizes, empty, null };
-    visit(network, &mut moving, Pending::all(n), key, tick)
+    visit(network, &mut moving, Pending::all(n), pace)
 }
 
 /// The state of the phase.

@@ -24,12 +24,14 @@ mod visit;
 mod tests;
 
 use cellmill_matrix::{Error, Result, Watch};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::Connectivities;
 use aggregate::aggregate;
 use network::{Coarse, Network, Weight, strengths};
 use random::mix;
+use visit::{Pace, batch_size};
 
 /// How to cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,11 +47,14 @@ pub struct Options {
     /// Temperature of the merges in the refinement, in units of edge weight (igraph's default is 0.01): larger values explore more.
     /// `None`, the default, takes the best merge.
     pub beta: Option<f64>,
+    /// Runs from the start with different orders, of which the one with the largest modularity is kept. `None`, the default: 8 for a graph
+    /// of fewer than 2^14 cells, where modularity varies by some 0.002 with the order, 1 for a larger one.
+    pub n_starts: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { resolution: 1.0, n_iterations: 2, seed: 0, beta: None }
+        Options { resolution: 1.0, n_iterations: 2, seed: 0, beta: None, n_starts: None }
     }
 }
 
@@ -65,9 +70,17 @@ impl Options {
         if let Some(beta) = self.beta.filter(|beta| !(beta.is_finite() && *beta > 0.0)) {
             return Err(Error::option("beta", beta, "it is a finite number above 0"));
         }
+        if self.n_starts == Some(0) {
+            return Err(Error::option("n_starts", 0, "it is a number above 0"));
+        }
         Ok(())
     }
 }
+
+/// Graphs with fewer cells are started several times.
+const SMALL: usize = 1 << 14;
+/// How often.
+const STARTS: u32 = 8;
 
 /// Clusters of cells.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,8 +142,18 @@ pub(crate) enum Method {
 /// Runs the iterations, inside the caller's pool.
 pub(crate) fn run(network: &Network<'_, f32>, options: &Options, method: Method, watch: &dyn Watch) -> Result<Clustering> {
     options.check()?;
+    let n_starts = options.n_starts.unwrap_or(if network.n() < SMALL { STARTS } else { 1 });
     // One entry into the pool, rather than one for each batch.
-    rayon::scope(|_| iterate(network, options, method, watch))
+    rayon::scope(|_| {
+        if n_starts == 1 {
+            return iterate(network, options, method, watch);
+        }
+        let one = |start: u32| iterate(network, &Options { seed: mix(options.seed, u64::from(start)), ..options.clone() }, method, watch);
+        let found: Vec<Clustering> = (0..n_starts).into_par_iter().with_max_len(1).map(one).collect::<Result<_>>()?;
+        // The first of the best.
+        let best = found.into_iter().reduce(|best, next| if next.modularity > best.modularity { next } else { best });
+        best.ok_or_else(|| Error::bug("no start was made"))
+    })
 }
 
 fn iterate(network: &Network<'_, f32>, options: &Options, method: Method, watch: &dyn Watch) -> Result<Clustering> {
@@ -190,7 +213,8 @@ impl Level<'_> {
         (self.tick)()?;
         let key = mix(self.key, depth);
         let resolution = self.options.resolution;
-        local_move::local_move(network, membership, resolution, mix(key, 0), self.tick)?;
+        let pace = |phase: u64| Pace { key: mix(key, phase), size: batch_size(network.n()), tick: self.tick };
+        local_move::local_move(network, membership, resolution, &pace(0))?;
         let n_communities = labels::compact(membership);
         if n_communities == network.n() {
             return Ok(None);
@@ -199,7 +223,7 @@ impl Level<'_> {
             Method::Louvain => (membership.to_vec(), (0..n_communities as u32).collect()),
             Method::Leiden => {
                 let rule = refine::Rule { resolution, beta: self.options.beta };
-                let mut place = refine::refine(network, membership, n_communities, rule, mix(key, 1), self.tick)?;
+                let mut place = refine::refine(network, membership, n_communities, rule, &pace(1))?;
                 let (groups, communities) = labels::by_community(&place, n_communities);
                 if communities.len() < network.n() {
                     (groups, communities)

@@ -79,7 +79,9 @@ impl Coarse {
 
 /// Checks the cells' graph and sums each row: `(n,)`.
 pub(crate) fn strengths(graph: &Connectivities) -> Result<Vec<f64>> {
-    let bad = |found: String, expected: &str| Error::invalid(Place { element: Some("obsp/connectivities".into()), ..Place::default() }, found, expected);
+    let bad = |found: String, expected: &str| {
+        Error::invalid(Place { element: Some("obsp/connectivities".into()), ..Place::default() }, found, expected)
+    };
     let (Some(&first), Some(&last)) = (graph.indptr.first(), graph.indptr.last()) else {
         return Err(bad("no row starts".into(), "a graph of n cells has n + 1 of them"));
     };

@@ -16,7 +16,9 @@ impl Pending {
     /// All `n` vertices.
     pub fn all(n: usize) -> Self {
         let mut all = Pending((0..n.div_ceil(64)).map(|_| AtomicU64::new(u64::MAX)).collect());
-        if n % 64 != 0 && let Some(last) = all.0.last_mut() {
+        if n % 64 != 0
+            && let Some(last) = all.0.last_mut()
+        {
             *last.get_mut() = (1 << (n % 64)) - 1;
         }
         all

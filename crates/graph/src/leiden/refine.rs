@@ -7,7 +7,7 @@ use super::network::{Network, ROWS, Weight};
 use super::pending::Pending;
 use super::random::{mix, unit};
 use super::table::Table;
-use super::visit::{Outcome, Visit, visit};
+use super::visit::{Outcome, Pace, Visit, visit};
 
 /// Splits each community (`membership`, numbers `< n_communities`) into connected, well-connected clusters. Returns the cluster of each
 /// vertex, named after its first vertex, and the communities' numbers once more beside it: `(n,)` of (community, cluster).
@@ -16,8 +16,7 @@ pub(super) fn refine<W: Weight>(
     membership: &[u32],
     n_communities: usize,
     rule: Rule,
-    key: u64,
-    tick: &dyn Fn() -> Result<()>,
+    pace: &Pace<'_>,
 ) -> Result<Vec<(u32, u32)>> {
     let n = network.n();
     let null = if network.total > 0.0 { rule.resolution / network.total } else { 0.0 };
@@ -47,9 +46,9 @@ pub(super) fn refine<W: Weight>(
         sizes: vec![1; n],
         null,
         beta: rule.beta,
-        key,
+        key: pace.key,
     };
-    visit(network, &mut merging, pending, key, tick)?;
+    visit(network, &mut merging, pending, pace)?;
     Ok(merging.place)
 }
 
@@ -108,7 +107,9 @@ impl<W: Weight> Visit for Merging<'_, W> {
                 table.add(its_cluster, weight);
             }
         }
-        let open = || table.iter().map(|(to, there)| (Join { to, there }, self.gain(v, to, there))).filter(|&(join, _)| self.open(join.to, community));
+        let open = || {
+            table.iter().map(|(to, there)| (Join { to, there }, self.gain(v, to, there))).filter(|&(join, _)| self.open(join.to, community))
+        };
         let mut best: Option<(Join, f64)> = None;
         for (join, gain) in open() {
             if gain >= 0.0 && best.is_none_or(|(_, most)| gain > most) {

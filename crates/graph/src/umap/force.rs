@@ -4,8 +4,6 @@ use super::lanes::{Lanes, Point, WIDTH};
 
 /// Registers of eight cells that go side by side, so that one computes while the other waits.
 const GROUPS: usize = 2;
-/// Cells under way at once.
-const UNDER_WAY: usize = GROUPS * WIDTH;
 /// Weyl step of the draws: 2³² over the golden ratio.
 const WEYL: u32 = 0x9e37_79b9;
 
@@ -73,32 +71,56 @@ where
     run_lanes::<super::lanes::Avx, S>(task, moved);
 }
 
-/// The cells go in lock-step: one neighbour attracts, `negative_sample_rate` others push, the neighbour attracts once more (umap-learn
-/// moves both ends of an edge and meets each edge from both ends: the second attraction is the other end's). A cell that is through
-/// leaves its lane to the next, so lanes stay full; lanes don't see each other.
+/// The cells under way, by register and lane.
+struct UnderWay<const S: usize> {
+    x: [[[f32; WIDTH]; S]; GROUPS],
+    keys: [[u32; WIDTH]; GROUPS],
+    /// Entry of the pool that does not push.
+    own: [[u32; WIDTH]; GROUPS],
+    start: [[u32; WIDTH]; GROUPS],
+    end: [[u32; WIDTH]; GROUPS],
+    /// The next target.
+    at: [[u32; WIDTH]; GROUPS],
+    /// Place among the results; `u32::MAX` for a lane without a cell.
+    slot: [[u32; WIDTH]; GROUPS],
+}
+
+impl<const S: usize> UnderWay<S> {
+    #[inline(always)]
+    fn enter(&mut self, task: &Task<S>, job: &Job, g: usize, l: usize) {
+        for c in 0..S {
+            self.x[g][c][l] = task.frozen[job.cell as usize][c];
+        }
+        self.keys[g][l] = job.key;
+        self.own[g][l] = if task.pool_is_all { job.cell } else { u32::MAX };
+        (self.start[g][l], self.end[g][l], self.at[g][l], self.slot[g][l]) = (job.start, job.end, job.start, job.slot);
+    }
+}
+
+/// The cells go in lock-step: one neighbour attracts, `negative_sample_rate` others push, and the neighbour half-way round the list
+/// attracts (umap-learn moves both ends of an edge and meets each edge from both ends: every neighbour attracts twice an epoch). A cell
+/// that is through leaves its lane to the next, so lanes stay full; lanes don't see each other.
 #[inline(always)]
 pub(super) fn run_lanes<L: Lanes, const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
 where
     [f32; S]: Point<S>,
 {
     let forces = task.forces;
-    let mut x = [[[0.0f32; WIDTH]; S]; GROUPS];
-    let mut keys = [[0u32; WIDTH]; GROUPS];
-    let mut own = [[u32::MAX; WIDTH]; GROUPS];
-    let mut at = [[0u32; WIDTH]; GROUPS];
-    let mut end = [[u32::MAX; WIDTH]; GROUPS];
-    let mut slot = [[u32::MAX; WIDTH]; GROUPS];
+    // A lane without a cell circles over target 0; nobody reads where it ends.
+    let mut way = UnderWay {
+        x: [[[0.0f32; WIDTH]; S]; GROUPS],
+        keys: [[0; WIDTH]; GROUPS],
+        own: [[u32::MAX; WIDTH]; GROUPS],
+        start: [[0; WIDTH]; GROUPS],
+        end: [[1; WIDTH]; GROUPS],
+        at: [[0; WIDTH]; GROUPS],
+        slot: [[u32::MAX; WIDTH]; GROUPS],
+    };
     let mut busy = 0;
     let mut jobs = task.jobs.iter();
-    // A lane without a cell circles over target 0; nobody reads where it ends.
-    let n_targets = task.targets.len() as u32;
-    if n_targets == 0 {
-        return;
-    }
-    for lane in 0..UNDER_WAY {
-        let (g, l) = (lane / WIDTH, lane % WIDTH);
+    for lane in 0..GROUPS * WIDTH {
         if let Some(job) = jobs.next() {
-            enter(task, job, g, l, &mut x, &mut keys, &mut own, &mut at, &mut end, &mut slot);
+            way.enter(task, job, lane / WIDTH, lane % WIDTH);
             busy += 1;
         }
     }
@@ -108,16 +130,20 @@ where
         let mut there = [[L::f(0.0); S]; GROUPS];
         let mut key = [L::u(0); GROUPS];
         for g in 0..GROUPS {
-            let mut ids = [0u32; WIDTH];
+            let (mut first, mut second) = ([0u32; WIDTH], [0u32; WIDTH]);
             for l in 0..WIDTH {
-                ids[l] = task.targets[at[g][l] as usize];
+                let (start, end, at) = (way.start[g][l], way.end[g][l], way.at[g][l]);
+                let count = end - start;
+                let round = at + count / 2;
+                first[l] = task.targets[at as usize];
+                second[l] = task.targets[if round < end { round } else { round - count } as usize];
             }
-            there[g] = <[f32; S]>::gather::<L>(task.frozen, &ids);
             for c in 0..S {
-                here[g][c] = L::load(&x[g][c]);
+                here[g][c] = L::load(&way.x[g][c]);
             }
-            key[g] = L::load_u(&keys[g]);
-            attract::<L, S>(&forces, &mut here[g], &there[g]);
+            key[g] = L::load_u(&way.keys[g]);
+            attract::<L, S>(&forces, &mut here[g], &<[f32; S]>::gather::<L>(task.frozen, &first));
+            there[g] = <[f32; S]>::gather::<L>(task.frozen, &second);
         }
         for _ in 0..forces.negative_sample_rate {
             for g in 0..GROUPS {
@@ -126,28 +152,28 @@ where
                 let mut ids = [0u32; WIDTH];
                 L::store_u(id, &mut ids);
                 let other = <[f32; S]>::gather::<L>(task.pool, &ids);
-                repel::<L, S>(&forces, &mut here[g], &other, id, L::load_u(&own[g]));
+                repel::<L, S>(&forces, &mut here[g], &other, id, L::load_u(&way.own[g]));
             }
         }
         for g in 0..GROUPS {
             attract::<L, S>(&forces, &mut here[g], &there[g]);
             for c in 0..S {
-                L::store(here[g][c], &mut x[g][c]);
+                L::store(here[g][c], &mut way.x[g][c]);
             }
-            L::store_u(key[g], &mut keys[g]);
+            L::store_u(key[g], &mut way.keys[g]);
             for l in 0..WIDTH {
-                if slot[g][l] == u32::MAX {
+                if way.slot[g][l] == u32::MAX {
                     continue;
                 }
-                at[g][l] += 1;
-                if at[g][l] == end[g][l] {
+                way.at[g][l] += 1;
+                if way.at[g][l] == way.end[g][l] {
                     for c in 0..S {
-                        moved[slot[g][l] as usize][c] = x[g][c][l];
+                        moved[way.slot[g][l] as usize][c] = way.x[g][c][l];
                     }
                     match jobs.next() {
-                        Some(job) => enter(task, job, g, l, &mut x, &mut keys, &mut own, &mut at, &mut end, &mut slot),
+                        Some(job) => way.enter(task, job, g, l),
                         None => {
-                            (at[g][l], slot[g][l]) = (0, u32::MAX);
+                            (way.start[g][l], way.end[g][l], way.at[g][l], way.slot[g][l]) = (0, 1, 0, u32::MAX);
                             busy -= 1;
                         }
                     }
@@ -155,28 +181,6 @@ where
             }
         }
     }
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn enter<const S: usize>(
-    task: &Task<S>,
-    job: &Job,
-    g: usize,
-    l: usize,
-    x: &mut [[[f32; WIDTH]; S]; GROUPS],
-    keys: &mut [[u32; WIDTH]; GROUPS],
-    own: &mut [[u32; WIDTH]; GROUPS],
-    at: &mut [[u32; WIDTH]; GROUPS],
-    end: &mut [[u32; WIDTH]; GROUPS],
-    slot: &mut [[u32; WIDTH]; GROUPS],
-) {
-    for c in 0..S {
-        x[g][c][l] = task.frozen[job.cell as usize][c];
-    }
-    keys[g][l] = job.key;
-    own[g][l] = if task.pool_is_all { job.cell } else { u32::MAX };
-    (at[g][l], end[g][l], slot[g][l]) = (job.start, job.end, job.slot);
 }
 
 /// Bits of a counter made to look random: Wellons' lowbias32 without its last step, which does not reach the high bits.
@@ -298,7 +302,10 @@ mod tests {
             // A cell's way does not depend on who goes beside it.
             for job in &jobs {
                 let mut alone = points.clone();
-                run(&Task { jobs: &[*job], ..Task { forces, frozen: &points, pool: &points, pool_is_all, jobs: &[], targets: &targets } }, &mut alone);
+                run(
+                    &Task { jobs: &[*job], ..Task { forces, frozen: &points, pool: &points, pool_is_all, jobs: &[], targets: &targets } },
+                    &mut alone,
+                );
                 assert_eq!(alone[job.slot as usize], detected[job.slot as usize]);
             }
         }

@@ -57,7 +57,9 @@ fn noisy(mut layout: Vec<f32>, seed: u64) -> Vec<f32> {
 /// Where two cells stand at one place, adds noise of a thousandth of the mean spacing, so that they can part.
 fn apart(mut layout: Vec<f32>, d: usize, seed: u64) -> Vec<f32> {
     let mut rows: Vec<&[f32]> = layout.chunks(d).collect();
-    rows.par_sort_unstable_by(|a, b| a.iter().zip(*b).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal));
+    rows.par_sort_unstable_by(|a, b| {
+        a.iter().zip(*b).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    });
     if rows.windows(2).all(|w| w[0] != w[1]) {
         return layout;
     }

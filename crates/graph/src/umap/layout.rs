@@ -18,8 +18,9 @@ const N_BLOCKS: usize = 16;
 const CELLS: usize = 1 << 9;
 /// A cell meets at most this many of its neighbours in an epoch; a hub takes turns.
 const MOST: usize = 1 << 9;
-/// Up to this many cells, those that push are drawn from all; beyond, from a fresh sample of so many for each block and epoch, which
-/// stays in the cache (256 KiB).
+/// Up to this many cells, those that push are drawn from all.
+const DIRECT: usize = 1 << 18;
+/// Beyond, they are drawn from a fresh sample of so many for each block and epoch, which stays in the cache (256 KiB).
 const POOL: usize = 1 << 15;
 /// Bits of a rate's fraction.
 const FRACTION: u32 = 31;
@@ -133,10 +134,9 @@ where
         watch.tick(epoch as u64, plan.n_epochs as u64, "")?;
         // umap-learn lowers alpha after each epoch, from the first one on.
         let alpha = plan.alpha * (1.0 - epoch.saturating_sub(1) as f32 / plan.n_epochs as f32);
-        let forces =
-            Forces { a: plan.a, b: plan.b, gamma: plan.gamma, alpha, negative_sample_rate: plan.negative_sample_rate };
+        let forces = Forces { a: plan.a, b: plan.b, gamma: plan.gamma, alpha, negative_sample_rate: plan.negative_sample_rate };
         for (b, range) in blocks.starts.windows(2).map(|w| w[0]..w[1]).enumerate() {
-            if n > POOL {
+            if n > DIRECT {
                 let draw = |i: usize| {
                     let bits = random::bits(plan.seed, Use::Pool, (epoch * N_BLOCKS + b) as u64, i as u64);
                     points[((u128::from(bits) * n as u128) >> 64) as usize]
@@ -144,7 +144,7 @@ where
                 (0..POOL).into_par_iter().with_min_len(1 << 12).map(draw).collect_into_vec(&mut pool);
             }
             let moved = &mut moved[..range.len()];
-            let shared = Shared { blocks: &blocks, plan, forces, epoch, points: &points, pool: if n > POOL { &pool } else { &points } };
+            let shared = Shared { blocks: &blocks, plan, forces, epoch, points: &points, pool: if n > DIRECT { &pool } else { &points } };
             moved.par_chunks_mut(CELLS).enumerate().for_each_init(
                 || (Vec::new(), Vec::new()),
                 |(jobs, targets), (chunk, moved)| shared.advance(range.start + chunk * CELLS, moved, jobs, targets),

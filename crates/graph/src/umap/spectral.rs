@@ -49,7 +49,7 @@ pub(super) fn spectral(graph: &Connectivities, least: f32, n_components: usize, 
         walk.product(&basis, &mut image);
         let ritz = walk.rayleigh_ritz(&mut basis, &mut image);
         products += degree + 1;
-        watch.tick(0, 0, "spectral")?;
+        watch.tick(products as u64, MAX_PRODUCTS as u64, "spectral")?;
         let worst = ritz[..n_components].iter().map(|pair| pair.1).fold(0.0, f64::max);
         if worst <= TOLERANCE || products >= MAX_PRODUCTS {
             break;

@@ -1,7 +1,7 @@
 //! The Gram matrix of sparse rows, and from it the covariance of the columns.
 //!
-//! `G = X'X`, the column sums `s` and the number of rows `n` over blocks of rows. A block is summed in f32 (fused multiply-add, at most
-//! `SLAB` rows a chain) and then folded into 64-bit fixed point, where addition is exact: blocks may come in any order, on any thread
+//! `G = X'X`, the column sums `s` and the number of rows `n` over blocks of rows. A block is summed in f32 (fused
+//! multiply-add, short chains) and then folded into 64-bit fixed point, where addition is exact: blocks may come in any order, on any thread
 //! or worker, and the totals have the same bits.
 //!
 //! Columns are ranked by detection. A panel of `WIDTH` neighbouring columns is made dense for a slab of rows, which fits in a core's
@@ -312,3 +312,6 @@ fn fold(scratch: &Scratch, task: Task<'_>, scale: i32, instructions: Instruction
     fixed::add(task.totals, scratch.acc.as_flattened(), scale, instructions);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,9 +22,8 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
         }
         Node::Group(_) => None,
     };
-    let column = read_column(tree, &index_path, warnings)?.ok_or_else(|| {
-        Error::invalid(place(tree, &index_path), "an index of a kind that can't be read", "names are strings")
-    })?;
+    let column = read_column(tree, &index_path, warnings)?
+        .ok_or_else(|| Error::invalid(place(tree, &index_path), "an index of a kind that can't be read", "names are strings"))?;
     let index: Vec<String> = match column {
         Column::Plain(Values::Str(names)) => names,
         other => (0..other.len()).map(|i| other.text(i).unwrap_or_else(|| "nan".into())).collect(),
@@ -88,7 +87,11 @@ pub fn write_table(writer: &dyn TreeWriter, path: &str, table: &Table) -> Result
     for (name, column) in &table.columns {
         if name == index_name {
             let found = format!("a column that is called '{name}', as the index is");
-            return Err(Error::invalid(cellmill_matrix::Place { element: Some(path.into()), ..Default::default() }, found, "names in a data frame differ"));
+            return Err(Error::invalid(
+                cellmill_matrix::Place { element: Some(path.into()), ..Default::default() },
+                found,
+                "names in a data frame differ",
+            ));
         }
         write_column(writer, &join(path, name), column)?;
     }

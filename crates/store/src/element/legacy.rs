@@ -40,17 +40,14 @@ pub(super) fn read_coded(tree: &dyn Tree, frame: &str, name: &str, node: &Node) 
     categorical::assemble(tree, &path, &codes, tree.read(&beside)?.values, ordered).map(Some)
 }
 
-/// An array of records as a mapping of its fields.
-pub(super) fn read_records(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Option<Element>> {
-    let Some(fields) = tree.fields(path)? else { return Ok(None) };
-    warnings.push(format!("{path} is an array of records: its fields are read one by one"));
-    Ok(Some(Element::Dict(fields.into_iter().map(|(name, array)| (name, Element::Array(array))).collect())))
-}
-
 /// A data frame kept as an array of records (anndata before 0.7); categories lie in `uns/NAME_categories`.
 pub(super) fn read_record_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Table> {
     let Some(fields) = tree.fields(path)? else {
-        return Err(Error::invalid(place(tree, path), "an array where a data frame is expected", "anndata 0.5 or later wrote it; open and save it with anndata"));
+        return Err(Error::invalid(
+            place(tree, path),
+            "an array where a data frame is expected",
+            "anndata 0.5 or later wrote it; open and save it with anndata",
+        ));
     };
     let mut table = Table::default();
     let mut found = None;
@@ -73,7 +70,9 @@ pub(super) fn read_record_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<
     for (name, array) in columns {
         let coded = join("uns", &format!("{name}_categories"));
         let column = match tree.node(&coded)? {
-            Some(Node::Array(info)) if info.dtype.is_some() && !matches!(array.values, Values::Str(_) | Values::F32(_) | Values::F64(_)) => {
+            Some(Node::Array(info))
+                if info.dtype.is_some() && !matches!(array.values, Values::Str(_) | Values::F32(_) | Values::F64(_)) =>
+            {
                 let categories = tree.read(&coded)?.values;
                 categorical::assemble(tree, &join(path, &name), &array.values, categories, false)?
             }

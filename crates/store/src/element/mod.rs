@@ -15,6 +15,7 @@ pub use self::dataframe::{read_table, write_table};
 pub use self::dict::write_root;
 pub use self::legacy::{Lengths, table_lengths};
 pub use self::sparse::{SparseInfo, sparse_info};
+pub(crate) use self::sparse::{attrs, indptr_values};
 use crate::tree::{Attrs, Node, Tree, TreeWriter};
 
 /// Elements nested deeper than this are refused: a damaged store may go round in circles.
@@ -91,13 +92,10 @@ fn read_node(tree: &dyn Tree, path: &str, node: &Node, warnings: &mut Vec<String
         ("dict" | "anndata" | "raw", Node::Group(_)) => dict::read(tree, path, warnings, depth)?,
         ("array" | "string-array" | "numeric-scalar" | "string" | "", Node::Array(info)) => match array::read(tree, path, info, &kind)? {
             Some(element) => element,
-            None => match legacy::read_records(tree, path, warnings)? {
-                Some(element) => element,
-                None => {
-                    warnings.push(format!("{path} is passed over: its entries are of type {}", info.dtype_name));
-                    return Ok(None);
-                }
-            },
+            None => {
+                warnings.push(format!("{path} is passed over: its entries are of type {}", info.dtype_name));
+                return Ok(None);
+            }
         },
         ("", Node::Group(_)) => match legacy::read_group(tree, path, attrs, warnings)? {
             Some(element) => element,

@@ -80,7 +80,8 @@ pub(super) fn read(tree: &dyn Tree, path: &str) -> Result<Sparse> {
     let whole = |name: &str, values: Values| {
         let mut out = Vec::with_capacity(values.len());
         let good = numbers::to_u64(values.dtype(), &numbers::to_le(&values), &mut out);
-        good.map(|()| out).ok_or_else(|| Error::invalid(place(tree, &join(path, name)), "a negative number or a fraction", "whole numbers from 0 on"))
+        good.map(|()| out)
+            .ok_or_else(|| Error::invalid(place(tree, &join(path, name)), "a negative number or a fraction", "whole numbers from 0 on"))
     };
     let indptr = whole("indptr", tree.read(&join(path, "indptr"))?.values)?;
     let wide = whole("indices", tree.read(&join(path, "indices"))?.values)?;
@@ -95,7 +96,11 @@ pub(super) fn read(tree: &dyn Tree, path: &str) -> Result<Sparse> {
         return Err(Error::invalid(place(tree, &join(path, "indptr")), found, format!("there are {} entries", info.nnz())));
     }
     if let Some(found) = wide.iter().find(|i| **i >= minor.min(u64::from(u32::MAX))) {
-        return Err(Error::invalid(place(tree, &join(path, "indices")), format!("index {found}"), format!("that axis has {minor} (0..{minor})")));
+        return Err(Error::invalid(
+            place(tree, &join(path, "indices")),
+            format!("index {found}"),
+            format!("that axis has {minor} (0..{minor})"),
+        ));
     }
     let indices = wide.into_iter().map(|i| i as u32).collect();
     Ok(Sparse { format: info.format, shape: [info.shape[0] as usize, info.shape[1] as usize], indptr, indices, values })

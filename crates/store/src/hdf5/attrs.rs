@@ -32,11 +32,20 @@ pub(super) fn attrs_of(
 }
 
 fn json(value: &AttrValue, bool: bool) -> Value {
-    if let Some(text) = value.as_str() {
-        return text.into();
-    }
-    if let Some(texts) = value.as_strings() {
-        return texts.into();
+    let array = matches!(
+        value,
+        AttrValue::StringArray(_)
+            | AttrValue::AsciiStringArray(_)
+            | AttrValue::VarLenStringArray(_)
+            | AttrValue::VarLenAsciiStringArray(_)
+            | AttrValue::VarLenAsciiCharArray(_)
+            | AttrValue::StringArraySized { .. }
+            | AttrValue::AsciiStringArraySized { .. }
+    );
+    match (array, value.as_str(), value.as_strings()) {
+        (true, _, Some(texts)) => return texts.into(),
+        (false, Some(text), _) => return text.into(),
+        _ => {}
     }
     let truth = |i: i64| if bool { Value::Bool(i != 0) } else { i.into() };
     match value {

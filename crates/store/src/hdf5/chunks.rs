@@ -120,6 +120,15 @@ impl Hdf5Chunks {
         Ok(chunks)
     }
 
+    /// Bytes on disk.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        match &self.stored {
+            Stored::Inline(bytes) => bytes.len() as u64,
+            Stored::Run(_) => self.info.stored_bytes.unwrap_or(0),
+            Stored::Grid(entries) => entries.iter().fold(0, |all, e| all + e.size),
+        }
+    }
+
     /// Lengths of the axes.
     pub(super) fn info_shape(&self) -> &[u64] {
         &self.info.shape
@@ -264,7 +273,10 @@ fn grid(info: &ArrayInfo, file: &RawFile, place: impl Fn() -> Place, listed: Vec
         return Err(Error::invalid(
             place(),
             format!("{} chunks stored", listed.len()),
-            format!("shape {:?} in chunks of {:?} needs {needed}; the file is damaged or was not written to its end", info.shape, info.chunk),
+            format!(
+                "shape {:?} in chunks of {:?} needs {needed}; the file is damaged or was not written to its end",
+                info.shape, info.chunk
+            ),
         ));
     }
     let mut entries = vec![Entry { address: u64::MAX, size: 0, mask: 0 }; needed as usize];
@@ -289,7 +301,11 @@ fn grid(info: &ArrayInfo, file: &RawFile, place: impl Fn() -> Place, listed: Vec
             place().rows(start..start.saturating_add(info.chunk[0]).min(info.shape[0]))
         };
         if entry.address == u64::MAX {
-            return Err(Error::invalid(rows(), "a chunk that is missing", "every chunk is stored; the file is damaged or was not written to its end"));
+            return Err(Error::invalid(
+                rows(),
+                "a chunk that is missing",
+                "every chunk is stored; the file is damaged or was not written to its end",
+            ));
         }
         file.check(entry.address, entry.size, rows)?;
     }
@@ -357,6 +373,29 @@ impl Chunks for Hdf5Chunks {
         if matches!(self.kind, Kind::Number { big: true, .. }) {
             swap_bytes(out, self.size);
         }
+        Ok(read)
+    }
+
+    fn decode_into(&self, i: u64, scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<u64> {
+        // anndata's chunks are gzip alone: they need no copy.
+        if let (Stored::Grid(entries), Kind::Number { big: false, .. }) = (&self.stored, &self.kind)
+            && let Some(entry) = entries.get(usize::try_from(i).unwrap_or(usize::MAX))
+            && filter::is_deflate(&self.filters)
+            && entry.mask == 0
+            && out.len() == self.chunk_bytes
+        {
+            self.file.read(entry.address, entry.size, scratch, || self.place(i))?;
+            filter::inflate(scratch, out).map_err(|found| {
+                Error::invalid(self.place(i), found, "chunks hold what their shape says; the file is damaged, fetch it again")
+            })?;
+            return Ok(entry.size);
+        }
+        let mut copy = Vec::new();
+        let read = self.decode(i, scratch, &mut copy)?;
+        if copy.len() != out.len() {
+            return Err(Error::bug(format!("chunk {i} has {} bytes, {} are due", copy.len(), out.len())));
+        }
+        out.copy_from_slice(&copy);
         Ok(read)
     }
 }

@@ -30,7 +30,11 @@ impl Hdf5Tree {
         let mut fields = Vec::new();
         for member in members {
             if !names.insert(member.name.as_str()) {
-                return Err(Error::invalid(place(), format!("two fields '{}'", member.name), "names of fields differ; the file is damaged"));
+                return Err(Error::invalid(
+                    place(),
+                    format!("two fields '{}'", member.name),
+                    "names of fields differ; the file is damaged",
+                ));
             }
             if let Some(array) = self.field(path, member, &bytes, size)? {
                 fields.push((member.name.clone(), array));
@@ -61,7 +65,11 @@ impl Hdf5Tree {
             return Err(Error::invalid(place(), "a field too large", "it lies inside its record; the file is damaged"));
         };
         if from.checked_add(width).is_none_or(|end| end > size) || entry == 0 {
-            return Err(Error::invalid(place(), format!("bytes {from}.. of a record of {size}"), "a field lies inside its record; the file is damaged"));
+            return Err(Error::invalid(
+                place(),
+                format!("bytes {from}.. of a record of {size}"),
+                "a field lies inside its record; the file is damaged",
+            ));
         }
         let mut own = Vec::with_capacity(bytes.len() / size * width);
         for record in bytes.chunks_exact(size) {

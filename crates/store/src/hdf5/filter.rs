@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use hdf5_pure::Filter;
 use libdeflater::Decompressor;
 
-use super::{blosc, lzf};
+use super::lzf;
+use crate::zarr::blosc;
 
 const DEFLATE: u16 = 1;
 const SHUFFLE: u16 = 2;
@@ -92,10 +93,7 @@ pub(super) fn undo(filters: &[Filter], mask: u32, stored: &mut Vec<u8>, out: &mu
             DEFLATE => {
                 bound(stored.len(), length)?;
                 out.resize(length, 0);
-                let written = INFLATE
-                    .with_borrow_mut(|d| d.zlib_decompress(stored, out))
-                    .map_err(|e| format!("{} bytes of gzip that don't decompress ({e:?})", stored.len()))?;
-                same(written, length)?;
+                inflate(stored, out)?;
             }
             LZF => {
                 bound(stored.len(), length)?;
@@ -123,7 +121,14 @@ pub(super) fn undo(filters: &[Filter], mask: u32, stored: &mut Vec<u8>, out: &mu
                 same(written, length)?;
             }
             LZ4 => lz4(stored, out, length)?,
-            BLOSC => blosc::decode(stored, out, length)?,
+            BLOSC => {
+                same(blosc::decoded_len(stored)?, length)?;
+                if length as u64 > stored.len() as u64 * (1 << 15) + 64 {
+                    return Err(format!("{} compressed bytes for a chunk of {length}", stored.len()));
+                }
+                out.resize(length, 0);
+                blosc::decode(stored, out, &mut Vec::new())?;
+            }
             id => return Err(format!("filter {id}, which we can't undo")),
         }
         std::mem::swap(stored, out);
@@ -131,6 +136,19 @@ pub(super) fn undo(filters: &[Filter], mask: u32, stored: &mut Vec<u8>, out: &mu
     same(stored.len(), expected)?;
     std::mem::swap(stored, out);
     Ok(())
+}
+
+/// Whether the pipeline is gzip alone, which [`inflate`] undoes without a copy.
+pub(super) fn is_deflate(filters: &[Filter]) -> bool {
+    matches!(filters, [one] if one.id == DEFLATE)
+}
+
+/// Undoes gzip into memory of the chunk's size.
+pub(super) fn inflate(stored: &[u8], out: &mut [u8]) -> Result<(), String> {
+    let written = INFLATE
+        .with_borrow_mut(|d| d.zlib_decompress(stored, out))
+        .map_err(|e| format!("{} bytes of gzip that don't decompress ({e:?})", stored.len()))?;
+    same(written, out.len())
 }
 
 fn same(found: usize, expected: usize) -> Result<(), String> {

@@ -43,7 +43,13 @@ impl<'a> Heaps<'a> {
         if len == 0 || address == 0 || address == u64::MAX {
             return Ok(String::new());
         }
-        let damaged = || Error::invalid(place(), format!("a string of {len} bytes that is not in the heap at byte {address}"), "it is there; the file is damaged, fetch it again");
+        let damaged = || {
+            Error::invalid(
+                place(),
+                format!("a string of {len} bytes that is not in the heap at byte {address}"),
+                "it is there; the file is damaged, fetch it again",
+            )
+        };
         if !self.kept.contains_key(&address) {
             let heap = self.load(address, &place)?.ok_or_else(damaged)?;
             if self.kept.len() >= KEPT {

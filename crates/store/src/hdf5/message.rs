@@ -192,18 +192,16 @@ pub(super) fn superblock(end: u64, root: u64) -> Vec<u8> {
 
 /// The bytes with their checksum after them.
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
-    let sum = lookup3(&bytes);
+    let sum = checksum(&bytes);
     bytes.extend(sum.to_le_bytes());
     bytes
 }
 
 /// Bob Jenkins' hash of 2006 (`lookup3.c`, `hashlittle`), the checksum of HDF5's metadata.
-fn lookup3(bytes: &[u8]) -> u32 {
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(bytes.len() as u32);
     let (mut a, mut b, mut c) = (start, start, start);
-    let word = |block: &[u8], i: usize| {
-        (0..4).fold(0u32, |w, k| w | u32::from(block.get(4 * i + k).copied().unwrap_or(0)) << (8 * k))
-    };
+    let word = |block: &[u8], i: usize| (0..4).fold(0u32, |w, k| w | u32::from(block.get(4 * i + k).copied().unwrap_or(0)) << (8 * k));
     let mut rest = bytes;
     while rest.len() > 12 {
         a = a.wrapping_add(word(rest, 0));

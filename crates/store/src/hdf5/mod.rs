@@ -4,7 +4,6 @@
 //! chunk, from any thread and without a lock. Files are written by our own writer, which holds no array in memory.
 
 mod attrs;
-mod blosc;
 mod chunks;
 mod compound;
 mod filter;
@@ -12,11 +11,15 @@ mod heap;
 mod kind;
 mod lzf;
 mod message;
-mod raw;
+pub(crate) mod raw;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod write;
 
 pub use chunks::Hdf5Chunks;
 pub use compound::COMPOUND;
+#[cfg(test)]
+pub(crate) use tests::data as test_data;
 pub use tree::Hdf5Tree;
 pub use write::Hdf5Writer;

@@ -8,7 +8,7 @@ use cellmill_matrix::{Error, Place, Result};
 
 /// An open file, read by position.
 #[derive(Debug)]
-pub(super) struct RawFile {
+pub(crate) struct RawFile {
     file: File,
     /// Bytes in the file when it was opened.
     pub len: u64,

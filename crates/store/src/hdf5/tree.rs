@@ -108,7 +108,11 @@ impl Hdf5Tree {
         let (chunk, stored_bytes) = match layout {
             Layout::Chunked { chunk_shape, .. } => {
                 if chunk_shape.len() != shape.len() || chunk_shape.contains(&0) {
-                    return Err(Error::invalid(place(), format!("chunks of {chunk_shape:?} for shape {shape:?}"), "both have the same axes"));
+                    return Err(Error::invalid(
+                        place(),
+                        format!("chunks of {chunk_shape:?} for shape {shape:?}"),
+                        "both have the same axes",
+                    ));
                 }
                 (chunk_shape, None)
             }
@@ -158,7 +162,11 @@ impl Hdf5Tree {
         let place = || self.file.place(path).rows(rows.clone());
         if *chunks.kind() == Kind::Other {
             let name = chunks.info().dtype_name.clone();
-            return Err(Error::invalid(self.file.place(path), format!("entries of type {name}"), "numbers, booleans or strings are expected"));
+            return Err(Error::invalid(
+                self.file.place(path),
+                format!("entries of type {name}"),
+                "numbers, booleans or strings are expected",
+            ));
         }
         let bytes = chunks.read_rows(rows.clone())?;
         let values = match chunks.kind() {
@@ -187,11 +195,14 @@ impl Tree for Hdf5Tree {
     fn children(&self, path: &str) -> Result<Vec<String>> {
         match self.object(path)? {
             Some(Object::Group(group)) => {
-                let mut names = guard(|| self.file.place(path), || {
-                    let mut names = group.groups()?;
-                    names.extend(group.datasets()?);
-                    Ok(names)
-                })?;
+                let mut names = guard(
+                    || self.file.place(path),
+                    || {
+                        let mut names = group.groups()?;
+                        names.extend(group.datasets()?);
+                        Ok(names)
+                    },
+                )?;
                 names.sort();
                 Ok(names)
             }
@@ -217,6 +228,22 @@ impl Tree for Hdf5Tree {
             return Err(Error::invalid(self.file.place(path), format!("entries of type {name}"), "numbers are expected"));
         }
         Ok(Box::new(chunks))
+    }
+
+    fn stored_bytes(&self, path: &str) -> Result<Option<u64>> {
+        Ok(match self.node(path)? {
+            Some(Node::Array(ArrayInfo { stored_bytes: Some(bytes), .. })) => Some(bytes),
+            // An array whose chunks can't be listed still has metadata to show.
+            Some(Node::Array(_)) => self.stored(path).ok().map(|chunks| chunks.stored_bytes()),
+            _ => None,
+        })
+    }
+
+    fn fields(&self, path: &str) -> Result<Option<Vec<(String, Array)>>> {
+        match self.node(path)? {
+            Some(Node::Array(info)) if info.attrs.contains_key(COMPOUND) => self.read_compound_arrays(path).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -249,7 +276,13 @@ pub(super) fn guard<T>(place: impl Fn() -> Place, call: impl FnOnce() -> Result<
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(place(), &e)),
-        Ok(Err(e)) => Err(Error::invalid(place(), e.to_string(), SOUND)),
+        Ok(Err(e)) => {
+            let found = e.to_string();
+            // HDF5 2.0 with `libver="latest"` writes layouts that no older reader knows.
+            let newer =
+                found.contains("version").then_some("only HDF5 1.8 to 1.14 can be read; rewrite the file with anndata, or with `h5repack`");
+            Err(Error::invalid(place(), found, newer.unwrap_or(SOUND)))
+        }
         Err(_) => Err(Error::invalid(place(), "bytes that can't be understood", SOUND)),
     }
 }

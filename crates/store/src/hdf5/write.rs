@@ -131,8 +131,9 @@ impl Shared {
         let mut messages = Vec::new();
         for (name, value) in attrs {
             let place = || Place::element(&self.location, format!("{path}@{name}"));
-            let values = attribute(value)
-                .ok_or_else(|| Error::invalid(place(), format!("attribute {value}"), "it is a string, number, boolean or an array of one kind"))?;
+            let values = attribute(value).ok_or_else(|| {
+                Error::invalid(place(), format!("attribute {value}"), "it is a string, number, boolean or an array of one kind")
+            })?;
             let (dtype, shape) = (values.1.dtype(), [values.1.len() as u64]);
             let space = match values.0 {
                 _ if value.is_null() => Space::Null,
@@ -140,8 +141,13 @@ impl Shared {
                 false => Space::Axes(&shape, false),
             };
             let data = self.bytes(path, &values.1, 0..values.1.len())?;
-            let message = message::attribute(name, dtype, &space, &data)
-                .ok_or_else(|| Error::invalid(place(), format!("{} bytes", data.len()), "an attribute of an HDF5 file has at most 64 KiB; write a zarr store"))?;
+            let message = message::attribute(name, dtype, &space, &data).ok_or_else(|| {
+                Error::invalid(
+                    place(),
+                    format!("{} bytes", data.len()),
+                    "an attribute of an HDF5 file has at most 64 KiB; write a zarr store",
+                )
+            })?;
             messages.push(message);
         }
         Ok(messages)
@@ -322,7 +328,7 @@ impl TreeWriter for Hdf5Writer {
         let attrs = self.shared.attrs(path, &attrs)?;
         let data = self.shared.bytes(path, &array.values, 0..array.values.len())?;
         let mut state = self.shared.lock();
-        let mut write = || -> std::io::Result<()> {
+        let write = || -> std::io::Result<()> {
             let at = if data.is_empty() { NOWHERE } else { state.put(&data)? };
             let space = if shape.is_empty() { Space::Scalar } else { Space::Axes(&shape, false) };
             let mut messages = vec![(kind::DATASPACE, message::dataspace(&space)), (kind::DATATYPE, message::datatype(dtype))];
@@ -438,11 +444,14 @@ impl Stream {
             let rows = &self.pending[at..(at + bands * band_bytes).min(self.pending.len())];
             let packed: Vec<std::result::Result<Vec<u8>, Error>> = (0..bands * per_band)
                 .into_par_iter()
-                .map_init(|| (Vec::new(), compressor()), |(raw, compressor), i| {
-                    let band = &rows[i / per_band * band_bytes..rows.len().min((i / per_band + 1) * band_bytes)];
-                    self.cut(band, i % per_band, &across, raw);
-                    deflate(compressor, raw)
-                })
+                .map_init(
+                    || (Vec::new(), compressor()),
+                    |(raw, compressor), i| {
+                        let band = &rows[i / per_band * band_bytes..rows.len().min((i / per_band + 1) * band_bytes)];
+                        self.cut(band, i % per_band, &across, raw);
+                        deflate(compressor, raw)
+                    },
+                )
                 .collect();
             at += rows.len();
             let mut state = self.shared.lock();
@@ -520,8 +529,14 @@ impl Stream {
 impl ArrayStream for Stream {
     fn append(&mut self, values: &Values) -> Result<()> {
         let row = self.shape[1..].iter().product::<u64>() as usize;
-        if values.dtype() != self.dtype || row == 0 || values.len() % row != 0 {
-            return Err(Error::bug(format!("'{}': {} entries of {} appended to rows of {row} {}", self.path, values.len(), values.dtype(), self.dtype)));
+        if values.dtype() != self.dtype || row == 0 || !values.len().is_multiple_of(row) {
+            return Err(Error::bug(format!(
+                "'{}': {} entries of {} appended to rows of {row} {}",
+                self.path,
+                values.len(),
+                values.dtype(),
+                self.dtype
+            )));
         }
         // Some chunks at a time, so that a large array is not held twice.
         let step = (AT_ONCE / (row * entry_size(self.dtype))).max(1) * row;

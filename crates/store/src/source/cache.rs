@@ -32,6 +32,11 @@ impl Cache {
         Cache { slots: Mutex::default(), most: kept(chunk_bytes) as usize }
     }
 
+    /// A cache of at least `least` chunks.
+    pub fn of(chunk_bytes: u64, least: u64) -> Self {
+        Cache { slots: Mutex::default(), most: kept(chunk_bytes).max(least) as usize }
+    }
+
     fn lock(&self) -> MutexGuard<'_, (Vec<Slot>, Vec<Vec<u8>>)> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -47,7 +47,9 @@ pub(super) fn offsets(tree: &dyn Tree, path: &str, info: &SparseInfo) -> Result<
                     return Err(Error::invalid(at(), format!("row ends at {end}"), format!("there are {nnz} entries in indices and data")));
                 }
                 Some(start) => {
-                    offsets.push(end - start).ok_or_else(|| Error::invalid(at(), format!("a row of {} entries", end - start), "a row has fewer than 2^32"))?;
+                    offsets
+                        .push(end - start)
+                        .ok_or_else(|| Error::invalid(at(), format!("a row of {} entries", end - start), "a row has fewer than 2^32"))?;
                 }
                 None => {}
             }

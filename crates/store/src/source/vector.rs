@@ -58,10 +58,6 @@ impl Vector {
         &self.place
     }
 
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
     pub fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }

@@ -193,7 +193,10 @@ impl ZarrChunks {
             let store = FilesystemStore::new(&self.root).map_err(|e| e.to_string())?;
             Foreign::open(Arc::new(store), &format!("/{}", self.path)).map_err(|e| e.to_string())
         };
-        self.foreign.get_or_init(open).as_ref().map_err(|e| Error::invalid(self.place.clone(), e.as_str(), "an array that zarrs can open is expected"))
+        self.foreign
+            .get_or_init(open)
+            .as_ref()
+            .map_err(|e| Error::invalid(self.place.clone(), e.as_str(), "an array that zarrs can open is expected"))
     }
 
     fn options() -> CodecOptions {
@@ -272,7 +275,11 @@ impl ZarrChunks {
     pub(crate) fn read_rows(&self, rows: Range<u64>) -> Result<Values> {
         let info = &self.layout.info;
         let Some(dtype) = info.dtype else {
-            return Err(Error::invalid(self.place.clone(), format!("entries of type {}", info.dtype_name), "numbers, booleans or strings are expected"));
+            return Err(Error::invalid(
+                self.place.clone(),
+                format!("entries of type {}", info.dtype_name),
+                "numbers, booleans or strings are expected",
+            ));
         };
         let n_rows = info.shape.first().copied().unwrap_or(1);
         if rows.start > rows.end || rows.end > n_rows {
@@ -286,7 +293,9 @@ impl ZarrChunks {
             let found = format!("shape {:?} of {}, far more than is stored", info.shape, info.dtype_name);
             Error::invalid(self.place.clone(), found, "the shape fits the chunks on disk; the metadata are damaged")
         };
-        let bytes = bytes.filter(|b| *b <= FREE || *b - FREE <= stored_bytes(&self.folder, &self.layout, 4096).saturating_mul(MOST_PADDING)).ok_or_else(refuse)?;
+        let bytes = bytes
+            .filter(|b| *b <= FREE || *b - FREE <= stored_bytes(&self.folder, &self.layout, 4096).saturating_mul(MOST_PADDING))
+            .ok_or_else(refuse)?;
         if len == 0 {
             return Ok(if dtype == DType::Str { Values::Str(Vec::new()) } else { numbers::from_le(dtype, &[]) });
         }

@@ -8,6 +8,7 @@ mod codec;
 mod metadata;
 mod shuffle;
 mod text;
+mod write;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 pub use self::chunks::ZarrChunks;
 use self::metadata::Layout;
+pub use self::write::{ZarrVersion, ZarrWriter};
 use crate::tree::{Attrs, Chunks, Node, Tree};
 
 /// Above so many chunks the size on disk is estimated from this many of them.
@@ -84,14 +86,20 @@ impl ZarrTree {
         };
         let layout = |found: Result<Layout, String>| match found {
             Ok(layout) => Ok(Some(Meta::Array(Box::new(layout)))),
-            Err(what) => Err(Error::invalid(self.place(path), what, "this array's metadata can't be used; the store is damaged or made by a newer program")),
+            Err(what) => Err(Error::invalid(
+                self.place(path),
+                what,
+                "this array's metadata can't be used; the store is damaged or made by a newer program",
+            )),
         };
         if let Some(mut meta) = self.json(path, &folder.join("zarr.json"))? {
             let attrs = meta.get_mut("attributes").map(Value::take).map(object).unwrap_or_default();
             return match meta.get("node_type").and_then(Value::as_str) {
                 Some("group") => Ok(Some(Meta::Group(attrs))),
                 Some("array") => layout(metadata::v3(&meta, attrs)),
-                other => Err(Error::invalid(self.place(path), format!("zarr.json of a node of type {other:?}"), "it is a group or an array")),
+                other => {
+                    Err(Error::invalid(self.place(path), format!("zarr.json of a node of type {other:?}"), "it is a group or an array"))
+                }
             };
         }
         let attrs = || -> Result<Attrs> { Ok(self.json(path, &folder.join(".zattrs"))?.map(object).unwrap_or_default()) };
@@ -107,7 +115,9 @@ impl ZarrTree {
     /// An array opened for reading.
     pub(crate) fn array(&self, path: &str) -> Result<ZarrChunks> {
         match self.meta(path)? {
-            Some(Meta::Array(layout)) => ZarrChunks::new(self.root.clone(), self.folder(path).unwrap_or_default(), self.place(path), path, *layout),
+            Some(Meta::Array(layout)) => {
+                ZarrChunks::new(self.root.clone(), self.folder(path).unwrap_or_default(), self.place(path), path, *layout)
+            }
             Some(Meta::Group(_)) => Err(Error::invalid(self.place(path), "a group", "an array is expected here")),
             None => Err(Error::missing(Place::store(&self.location), path, Vec::<String>::new())),
         }

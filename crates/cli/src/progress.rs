@@ -1,0 +1,114 @@
+//! Progress on the terminal, interrupts, and how errors end the program.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cellmill_matrix::{Error, ErrorKind};
+use cellmill_run::budget::say_bytes;
+use cellmill_run::observe::{Listener, StageTrace};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// The first Ctrl-C asks the run to stop; a second one ends the program at once.
+pub fn listen_for_interrupt() {
+    let _ = ctrlc::set_handler(|| {
+        if STOPPED.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    });
+}
+
+/// Prints an error and says how the program ends.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    // A reader that has gone (`cellmill info | head`) is no error of anybody.
+    if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    anstream_free(&format!("cellmill: {error:#}"));
+    match error.downcast_ref::<Error>() {
+        Some(e) if e.is_ours() => ExitCode::from(2),
+        Some(e) if matches!(e.kind(), ErrorKind::Interrupted) => ExitCode::from(130),
+        _ => ExitCode::from(1),
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn anstream_free(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Progress bars on a terminal, one line a stage elsewhere, nothing when quiet.
+pub struct Terminal {
+    bar: Mutex<Option<(ProgressBar, String, Instant)>>,
+    quiet: bool,
+    drawn: bool,
+}
+
+impl Terminal {
+    /// A listener for stderr.
+    pub fn new(quiet: bool) -> Self {
+        let drawn = !quiet && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        Terminal { bar: Mutex::new(None), quiet, drawn }
+    }
+
+    fn say(&self, line: &str) {
+        if self.quiet {
+            return;
+        }
+        let bar = self.bar.lock();
+        match bar.as_ref().map(|b| b.as_ref()) {
+            Ok(Some((bar, _, _))) if self.drawn => bar.suspend(|| anstream_free(line)),
+            _ => anstream_free(line),
+        }
+    }
+}
+
+impl Listener for Terminal {
+    fn begin(&self, stage: &str, unit: &str) {
+        if !self.drawn {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+        let template = format!("{{prefix:>22}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left {{msg}}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(stage.to_string());
+        if let Ok(mut slot) = self.bar.lock() {
+            *slot = Some((bar, stage.to_string(), Instant::now()));
+        }
+    }
+
+    fn progress(&self, done: u64, total: u64, note: &str) {
+        if let Ok(slot) = self.bar.lock() {
+            if let Some((bar, _, start)) = slot.as_ref() {
+                // A stage that is over in a moment needs no bar.
+                if start.elapsed() > Duration::from_millis(700) {
+                    bar.set_length(total);
+                    bar.set_position(done);
+                    bar.set_message(note.to_string());
+                }
+            }
+        }
+    }
+
+    fn end(&self, t: &StageTrace) {
+        if let Ok(mut slot) = self.bar.lock() {
+            if let Some((bar, _, _)) = slot.take() {
+                bar.finish_and_clear();
+            }
+        }
+        self.say(&format!("{:>22}  {:>8.2} s  {:>10} cells  peak {}", t.stage, t.wall_s, t.rows, say_bytes(t.peak_rss_bytes)));
+    }
+
+    fn warn(&self, message: &str) {
+        self.say(&format!("cellmill: note: {message}"));
+    }
+
+    fn stopped(&self) -> bool {
+        STOPPED.load(Ordering::Relaxed)
+    }
+}

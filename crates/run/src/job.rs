@@ -1,0 +1,192 @@
+//! The whole job: open, analyse, write, and the trace of it.
+
+use std::path::{Path, PathBuf};
+
+use cellmill_matrix::{Error, Place, Result};
+use cellmill_store::dataset::{Dataset, OpenOptions};
+use cellmill_store::write::Format;
+use serde::Serialize;
+
+use crate::analysis::analyse;
+use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
+use crate::output::{self, Target, WithX};
+use crate::plan::{Plan, plan};
+use crate::recipe::{Recipe, Stage};
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The input.
+    pub input: PathBuf,
+    /// The output.
+    pub output: PathBuf,
+    /// Its format; by its name if not given.
+    pub format: Option<Format>,
+    /// Whether an existing output may be replaced.
+    pub overwrite: bool,
+    /// Whether results are added to the input (zarr) instead of a new store.
+    pub in_place: bool,
+    /// Which X the output gets.
+    pub with_x: Option<WithX>,
+    /// What to compute.
+    pub recipe: Recipe,
+    /// How far to go.
+    pub through: Stage,
+    /// Threads.
+    pub threads: usize,
+    /// Memory ceiling in bytes.
+    pub memory: u64,
+    /// The genome of a 10x file that has several.
+    pub genome: Option<String>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The input.
+    pub input: String,
+    /// The output.
+    pub output: String,
+    /// Cells and genes read.
+    pub shape: [u64; 2],
+    /// Cells and genes kept.
+    pub kept: [u64; 2],
+    /// Highly variable genes.
+    pub n_hvg: usize,
+    /// Components.
+    pub n_comps: usize,
+    /// Clusters at the first resolution.
+    pub n_clusters: usize,
+    /// Reads of the source.
+    pub source_reads: u32,
+    /// Wall-clock seconds of everything.
+    pub wall_s: f64,
+    /// Largest resident memory in bytes.
+    pub peak_rss_bytes: u64,
+    /// Threads.
+    pub threads: usize,
+    /// cellmill's version.
+    pub version: String,
+    /// Hash of the recipe (FNV-1a, 64 bits, of its TOML).
+    pub recipe_hash: String,
+    /// Stages in order.
+    pub stages: Vec<StageTrace>,
+    /// The Methods paragraph.
+    pub methods: String,
+}
+
+impl Job {
+    /// The output's format.
+    pub fn output_format(&self) -> Format {
+        self.format.unwrap_or_else(|| Format::of_path(&self.output))
+    }
+
+    /// Opens the input.
+    pub fn open(&self, listener: &dyn Listener) -> Result<Dataset> {
+        open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
+    }
+
+    /// Where temporary files go: beside the output.
+    fn scratch(&self) -> PathBuf {
+        let near = if self.in_place { &self.input } else { &self.output };
+        match near.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
+            _ => PathBuf::from("."),
+        }
+    }
+
+    /// What the run will cost.
+    pub fn plan(&self, listener: &dyn Listener) -> Result<Plan> {
+        self.recipe.check()?;
+        self.check_paths()?;
+        let data = self.open(listener)?;
+        Ok(plan(&data, self))
+    }
+
+    /// Does it.
+    pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
+        let start = std::time::Instant::now();
+        self.recipe.check()?;
+        self.check_paths()?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads.max(1))
+            .thread_name(|i| format!("cellmill-{i}"))
+            .build()
+            .map_err(|e| Error::bug(format!("no threads: {e}")))?;
+        pool.install(|| {
+            let data = self.open(listener)?;
+            data.warnings.iter().for_each(|w| listener.warn(w));
+            plan(&data, self).check(self.memory)?;
+            let observer = Observer::new(listener, &*data.source);
+            let analysis = analyse(&*data.source, &data.obs, &data.var, &self.recipe, self.through, &observer)?;
+            let outcome = &analysis.outcome;
+            let mut summary = Summary {
+                input: self.input.display().to_string(),
+                output: self.output.display().to_string(),
+                shape: [outcome.n_source, outcome.n_source_vars as u64],
+                kept: [outcome.n_obs as u64, outcome.n_vars as u64],
+                n_hvg: outcome.n_hvg,
+                n_comps: outcome.n_comps,
+                n_clusters: outcome.n_clusters,
+                source_reads: 0,
+                wall_s: 0.0,
+                peak_rss_bytes: 0,
+                threads: self.threads,
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                recipe_hash: format!("{:016x}", fnv1a(self.recipe.to_toml()?.as_bytes())),
+                stages: Vec::new(),
+                methods: crate::methods::methods(&self.recipe, self.through, outcome),
+            };
+            if self.in_place {
+                output::write_in_place(&self.input, analysis, &observer)?;
+            } else {
+                let target = Target { path: &self.output, format: self.output_format(), overwrite: self.overwrite, with_x: self.with_x };
+                output::write(&target, analysis, &*data.source, &self.recipe, &observer)?;
+            }
+            summary.stages = observer.stages();
+            summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
+            summary.wall_s = start.elapsed().as_secs_f64();
+            summary.peak_rss_bytes = peak_rss_bytes();
+            Ok(summary)
+        })
+    }
+
+    /// Output and input must not stand in each other's way, and an output that exists is only replaced if asked.
+    fn check_paths(&self) -> Result<()> {
+        let place = || Place::store(self.output.display().to_string());
+        if self.in_place {
+            return match Format::of_path(&self.input) {
+                Format::H5ad => Err(Error::option("--in-place", self.input.display(), "only a zarr store can be added to; give an output with -o")),
+                _ => Ok(()),
+            };
+        }
+        let input = std::fs::canonicalize(&self.input).map_err(|e| Error::io(Place::store(self.input.display().to_string()), &e))?;
+        let parent = self.scratch();
+        let folder = std::fs::canonicalize(&parent).map_err(|e| Error::io(Place::store(parent.display().to_string()), &e))?;
+        let output = folder.join(self.output.file_name().ok_or_else(|| Error::option("--output", self.output.display(), "a file or folder name is needed"))?);
+        if output == input || output.starts_with(&input) || input.starts_with(&output) {
+            return Err(Error::invalid(place(), "output and input lie inside each other", "choose an output elsewhere (or --in-place for a zarr store)"));
+        }
+        if self.output.exists() && !self.overwrite {
+            return Err(Error::invalid(place(), "it exists already", "-y (--overwrite) is needed to replace it"));
+        }
+        writable(&folder)
+    }
+}
+
+/// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.
+pub fn open(input: &Path, matrix: &str, genome: Option<String>, scratch: &Path, memory: u64, listener: &dyn Listener) -> Result<Dataset> {
+    let options = OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
+    Dataset::open(input, &options, &Plain(listener))
+}
+
+/// Finds out before the work whether a folder can be written to.
+fn writable(folder: &Path) -> Result<()> {
+    let probe = folder.join(format!(".cellmill-{}", std::process::id()));
+    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| Error::io(Place::store(folder.display().to_string()), &e))
+}
+
+/// FNV-1a, 64 bits.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
+}

@@ -1,0 +1,165 @@
+//! Writing what was found: a new AnnData store that appears whole, or new elements of the input store.
+
+use std::path::Path;
+
+use cellmill_engine::exec::{Task, cut, in_order, sliced};
+use cellmill_engine::fold::Collect;
+use cellmill_engine::recipe::Step;
+use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Source, Table, Values, keys};
+use cellmill_store::tree::TreeWriter;
+use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
+use cellmill_store::zarr::ZarrWriter;
+use serde::{Deserialize, Serialize};
+
+use crate::analysis::{Analysis, value_steps};
+use crate::observe::Observer;
+use crate::recipe::Recipe;
+use crate::survey::kept_steps;
+
+/// Which values of X go into the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WithX {
+    /// As they were read, for kept cells and genes.
+    Raw,
+    /// After normalisation and logarithm.
+    Normalized,
+    /// After normalisation and logarithm, highly variable genes alone; var has these genes alone then.
+    Hvg,
+}
+
+/// Where and how to write.
+#[derive(Clone, Debug)]
+pub struct Target<'a> {
+    /// The new store.
+    pub path: &'a Path,
+    /// Its format.
+    pub format: Format,
+    /// Whether something of that name may be replaced.
+    pub overwrite: bool,
+    /// Which X it gets.
+    pub with_x: Option<WithX>,
+}
+
+/// Writes a new store. Nothing appears under its name before it is complete.
+pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
+    let Analysis { obs, mut var, obsm, mut varm, obsp, uns, keep, keep_genes, target_sum, .. } = analysis;
+    let watch = observer.stage("writing", "cells");
+    let writer = create(target.path, target.format, target.overwrite)?;
+    let w = &*writer;
+    write_root(w)?;
+    let mut nnz = 0;
+    let mut reads = 0;
+    let chosen = match target.with_x {
+        Some(WithX::Hvg) => Some(highly_variable(&var)?),
+        _ => None,
+    };
+    if let Some(mask) = &chosen {
+        for (_, array) in &mut varm {
+            *array = rows_of(array, mask)?;
+        }
+        var = var.select(mask);
+    }
+    write_table(w, "obs", &obs)?;
+    write_table(w, "var", &var)?;
+    if let Some(with_x) = target.with_x {
+        let mut steps = kept_steps(&keep, keep_genes.as_deref());
+        if with_x != WithX::Raw {
+            steps.extend(value_steps(recipe, target_sum));
+        }
+        if let Some(mask) = chosen {
+            steps.push(Step::KeepVar { mask });
+        }
+        let mut stream = CsrStream::create(w, "X", obs.n_rows() as u64, var.n_rows())?;
+        nnz = stream_rows(source, &steps, var.n_rows(), &mut stream, &watch)?;
+        stream.finish()?;
+        reads = 1;
+    }
+    let arrays = |list: Vec<(String, Array)>| Element::Dict(list.into_iter().map(|(n, a)| (n, Element::Array(a))).collect());
+    write_element(w, "obsm", &arrays(obsm))?;
+    write_element(w, "varm", &arrays(varm))?;
+    write_element(w, "obsp", &Element::Dict(obsp.into_iter().map(|(n, s)| (n, Element::Sparse(s))).collect()))?;
+    for empty in ["varp", "layers"] {
+        write_element(w, empty, &Element::Dict(Vec::new()))?;
+    }
+    write_element(w, "uns", &Element::Dict(uns))?;
+    writer.finish()?;
+    watch.finish(obs.n_rows() as u64, nnz, reads);
+    Ok(())
+}
+
+/// Streams rows through a recipe into a matrix; returns the entries written.
+pub fn stream_rows(source: &dyn Source, steps: &[Step], n_vars: usize, stream: &mut CsrStream<'_>, watch: &dyn cellmill_matrix::Watch) -> Result<u64> {
+    let n_obs = source.shape().n_obs;
+    let tasks = cut(n_obs);
+    let mut nnz = 0;
+    // `take` runs on one thread at a time, but not always on the same.
+    let stream = std::sync::Mutex::new(stream);
+    in_order(
+        tasks.len(),
+        1,
+        |i| {
+            let steps = sliced(steps, &tasks[i]);
+            let fold = Collect { step: steps.len(), n_cols: n_vars };
+            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(source, &mut Csr::default())?.state)
+        },
+        |i, rows: Csr| {
+            nnz += rows.nnz() as u64;
+            stream.lock().map_err(|_| Error::bug("a writer panicked"))?.append(&rows)?;
+            watch.tick(tasks[i].end, n_obs, "")
+        },
+    )?;
+    Ok(nnz)
+}
+
+fn highly_variable(var: &Table) -> Result<Vec<bool>> {
+    match var.column(keys::HIGHLY_VARIABLE) {
+        Some(Column::Plain(Values::Bool(mask))) => Ok(mask.clone()),
+        _ => Err(Error::missing(Place::element("", "var"), keys::HIGHLY_VARIABLE, var.names())),
+    }
+}
+
+/// The rows of a matrix whose flag is true.
+fn rows_of(array: &Array, mask: &[bool]) -> Result<Array> {
+    let width: usize = array.shape.iter().skip(1).product();
+    let flags: Vec<bool> = mask.iter().flat_map(|&m| std::iter::repeat_n(m, width)).collect();
+    if flags.len() != array.values.len() {
+        return Err(Error::bug("a var-shaped array has another length than var"));
+    }
+    let mut shape = array.shape.clone();
+    shape[0] = mask.iter().filter(|m| **m).count();
+    Ok(Array { shape, values: array.values.select(&flags) })
+}
+
+/// Adds results to an existing zarr store: each element appears whole. All cells and genes must have been kept.
+pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>) -> Result<()> {
+    let dropped = analysis.keep.iter().filter(|k| !**k).count() + analysis.keep_genes.as_ref().map_or(0, |k| k.iter().filter(|k| !**k).count());
+    if dropped > 0 {
+        return Err(Error::invalid(
+            Place::store(input.display().to_string()),
+            format!("the filters drop {dropped} cells or genes"),
+            "--in-place keeps the store's shape; write a new store with -o, or drop the filters (--filter-cells '')",
+        ));
+    }
+    let watch = observer.stage("writing", "cells");
+    let n_obs = analysis.obs.n_rows() as u64;
+    let editor: Box<dyn TreeWriter> = Box::new(ZarrWriter::in_place(input)?);
+    let w = &*editor;
+    write_table(w, "obs", &analysis.obs)?;
+    write_table(w, "var", &analysis.var)?;
+    for (name, array) in analysis.obsm {
+        write_element(w, &format!("obsm/{name}"), &Element::Array(array))?;
+    }
+    for (name, array) in analysis.varm {
+        write_element(w, &format!("varm/{name}"), &Element::Array(array))?;
+    }
+    for (name, matrix) in analysis.obsp {
+        write_element(w, &format!("obsp/{name}"), &Element::Sparse(matrix))?;
+    }
+    for (name, element) in analysis.uns {
+        write_element(w, &format!("uns/{name}"), &element)?;
+    }
+    editor.finish()?;
+    watch.finish(n_obs, 0, 0);
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! What a run will cost, before it runs: reads, bytes, memory, time.
+
+use cellmill_kernels::gram;
+use cellmill_matrix::{Error, ErrorKind, Result, Shape, SourceRow};
+use cellmill_store::dataset::Dataset;
+use serde::Serialize;
+
+use crate::job::Job;
+use crate::recipe::{Stage, Target, TargetWord};
+
+/// The expected cost of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The input's format.
+    pub format: String,
+    /// Cells and genes.
+    pub shape: [u64; 2],
+    /// Stored entries.
+    pub nnz: u64,
+    /// The reads of the source, each with its purpose.
+    pub reads: Vec<String>,
+    /// Bytes of the decoded matrix (8 an entry), times the reads.
+    pub bytes_decoded: u64,
+    /// Expected peak memory in bytes, by what takes it.
+    pub memory: Vec<(String, u64)>,
+    /// Their sum at the worst moment.
+    pub peak_bytes: u64,
+    /// The ceiling.
+    pub ceiling_bytes: u64,
+    /// Rough seconds by stage on this many threads.
+    pub seconds: Vec<(String, f64)>,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Decoding and folding, entries a second and core (measured: BENCHMARKS.md).
+const READ_RATE: f64 = 6.0e7;
+/// Products of the Gram matrix, a second and core.
+const GRAM_RATE: f64 = 1.0e10;
+
+/// The numbers of an input that its cost follows from.
+#[derive(Clone, Debug)]
+pub struct Size {
+    /// What people call the format.
+    pub format: &'static str,
+    /// Cells and genes.
+    pub shape: Shape,
+    /// Stored entries.
+    pub nnz: u64,
+    /// Columns of obs.
+    pub obs_columns: usize,
+    /// Bytes that reading needs beside the rows.
+    pub overhead_bytes: u64,
+}
+
+/// Estimates a run over an open input.
+pub fn plan(data: &Dataset, job: &Job) -> Plan {
+    let shape = data.source.shape();
+    let size = Size {
+        format: data.format.name(),
+        shape,
+        nnz: data.source.entries_before(SourceRow(shape.n_obs)),
+        obs_columns: data.obs.columns.len(),
+        overhead_bytes: data.source.overhead_bytes(job.threads),
+    };
+    estimate(&size, job)
+}
+
+/// Estimates a run from the size of its input.
+pub fn estimate(size: &Size, job: &Job) -> Plan {
+    let shape = size.shape;
+    let (n, p, nnz) = (shape.n_obs, shape.n_vars as u64, size.nnz);
+    let r = &job.recipe;
+    let gene_filter = !r.filter.genes.is_empty() || r.filter.min_cells.is_some() || r.filter.max_cells.is_some();
+    let median = r.normalize.target_sum == Target::Word(TargetWord::Median);
+    let v3 = r.hvg.flavor.name().starts_with("seurat_v3");
+    let mut reads = vec!["quality control and filters".to_string()];
+    if job.through >= Stage::Hvg {
+        match (gene_filter, median) {
+            (false, false) => reads[0] += ", moments of genes",
+            (true, true) => reads.extend(["totals of the kept genes (their median)".to_string(), "moments of genes".to_string()]),
+            _ => reads.push("moments of genes".to_string()),
+        }
+        if v3 {
+            reads.push("clipped sums (seurat_v3)".to_string());
+        }
+    }
+    if job.through >= Stage::Pca {
+        reads.push("covariance of the highly variable genes".to_string());
+    }
+    if job.with_x.is_some() {
+        reads.push("X for the output".to_string());
+    }
+    let hvg = r.hvg.n_top_genes.filter(|&k| k > 0).unwrap_or(5000).min(shape.n_vars) as u64;
+    let comps = r.pca.n_comps.unwrap_or(100).min(hvg as usize) as u64;
+    // Highly variable genes hold about a fifth of the entries when 5,000 of 28,000 are chosen; in proportion, with a margin.
+    let share = (hvg as f64 / p.max(1) as f64 * 1.5).min(1.0);
+    let hvg_nnz = (nnz as f64 * share) as u64;
+    let threads = job.threads as u64;
+    let mut memory = vec![
+        ("program and libraries".to_string(), 40 << 20),
+        ("chunks in flight".to_string(), threads * (48 << 20) + size.overhead_bytes),
+        ("gene sums".to_string(), (threads * 3 + 20) * p * 16),
+        ("obs and QC columns".to_string(), n * (48 + 16 * size.obs_columns as u64 + 24)),
+    ];
+    if job.through >= Stage::Pca {
+        let block = (hvg_nnz / n.max(1)).max(1) * gram::BLOCK as u64;
+        memory.push(("covariance".into(), gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg) + gram::Work::bytes(hvg as usize, block as usize, job.threads)));
+        memory.push(("rows in flight".into(), block * 8 * (threads + 2)));
+        memory.push(("highly variable genes, staged".into(), hvg_nnz * 6));
+        memory.push(("X_pca".into(), n * comps * 4 * 2));
+    }
+    if job.through >= Stage::Neighbors {
+        let k = r.neighbors.n_neighbors as u64;
+        memory.push(("graph".into(), n * (k * 8 * 2 + k * 2 * 8 * 2) + n * 50 * 4 * 2));
+    }
+    let peak_bytes = memory.iter().map(|(_, b)| b).sum();
+    let cores = job.threads as f64;
+    let mut seconds = vec![("reads".to_string(), nnz as f64 * reads.len() as f64 / READ_RATE / cores)];
+    if job.through >= Stage::Pca {
+        let a_row = hvg_nnz as f64 / n.max(1) as f64;
+        seconds.push(("principal components".into(), n as f64 * a_row * a_row.max(1.0) * 4.0 / GRAM_RATE / cores + 2.0e-10 * (hvg * hvg * comps) as f64));
+    }
+    if job.through >= Stage::Neighbors {
+        seconds.push(("neighbors".into(), n as f64 * 55e-6 / cores));
+    }
+    if job.through >= Stage::Umap {
+        seconds.push(("umap".into(), n as f64 * 120e-6 / cores));
+    }
+    if job.through >= Stage::Leiden {
+        seconds.push(("leiden".into(), n as f64 * 12e-6));
+    }
+    Plan {
+        format: size.format.to_string(),
+        shape: [n, p],
+        nnz,
+        bytes_decoded: nnz * 8 * reads.len() as u64,
+        reads,
+        memory,
+        peak_bytes,
+        ceiling_bytes: job.memory,
+        seconds,
+        threads: job.threads,
+    }
+}
+
+impl Plan {
+    /// Refuses a plan that doesn't fit.
+    pub fn check(&self, ceiling: u64) -> Result<()> {
+        if self.peak_bytes <= ceiling {
+            return Ok(());
+        }
+        let largest = self.memory.iter().max_by_key(|(_, b)| *b).map_or("the run", |(name, _)| name.as_str());
+        Err(Error::from(ErrorKind::Budget { what: format!("this run (most of it for: {largest})"), needs: self.peak_bytes, ceiling }))
+    }
+}

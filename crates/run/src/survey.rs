@@ -1,0 +1,613 @@
+//! Everything that the first reads decide: QC columns, kept cells and genes, the target sum, the moments of every gene and the highly
+//! variable ones. Questions that can be asked of the same read are asked in the same read.
+
+use cellmill_engine::chunk::RowColumns;
+use cellmill_engine::exec::{self, Aside};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
+use cellmill_engine::host::hvg::{self, Flavor};
+use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
+use cellmill_matrix::{Column, Error, Place, Result, Source, Table, Values, keys};
+
+use crate::recipe::{Recipe, Stage, Target, TargetWord};
+use crate::observe::Observer;
+
+/// What is known after the survey.
+pub struct Survey {
+    /// Kept cells: obs as it came, and QC columns.
+    pub obs: Table,
+    /// Kept genes: var as it came, QC columns, and what `highly_variable_genes` and `scale` write.
+    pub var: Table,
+    /// Which source rows are kept: `(n_obs of the source,)`.
+    pub keep: Vec<bool>,
+    /// Which source genes are kept; `None` if all.
+    pub keep_genes: Option<Vec<bool>>,
+    /// The sum that cells are normalised to; `None` if they are not.
+    pub target_sum: Option<f64>,
+    /// Moments of the kept genes over the kept cells, after normalisation and logarithm.
+    pub moments: Option<GeneMoments>,
+    /// Non-zero entries of the kept cells' genes, all counted by gene: `(n_vars,)`, before the cell filter.
+    pub totals: GeneTotals,
+    /// Things that the user should know.
+    pub warnings: Vec<String>,
+    /// Reads of the source.
+    pub reads: u32,
+}
+
+/// Runs the survey as far as `through` needs it.
+pub fn survey(source: &dyn Source, obs: &Table, var: &Table, recipe: &Recipe, through: Stage, observer: &Observer) -> Result<Survey> {
+    let mut s = Surveyor::new(source, obs, var, recipe, observer)?;
+    let wants_hvg = through >= Stage::Hvg;
+    let first = s.first_read(wants_hvg)?;
+    s.decide_cells(first.rows)?;
+    s.check_counts()?;
+    s.decide_genes(first.kept)?;
+    let mut moments = first.moments;
+    if wants_hvg {
+        moments = s.further_reads(moments)?;
+        s.choose(moments)?;
+    }
+    Ok(s.done())
+}
+
+/// Moments of the kept cells at the three places where a flavour may look.
+#[derive(Default)]
+struct Found {
+    raw: Option<Vec<GeneMoments>>,
+    linear: Option<Vec<GeneMoments>>,
+    logged: Option<Vec<GeneMoments>>,
+}
+
+struct First {
+    rows: RowColumns,
+    kept: Option<GeneTotals>,
+    moments: Found,
+}
+
+struct Surveyor<'a> {
+    source: &'a dyn Source,
+    obs: &'a Table,
+    var: &'a Table,
+    recipe: &'a Recipe,
+    observer: &'a Observer<'a>,
+    /// QC of rows as it is written.
+    row_qc: RowQc,
+    /// Batch of each source row, and the batches' names.
+    batch: Option<(Vec<u32>, Vec<String>)>,
+    keep: Vec<bool>,
+    totals: GeneTotals,
+    out_obs: Table,
+    out_var: Table,
+    exact_total: Vec<f64>,
+    keep_genes: Option<Vec<bool>>,
+    target_sum: Option<f64>,
+    logged: Option<GeneMoments>,
+    warnings: Vec<String>,
+    reads: u32,
+}
+
+impl<'a> Surveyor<'a> {
+    fn new(source: &'a dyn Source, obs: &'a Table, var: &'a Table, recipe: &'a Recipe, observer: &'a Observer<'a>) -> Result<Self> {
+        let location = source.location();
+        let mut qc_vars = Vec::new();
+        for (name, selector) in &recipe.qc.qc_vars {
+            qc_vars.push((name.clone(), gene_set(name, selector, var, location)?));
+        }
+        if let Some(n) = recipe.qc.percent_top.iter().find(|n| **n == 0 || **n > var.n_rows()) {
+            return Err(Error::option("qc.percent_top", n, format!("there are {} genes", var.n_rows())));
+        }
+        let batch = match &recipe.hvg.batch_key {
+            None => None,
+            Some(key) => Some(batches(obs, key, location)?),
+        };
+        Ok(Surveyor {
+            source,
+            obs,
+            var,
+            recipe,
+            observer,
+            row_qc: RowQc { qc_vars, percent_top: recipe.qc.percent_top.clone(), log1p: recipe.qc.log1p },
+            batch,
+            keep: Vec::new(),
+            totals: GeneTotals::default(),
+            out_obs: Table::default(),
+            out_var: var.clone(),
+            exact_total: Vec::new(),
+            keep_genes: None,
+            target_sum: match recipe.normalize.target_sum {
+                Target::Sum(x) => Some(x),
+                Target::Word(_) => None,
+            },
+            logged: None,
+            warnings: Vec::new(),
+            reads: 0,
+        })
+    }
+
+    fn place(&self, element: &str) -> Place {
+        Place::element(self.source.location(), element)
+    }
+
+    fn is_v3(&self) -> bool {
+        matches!(self.recipe.hvg.flavor, Flavor::SeuratV3 | Flavor::SeuratV3Paper)
+    }
+
+    fn has_gene_filter(&self) -> bool {
+        let f = &self.recipe.filter;
+        !f.genes.is_empty() || f.min_cells.is_some() || f.max_cells.is_some()
+    }
+
+    fn n_batches(&self) -> usize {
+        self.batch.as_ref().map_or(1, |(_, names)| names.len())
+    }
+
+    /// The cell filter as one expression.
+    fn cell_rule(&self) -> Result<Option<Expression>> {
+        let f = &self.recipe.filter;
+        let mut parts = Vec::new();
+        if !f.cells.is_empty() {
+            parts.push(format!("({})", f.cells));
+        }
+        let mut bound = |column: &str, sign: &str, value: Option<String>| {
+            if let Some(value) = value {
+                parts.push(format!("{column} {sign} {value}"));
+            }
+        };
+        bound(keys::N_GENES_BY_COUNTS, ">=", f.min_genes.map(|x| x.to_string()));
+        bound(keys::N_GENES_BY_COUNTS, "<=", f.max_genes.map(|x| x.to_string()));
+        bound(keys::TOTAL_COUNTS, ">=", f.min_counts.map(|x| x.to_string()));
+        bound(keys::TOTAL_COUNTS, "<=", f.max_counts.map(|x| x.to_string()));
+        if parts.is_empty() { Ok(None) } else { Expression::parse(&parts.join(" & ")).map(Some) }
+    }
+
+    /// The step that drops cells in the first read.
+    fn cell_step(&self) -> Result<Option<Step>> {
+        let Some(rule) = self.cell_rule()? else { return Ok(None) };
+        let asked = rule.columns();
+        // Only the QC values that the rule asks for are taken again for it.
+        let qc = RowQc {
+            qc_vars: self.row_qc.qc_vars.iter().filter(|(name, _)| asked.iter().any(|a| a.ends_with(&format!("_{name}")))).cloned().collect(),
+            percent_top: self.row_qc.percent_top.iter().copied().filter(|n| asked.contains(&format!("pct_counts_in_top_{n}_genes"))).collect(),
+            log1p: self.row_qc.log1p && asked.iter().any(|a| a.starts_with("log1p_")),
+        };
+        let made = self.qc_names();
+        let known = || made.iter().cloned().chain(self.obs.names().map(String::from));
+        let mut columns = Vec::new();
+        for name in &asked {
+            match (made.contains(name), self.obs.column(name)) {
+                (true, _) => {}
+                (false, Some(column)) => columns.push((name.clone(), column.clone())),
+                (false, None) => return Err(Error::missing(self.place("obs"), name, known())),
+            }
+        }
+        Ok(Some(Step::KeepObs { rows: Rows::Where { rule, qc, obs: columns, first: 0 } }))
+    }
+
+    /// Names of the QC columns that this run makes.
+    fn qc_names(&self) -> Vec<String> {
+        let mut names = vec![keys::N_GENES_BY_COUNTS.to_string(), keys::TOTAL_COUNTS.to_string()];
+        names.extend(self.row_qc.percent_top.iter().map(|n| format!("pct_counts_in_top_{n}_genes")));
+        for (name, _) in &self.row_qc.qc_vars {
+            names.push(format!("total_counts_{name}"));
+            names.push(format!("pct_counts_{name}"));
+        }
+        if self.row_qc.log1p {
+            names.push(keys::log1p_of(keys::N_GENES_BY_COUNTS));
+            names.push(keys::log1p_of(keys::TOTAL_COUNTS));
+            names.extend(self.row_qc.qc_vars.iter().map(|(name, _)| format!("log1p_total_counts_{name}")));
+        }
+        names
+    }
+
+    /// Normalise and log, as far as the recipe has them; and after how many of these steps data are linear and logged.
+    fn value_steps(&self, target: Option<f64>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if let Some(target_sum) = target {
+            steps.push(Step::NormalizeTotal { target_sum });
+        }
+        if self.recipe.log1p.enabled {
+            steps.push(Step::Log1p { base: self.recipe.log1p.base });
+        }
+        steps
+    }
+
+    /// Which moments the flavour and `scale` need, at which step of a recipe whose value steps begin after `before` steps.
+    fn moment_folds(&self, before: usize, values: &[Step], n_vars: usize, raw: bool) -> MomentFolds {
+        let moments = |step: usize| At { step, fold: Moments { n_vars, n_batches: self.n_batches() } };
+        let end = before + values.len();
+        let has_log = values.iter().any(|s| matches!(s, Step::Log1p { .. }));
+        let linear = self.recipe.hvg.flavor == Flavor::Seurat && has_log;
+        (raw.then(|| moments(before)), (linear.then(|| moments(end - 1)), Some(moments(end))))
+    }
+
+    fn read<F: Fold>(&mut self, what: &str, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
+        self.reads += 1;
+        let watch = self.observer.stage(what, "cells");
+        let aside = Aside { batch: self.batch.as_ref().map(|(codes, _)| &codes[..]) };
+        let (output, rows, entries) = exec::run(self.source, recipe, fold, &aside, &watch)?;
+        watch.finish(self.source.shape().n_obs, entries, 1);
+        Ok((output, rows))
+    }
+
+    fn first_read(&mut self, wants_hvg: bool) -> Result<First> {
+        let n_vars = self.var.n_rows();
+        let mut steps: Vec<Step> = self.cell_step()?.into_iter().collect();
+        let before = steps.len();
+        let ready = wants_hvg && !self.has_gene_filter();
+        let target = self.target_sum;
+        let median = self.recipe.normalize.target_sum == Target::Word(TargetWord::Median);
+        let values = if ready && !median { self.value_steps(target) } else { Vec::new() };
+        let mut folds = if ready && !median {
+            self.moment_folds(before, &values, n_vars, self.is_v3())
+        } else {
+            // Raw moments can be taken before the median is known.
+            let raw = (ready && self.is_v3()).then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
+            (raw, (None, None))
+        };
+        if !wants_hvg {
+            folds = (None, (None, None));
+        }
+        steps.extend(values);
+        let kept = self.has_gene_filter().then(|| At { step: before, fold: Qc { n_vars, rows: RowQc::default(), counts: false } });
+        let qc = At { step: 0, fold: Qc { n_vars, rows: self.row_qc.clone(), counts: self.needs_counts() } };
+        // The second Qc only counts genes of kept cells; its row columns are those of kept rows and are dropped.
+        let fold = (qc, (kept.map(|f| Silent { inner: f }), folds));
+        let ((totals, (kept, (raw, (linear, logged)))), rows) = self.read("quality control", &steps, &fold)?;
+        self.totals = totals;
+        Ok(First { rows, kept, moments: Found { raw, linear, logged } })
+    }
+
+    /// Raw counts are needed unless the recipe says that X is normalised already.
+    fn needs_counts(&self) -> bool {
+        self.recipe.normalize.target_sum != Target::Word(TargetWord::None) || self.is_v3()
+    }
+
+    fn check_counts(&mut self) -> Result<()> {
+        let t = &self.totals;
+        let place = self.place(&self.recipe.input.matrix);
+        let logged_already = self.recipe.normalize.target_sum == Target::Word(TargetWord::None) && !self.recipe.log1p.enabled;
+        if self.needs_counts() && !t.whole && t.largest < LOG_LIKE {
+            let found = format!("its values are fractions up to {}, as after log1p", t.largest);
+            return Err(Error::invalid(place, found, "raw counts are needed here; choose them with --matrix raw/X or --matrix layers/counts, or say --target-sum none --no-log1p if X is to be taken as it is"));
+        }
+        if logged_already && t.whole && t.largest > LOG_LIKE {
+            let found = format!("its values are whole numbers up to {}, as raw counts are", t.largest);
+            return Err(Error::invalid(place, found, "the recipe neither normalises nor takes logarithms; leave out --target-sum none and --no-log1p"));
+        }
+        if self.needs_counts() && !t.whole {
+            self.warnings.push(format!("{place}: not all values are whole numbers; they are taken as counts all the same"));
+        }
+        Ok(())
+    }
+
+    /// obs of the kept cells.
+    fn decide_cells(&mut self, mut rows: RowColumns) -> Result<()> {
+        let n = self.obs.n_rows();
+        if let Some(Values::F64(total)) = rows.take(EXACT_TOTAL) {
+            self.exact_total = total;
+        }
+        let mut all = self.obs.clone();
+        for (name, values) in rows.columns {
+            all.set(&name, Column::Plain(values));
+        }
+        self.keep = match self.cell_rule()? {
+            None => vec![true; n],
+            Some(rule) => {
+                let known: Vec<String> = all.names().map(String::from).collect();
+                rule.evaluate(n, |name| all.column(name), &known, &self.place("obs"))?
+            }
+        };
+        let kept = self.keep.iter().filter(|k| **k).count();
+        if kept == 0 {
+            let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
+            return Err(Error::invalid(self.place("obs"), format!("no cell of {n} passes the filter {rule}"), "at least one must; loosen --filter-cells"));
+        }
+        self.out_obs = all.select(&self.keep);
+        self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
+        let f = &self.recipe.filter;
+        if f.min_genes.is_some() || f.max_genes.is_some() {
+            if let Some(n_genes) = self.out_obs.column(keys::N_GENES_BY_COUNTS).cloned() {
+                self.out_obs.set(keys::N_GENES, n_genes);
+            }
+        }
+        if f.min_counts.is_some() || f.max_counts.is_some() {
+            if let Some(counts) = self.out_obs.column(keys::TOTAL_COUNTS).cloned() {
+                self.out_obs.set(keys::N_COUNTS, counts);
+            }
+        }
+        Ok(())
+    }
+
+    /// QC columns of var, and which genes are kept.
+    fn decide_genes(&mut self, kept: Option<GeneTotals>) -> Result<()> {
+        let t = &self.totals;
+        let n = t.n_obs.max(1) as f64;
+        let total: Vec<f32> = t.total.iter().map(|&x| x as f32).collect();
+        let mean: Vec<f32> = t.total.iter().map(|&x| (x / n) as f32).collect();
+        let n_cells = |counts: &[u64]| -> Values {
+            if counts.iter().all(|&c| i32::try_from(c).is_ok()) {
+                Values::I32(counts.iter().map(|&c| c as i32).collect())
+            } else {
+                Values::I64(counts.iter().map(|&c| c as i64).collect())
+            }
+        };
+        let log1p = |v: &[f32]| Values::F32(v.iter().map(|&x| libm_log1p(x)).collect());
+        let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
+        set(keys::N_CELLS_BY_COUNTS, n_cells(&t.n_cells));
+        set(keys::MEAN_COUNTS, Values::F32(mean.clone()));
+        if self.recipe.qc.log1p {
+            set(&keys::log1p_of(keys::MEAN_COUNTS), log1p(&mean));
+        }
+        set(keys::PCT_DROPOUT_BY_COUNTS, Values::F64(t.n_cells.iter().map(|&c| (1.0 - c as f64 / n) * 100.0).collect()));
+        set(keys::TOTAL_COUNTS, Values::F32(total.clone()));
+        if self.recipe.qc.log1p {
+            set(&keys::log1p_of(keys::TOTAL_COUNTS), log1p(&total));
+        }
+        let Some(kept) = kept else { return Ok(()) };
+        let f = &self.recipe.filter;
+        let mut keep = vec![true; self.var.n_rows()];
+        if f.min_cells.is_some() || f.max_cells.is_some() {
+            self.out_var.set(keys::N_CELLS, Column::Plain(n_cells(&kept.n_cells)));
+            let (low, high) = (f.min_cells.unwrap_or(0), f.max_cells.unwrap_or(u64::MAX));
+            keep.iter_mut().zip(&kept.n_cells).for_each(|(k, c)| *k &= (low..=high).contains(c));
+        }
+        if !f.genes.is_empty() {
+            let known: Vec<String> = self.out_var.names().map(String::from).collect();
+            let truth = Expression::parse(&f.genes)?.evaluate(keep.len(), |name| self.out_var.column(name), &known, &self.place("var"))?;
+            keep.iter_mut().zip(truth).for_each(|(k, t)| *k &= t);
+        }
+        if !keep.contains(&true) {
+            return Err(Error::invalid(self.place("var"), format!("no gene of {} passes the filter", keep.len()), "at least one must; loosen --filter-genes"));
+        }
+        self.out_var = self.out_var.select(&keep);
+        self.keep_genes = Some(keep);
+        Ok(())
+    }
+
+    /// Whatever the first read could not know yet.
+    fn further_reads(&mut self, mut found: Found) -> Result<Found> {
+        let n_vars = self.out_var.n_rows();
+        let mut steps = kept_steps(&self.keep, self.keep_genes.as_deref());
+        let before = steps.len();
+        let median = self.recipe.normalize.target_sum == Target::Word(TargetWord::Median);
+        let missing_raw = self.is_v3() && found.raw.is_none();
+        if median && self.keep_genes.is_some() || missing_raw && median {
+            // Totals of the kept genes decide the median.
+            let raw = missing_raw.then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
+            let totals = At { step: before, fold: Qc { n_vars, rows: RowQc::default(), counts: false } };
+            let ((_, raw), mut rows) = self.read("totals", &steps, &(totals, raw))?;
+            found.raw = raw.or(found.raw);
+            if let Some(Values::F64(total)) = rows.take(EXACT_TOTAL) {
+                self.exact_total = total;
+            }
+        }
+        if median {
+            self.target_sum = Some(median_of_positive(&self.exact_total).unwrap_or(1.0));
+        }
+        let values = self.value_steps(self.target_sum);
+        if found.logged.is_none() {
+            let folds = self.moment_folds(before, &values, n_vars, self.is_v3() && found.raw.is_none());
+            steps.extend(values);
+            let ((raw, (linear, logged)), _) = self.read("moments", &steps, &folds)?;
+            found = Found { raw: raw.or(found.raw), linear, logged };
+        }
+        Ok(found)
+    }
+
+    /// Highly variable genes, and the columns that `scale` writes.
+    fn choose(&mut self, found: Found) -> Result<()> {
+        let n_vars = self.out_var.n_rows();
+        let h = &self.recipe.hvg;
+        if let Some(n) = h.n_top_genes.filter(|&n| n > n_vars) {
+            return Err(Error::option("n_top_genes", n, format!("there are {n_vars} genes")));
+        }
+        let n_top_genes = match h.n_top_genes {
+            None => Some(DEFAULT_TOP_GENES.min(n_vars)),
+            Some(0) => None,
+            n => n,
+        };
+        let options = hvg::Options {
+            n_top_genes,
+            min_mean: h.min_mean,
+            max_mean: h.max_mean,
+            min_disp: h.min_disp,
+            max_disp: h.max_disp,
+            n_bins: h.n_bins,
+            span: h.span,
+        };
+        let logged = found.logged.ok_or_else(|| Error::bug("moments were not taken"))?;
+        let mut overall = GeneMoments::none(n_vars);
+        logged.iter().for_each(|b| overall.merge(b));
+        if self.is_v3() {
+            self.choose_v3(&found.raw.ok_or_else(|| Error::bug("raw moments were not taken"))?, &options)?;
+        } else {
+            let of = found.linear.as_ref().unwrap_or(&logged);
+            let variances: Vec<Vec<f64>> = of.iter().map(GeneMoments::variance).collect();
+            let moments: Vec<hvg::Moments<'_>> =
+                of.iter().zip(&variances).map(|(m, var)| hvg::Moments { n_obs: m.n_obs, mean: &m.mean, var }).collect();
+            let chosen = match &self.batch {
+                None => hvg::dispersions(&moments[0], h.flavor, &options)?,
+                Some(_) => hvg::dispersions_by_batch(&moments, Some(&self.out_var.index), h.flavor, &options)?,
+            };
+            self.note(chosen.warnings);
+            let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
+            set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
+            set(keys::MEANS, Values::F64(chosen.means));
+            set(keys::DISPERSIONS, Values::F64(chosen.dispersions));
+            set(keys::DISPERSIONS_NORM, Values::F32(chosen.dispersions_norm));
+            if let (Some(n), Some(all)) = (chosen.nbatches, chosen.intersection) {
+                set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(n));
+                set(keys::HIGHLY_VARIABLE_INTERSECTION, Values::Bool(all));
+            }
+        }
+        if self.recipe.scale.enabled {
+            let std = overall.variance().iter().map(|v| if *v > 0.0 { v.sqrt() } else { 1.0 }).collect();
+            self.out_var.set(keys::MEAN, Column::Plain(Values::F64(overall.mean.clone())));
+            self.out_var.set(keys::STD, Column::Plain(Values::F64(std)));
+        }
+        self.logged = Some(overall);
+        Ok(())
+    }
+
+    fn choose_v3(&mut self, raw: &[GeneMoments], options: &hvg::Options) -> Result<()> {
+        let variances: Vec<Vec<f64>> = raw.iter().map(GeneMoments::variance).collect();
+        let mut fits = Vec::new();
+        for (m, var) in raw.iter().zip(&variances) {
+            fits.push(hvg::fit(&hvg::Moments { n_obs: m.n_obs, mean: &m.mean, var }, options.span)?);
+        }
+        let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
+        let clip = fits.iter().map(|f| f.clip.clone()).collect();
+        let (sums, _) = self.read("clipped sums", &steps, &At { step: steps.len(), fold: Clipped { clip } })?;
+        let columns: Vec<(Vec<f64>, Vec<f64>)> = sums.iter().map(|b| (b.iter().map(|s| s[0]).collect(), b.iter().map(|s| s[1]).collect())).collect();
+        let sums: Vec<hvg::ClippedSums<'_>> = columns.iter().map(|(sum, squares)| hvg::ClippedSums { sum, squares }).collect();
+        let mut overall = GeneMoments::none(self.out_var.n_rows());
+        raw.iter().for_each(|b| overall.merge(b));
+        let variance = overall.variance();
+        let all = hvg::Moments { n_obs: overall.n_obs, mean: &overall.mean, var: &variance };
+        let chosen = hvg::rank(&all, &fits, &sums, self.recipe.hvg.flavor, options)?;
+        fits.into_iter().for_each(|f| self.note(f.warnings));
+        self.note(chosen.warnings);
+        let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
+        set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
+        set(keys::HIGHLY_VARIABLE_RANK, Values::F32(chosen.highly_variable_rank));
+        set(keys::MEANS, Values::F64(chosen.means));
+        set(keys::VARIANCES, Values::F64(chosen.variances));
+        set(keys::VARIANCES_NORM, Values::F64(chosen.variances_norm));
+        if self.batch.is_some() {
+            set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(chosen.highly_variable_nbatches));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, warnings: Vec<String>) {
+        for w in warnings {
+            if !self.warnings.contains(&w) {
+                self.warnings.push(w);
+            }
+        }
+    }
+
+    fn done(self) -> Survey {
+        Survey {
+            obs: self.out_obs,
+            var: self.out_var,
+            keep: self.keep,
+            keep_genes: self.keep_genes,
+            target_sum: self.target_sum,
+            moments: self.logged,
+            totals: self.totals,
+            warnings: self.warnings,
+            reads: self.reads,
+        }
+    }
+}
+
+type MomentFolds = (Option<At<Moments>>, (Option<At<Moments>>, Option<At<Moments>>));
+
+/// Genes when the recipe doesn't say how many: the notebook's number.
+const DEFAULT_TOP_GENES: usize = 5000;
+
+/// log1p of counts stays below this (e²⁰ counts of one gene in one cell are not seen); raw counts of a whole data set exceed it.
+const LOG_LIKE: f32 = 20.0;
+
+/// The steps that lead to the kept cells and genes, once these are known.
+pub fn kept_steps(keep: &[bool], keep_genes: Option<&[bool]>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if keep.contains(&false) {
+        steps.push(Step::KeepObs { rows: Rows::Mask { keep: keep.to_vec(), first: 0 } });
+    }
+    if let Some(mask) = keep_genes {
+        steps.push(Step::KeepVar { mask: mask.to_vec() });
+    }
+    steps
+}
+
+/// A fold whose row columns are dropped.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Silent<F> {
+    inner: F,
+}
+
+impl<F: Fold> Fold for Silent<F> {
+    type Acc = F::Acc;
+    type State = F::State;
+    type Output = F::Output;
+    fn listens(&self, step: usize) -> bool {
+        self.inner.listens(step)
+    }
+    fn init(&self) -> Self::State {
+        self.inner.init()
+    }
+    fn open(&self) -> Self::Acc {
+        self.inner.open()
+    }
+    fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut cellmill_engine::Chunk, _: &mut RowColumns) -> Result<()> {
+        self.inner.accumulate(acc, step, chunk, &mut RowColumns::default())
+    }
+    fn close(&self, acc: Self::Acc) -> Self::State {
+        self.inner.close(acc)
+    }
+    fn merge(&self, into: &mut Self::State, later: Self::State) {
+        self.inner.merge(into, later);
+    }
+    fn finish(&self, state: Self::State) -> Self::Output {
+        self.inner.finish(state)
+    }
+}
+
+fn libm_log1p(x: f32) -> f32 {
+    f64::from(x).ln_1p() as f32
+}
+
+/// The genes of a set: by prefix, regular expression or a boolean column of var.
+fn gene_set(name: &str, selector: &str, var: &Table, location: &str) -> Result<Vec<bool>> {
+    let option = format!("qc.qc_vars.{name}");
+    let mask: Vec<bool> = if let Some(pattern) = selector.strip_prefix("regex:") {
+        let regex = regex::Regex::new(pattern).map_err(|e| Error::option(&option, format!("'{pattern}': {e}"), "a regular expression is needed"))?;
+        var.index.iter().map(|gene| regex.is_match(gene)).collect()
+    } else if let Some(column) = selector.strip_prefix("column:") {
+        let values = var.column(column).ok_or_else(|| Error::missing(Place::element(location, "var"), column, var.names()))?;
+        (0..var.n_rows()).map(|j| values.number(j).is_some_and(|x| x != 0.0)).collect()
+    } else {
+        let prefix = selector.strip_prefix("prefix:").unwrap_or(selector);
+        var.index.iter().map(|gene| gene.starts_with(prefix)).collect()
+    };
+    Ok(mask)
+}
+
+/// Batch of each cell and the batches' names, in the order of their categories (sorted, if the column is plain).
+fn batches(obs: &Table, key: &str, location: &str) -> Result<(Vec<u32>, Vec<String>)> {
+    let column = obs.column(key).ok_or_else(|| Error::missing(Place::element(location, "obs"), key, obs.names()))?;
+    let text: Vec<String> = (0..obs.n_rows())
+        .map(|i| {
+            column.text(i).ok_or_else(|| {
+                let place = Place::element(location, format!("obs/{key}")).rows(i as u64..i as u64 + 1);
+                Error::invalid(place, "a missing value", "each cell needs a batch")
+            })
+        })
+        .collect::<Result<_>>()?;
+    let mut names: Vec<String> = match column {
+        Column::Categorical { categories, .. } => (0..categories.len()).map(|c| categories.text(c)).collect(),
+        _ => {
+            let mut all = text.clone();
+            all.sort();
+            all.dedup();
+            all
+        }
+    };
+    let present: std::collections::HashSet<&String> = text.iter().collect();
+    names.retain(|name| present.contains(name));
+    let number: std::collections::HashMap<&String, u32> = names.iter().zip(0..).collect();
+    let codes = text.iter().map(|t| number.get(t).copied().unwrap_or(0)).collect();
+    Ok((codes, names))
+}
+
+/// Median of the totals above 0, as numpy takes it.
+fn median_of_positive(totals: &[f64]) -> Option<f64> {
+    let mut positive: Vec<f64> = totals.iter().copied().filter(|&t| t > 0.0).collect();
+    if positive.is_empty() {
+        return None;
+    }
+    positive.sort_unstable_by(f64::total_cmp);
+    let n = positive.len();
+    Some(if n % 2 == 1 { positive[n / 2] } else { (positive[n / 2 - 1] + positive[n / 2]) / 2.0 })
+}

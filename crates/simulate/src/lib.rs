@@ -1,0 +1,1 @@
+//! Realistic counts as a source.

@@ -1,0 +1,213 @@
+//! Any input that can be analysed, opened: AnnData in zarr or h5ad, 10x Genomics h5, 10x mtx folders.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow, SparseFormat, Table, Watch};
+
+use crate::anndata::{AnnData, Matrix, is_hdf5, open_tree};
+use crate::element::SparseInfo;
+use crate::hdf5::Hdf5Tree;
+use crate::mtx::{self, Mtx, MtxOptions};
+use crate::source::CsrSource;
+use crate::tenx::{self, TenX, TenXOptions};
+use crate::tree::{Node, Tree};
+
+/// What to read of an input, and what it may cost.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// `X`, `layers/NAME` or `raw/X`.
+    pub matrix: String,
+    /// The genome of a 10x h5 file that has several.
+    pub genome: Option<String>,
+    /// Keeps gene expression features of a 10x input alone (default), or all of them.
+    pub gex_only: bool,
+    /// Where a matrix that lies by columns is turned into rows.
+    pub scratch: PathBuf,
+    /// Memory for that.
+    pub memory_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions { matrix: "X".into(), genome: None, gex_only: true, scratch: std::env::temp_dir(), memory_bytes: 1 << 30 }
+    }
+}
+
+/// Which format an input has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputFormat {
+    /// AnnData in a zarr folder.
+    Zarr,
+    /// AnnData in an HDF5 file.
+    H5ad,
+    /// 10x Genomics HDF5.
+    TenXH5,
+    /// 10x Genomics Matrix Market folder.
+    Mtx,
+}
+
+impl InputFormat {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            InputFormat::Zarr => "AnnData zarr",
+            InputFormat::H5ad => "AnnData h5ad",
+            InputFormat::TenXH5 => "10x Genomics h5",
+            InputFormat::Mtx => "10x Genomics mtx",
+        }
+    }
+
+    /// Looks at a path.
+    pub fn of(path: &Path) -> Result<InputFormat> {
+        let place = || Place::store(path.display().to_string());
+        let meta = std::fs::metadata(path).map_err(|e| Error::io(place(), &e))?;
+        if meta.is_dir() {
+            return Ok(if mtx::is_mtx(path) { InputFormat::Mtx } else { InputFormat::Zarr });
+        }
+        if is_hdf5(path).map_err(|e| Error::io(place(), &e))? {
+            return Ok(if tenx::is_tenx(&Hdf5Tree::open(path)?)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
+        }
+        let expected = "an AnnData store (.zarr, .h5ad), a 10x h5 file or a 10x mtx folder is expected";
+        Err(Error::invalid(place(), "a file of another kind", expected))
+    }
+}
+
+/// An input, opened: its data frames, and its matrix by rows.
+pub struct Dataset {
+    /// Its format.
+    pub format: InputFormat,
+    /// The AnnData store behind it, if it is one.
+    pub anndata: Option<AnnData>,
+    /// Cells.
+    pub obs: Table,
+    /// Genes of the chosen matrix.
+    pub var: Table,
+    /// The chosen matrix.
+    pub source: Box<dyn Source>,
+    /// Elements that could not be held and were passed over.
+    pub warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// Opens an input. A matrix that lies by columns (`csc_matrix`, mtx) is turned into rows first, out of core.
+    pub fn open(path: &Path, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
+        let format = InputFormat::of(path)?;
+        match format {
+            InputFormat::Zarr | InputFormat::H5ad => anndata(path, format, options, watch),
+            InputFormat::TenXH5 => tenx_h5(path, options),
+            InputFormat::Mtx => {
+                let mtx = Mtx::open(path, &MtxOptions { gex_only: options.gex_only, ..MtxOptions::default() })?;
+                let source = mtx.to_rows(options.memory_bytes, &options.scratch, watch)?;
+                Ok(Dataset { format, anndata: None, obs: mtx.obs, var: mtx.var, source: Box::new(source), warnings: Vec::new() })
+            }
+        }
+    }
+}
+
+fn anndata(path: &Path, format: InputFormat, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
+    let store = AnnData::of_tree(open_tree(path)?)?;
+    let mut warnings = Vec::new();
+    let matrix = store.matrix(&options.matrix)?;
+    if let Matrix::Columns(columns) = &matrix {
+        let shape = columns.shape();
+        warnings.push(format!(
+            "{}: {} lies by columns (csc_matrix, {} x {}); it is turned into rows once, in {}",
+            store.location(),
+            options.matrix,
+            shape.n_obs,
+            shape.n_vars,
+            options.scratch.display()
+        ));
+    }
+    let source = matrix.into_rows(&options.scratch, options.memory_bytes, watch)?;
+    let obs = store.obs(&mut warnings)?;
+    let var = store.var_of(&options.matrix, &mut warnings)?;
+    Ok(Dataset { format, anndata: Some(store), obs, var, source, warnings })
+}
+
+fn tenx_h5(path: &Path, options: &OpenOptions) -> Result<Dataset> {
+    let file = TenX::open(path, &TenXOptions { genome: options.genome.clone(), gex_only: options.gex_only })?;
+    let array = |name: String| match file.tree.node(&name)? {
+        Some(Node::Array(info)) => Ok(info),
+        _ => Err(Error::missing(Place::store(file.tree.location()), name, Vec::<String>::new())),
+    };
+    let info = SparseInfo {
+        format: SparseFormat::Csr,
+        shape: [file.obs.n_rows() as u64, file.n_features as u64],
+        indptr: array(file.indptr())?,
+        indices: array(file.indices())?,
+        data: array(file.data())?,
+    };
+    let whole = CsrSource::open(&file.tree, &file.group, &info)?;
+    let source: Box<dyn Source> = match &file.keep_features {
+        None => Box::new(whole),
+        Some(keep) => Box::new(Features::new(whole, keep)),
+    };
+    Ok(Dataset { format: InputFormat::TenXH5, anndata: None, obs: file.obs, var: file.var, source, warnings: Vec::new() })
+}
+
+/// Some columns of a source.
+struct Features {
+    whole: CsrSource,
+    number: Vec<Option<u32>>,
+    n_vars: usize,
+}
+
+impl Features {
+    fn new(whole: CsrSource, keep: &[bool]) -> Self {
+        let mut n_vars = 0;
+        let number = keep
+            .iter()
+            .map(|k| {
+                k.then(|| {
+                    n_vars += 1;
+                    n_vars as u32 - 1
+                })
+            })
+            .collect();
+        Features { whole, number, n_vars }
+    }
+}
+
+impl Source for Features {
+    fn shape(&self) -> Shape {
+        Shape { n_vars: self.n_vars, ..self.whole.shape() }
+    }
+    fn entries_before(&self, row: SourceRow) -> u64 {
+        self.whole.entries_before(row)
+    }
+    fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()> {
+        self.whole.read(rows, into)?;
+        let mut write = 0;
+        let mut start = 0;
+        for i in 0..into.n_rows() {
+            let end = into.indptr[i + 1] as usize;
+            for k in start..end {
+                if let Some(column) = self.number[into.indices[k] as usize] {
+                    into.indices[write] = column;
+                    into.data[write] = into.data[k];
+                    write += 1;
+                }
+            }
+            start = end;
+            into.indptr[i + 1] = write as u64;
+        }
+        into.indices.truncate(write);
+        into.data.truncate(write);
+        into.n_cols = self.n_vars;
+        Ok(())
+    }
+    fn bytes_read(&self) -> u64 {
+        self.whole.bytes_read()
+    }
+    fn bytes_decoded(&self) -> u64 {
+        self.whole.bytes_decoded()
+    }
+    fn overhead_bytes(&self, n_threads: usize) -> u64 {
+        self.whole.overhead_bytes(n_threads)
+    }
+    fn location(&self) -> &str {
+        self.whole.location()
+    }
+}

@@ -1,0 +1,551 @@
+//! Writing zarr stores: a new one appears whole under its name, or single elements of an old one are exchanged.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{ZarrTree, blosc, folder, text};
+use crate::numbers;
+use crate::tree::{ArrayStream, Attrs, Tree, TreeWriter};
+
+/// Bytes of a chunk, about.
+const CHUNK: usize = 2 << 20;
+/// Strings of a chunk.
+const STRINGS: usize = 1 << 16;
+/// Chunks that a stream gathers and compresses side by side.
+const BATCH: usize = 8;
+/// zstd's level for version 3.
+const LEVEL: i32 = 3;
+/// Elements that are mappings: in an old store they are added to, not replaced.
+const MAPPINGS: [&str; 7] = ["", "layers", "obsm", "varm", "obsp", "varp", "uns"];
+
+/// The version of the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZarrVersion {
+    /// zarr version 2: blosc-lz4.
+    V2,
+    /// zarr version 3: zstd.
+    V3,
+}
+
+/// What a writer and its streams share.
+struct Shared {
+    version: ZarrVersion,
+    /// Where things are written before they get their names.
+    work: PathBuf,
+    target: PathBuf,
+    in_place: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Metadata documents by their keys (`obs/zarr.json`, `obs/.zattrs`).
+    documents: BTreeMap<String, Value>,
+    /// Groups and arrays that were written.
+    nodes: BTreeSet<String>,
+}
+
+/// A zarr store that is being written.
+pub struct ZarrWriter {
+    shared: Arc<Shared>,
+    /// Removed on drop, with whatever has not been renamed.
+    temp: TempDir,
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
+}
+
+impl ZarrWriter {
+    /// Begins a new store. It is written into a folder beside `path` and takes its name in [`TreeWriter::finish`]; without
+    /// that nothing is left. An old store of that name is replaced only if `overwrite`.
+    pub fn create(path: &Path, version: ZarrVersion, overwrite: bool) -> Result<ZarrWriter> {
+        let place = Place::store(path.display().to_string());
+        check_target(path, overwrite)?;
+        let Some(name) = path.file_name() else {
+            return Err(Error::invalid(place, "a path without a name", "the output has a name, for example out.zarr"));
+        };
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let prefix = format!(".{}.cellmill-", name.to_string_lossy());
+        let temp = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent).map_err(|e| Error::io(place.clone(), &e))?;
+        let work = temp.path().join("store");
+        std::fs::create_dir(&work).map_err(|e| Error::io(place, &e))?;
+        let shared = Shared { version, work, target: path.to_path_buf(), in_place: false, state: Mutex::default() };
+        Ok(ZarrWriter { shared: Arc::new(shared), temp })
+    }
+
+    /// Adds to a store that exists. Elements are written beside it and exchanged one by one in [`TreeWriter::finish`];
+    /// mappings (`obsm`, `uns`, …) are added to, everything else of the same name is replaced.
+    pub fn in_place(path: &Path) -> Result<ZarrWriter> {
+        let place = Place::store(path.display().to_string());
+        let version = if ZarrTree::open(path)?.version() == 3 { ZarrVersion::V3 } else { ZarrVersion::V2 };
+        let temp = tempfile::Builder::new().prefix(".cellmill-").tempdir_in(path).map_err(|e| Error::io(place.clone(), &e))?;
+        let work = temp.path().join("new");
+        std::fs::create_dir(&work).map_err(|e| Error::io(place, &e))?;
+        let shared = Shared { version, work, target: path.to_path_buf(), in_place: true, state: Mutex::default() };
+        Ok(ZarrWriter { shared: Arc::new(shared), temp })
+    }
+}
+
+/// Whether the output may be written there.
+fn check_target(path: &Path, overwrite: bool) -> Result<()> {
+    let place = Place::store(path.display().to_string());
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !overwrite {
+        return Err(Error::invalid(place, "the output exists already", "it is replaced only with --overwrite"));
+    }
+    let empty = || std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if !meta.is_dir() || !(ZarrTree::is_zarr(path) || empty()) {
+        return Err(Error::invalid(place, "the output exists and is no zarr store", "only a zarr store is replaced by one"));
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn place(&self, path: &str) -> Place {
+        let store = self.target.display().to_string();
+        if path.is_empty() { Place::store(store) } else { Place::element(store, path) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn folder(&self, path: &str) -> Result<PathBuf> {
+        let bad = path.split('/').any(|part| part.starts_with(".z") || part == "zarr.json" || (part.is_empty() && !path.is_empty()));
+        folder(&self.work, path).filter(|_| !bad).ok_or_else(|| {
+            Error::invalid(self.place(path), "a name that can't be used in a zarr store", "names are not empty, '.', '..' or zarr's own")
+        })
+    }
+
+    fn io(&self, path: &str, error: &std::io::Error) -> Error {
+        Error::io(self.place(path), error)
+    }
+
+    /// Notes a metadata document and writes it.
+    fn document(&self, path: &str, name: &str, value: Value) -> Result<()> {
+        let file = self.folder(path)?.join(name);
+        std::fs::write(&file, to_bytes(&value)).map_err(|e| self.io(path, &e))?;
+        let mut state = self.state();
+        state.documents.insert(join(path, name), value);
+        state.nodes.insert(path.to_string());
+        Ok(())
+    }
+
+    fn array_documents(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<()> {
+        match self.version {
+            ZarrVersion::V3 => self.document(path, "zarr.json", array_v3(dtype, shape, chunk, attrs)),
+            ZarrVersion::V2 => {
+                self.document(path, ".zarray", array_v2(dtype, shape, chunk))?;
+                self.document(path, ".zattrs", attrs.into())
+            }
+        }
+    }
+
+    /// Compresses and writes one chunk.
+    fn chunk(&self, path: &str, folder: &Path, at: u64, axes: usize, bytes: &[u8], size: usize) -> Result<()> {
+        let fail = |what: String| Error::invalid(self.place(path), what, "a chunk that can be compressed");
+        let stored = match self.version {
+            ZarrVersion::V2 => blosc::encode(bytes, size).map_err(fail)?,
+            ZarrVersion::V3 => compress(bytes).map_err(|e| fail(e.to_string()))?,
+        };
+        let rest = "0".to_string();
+        let mut parts = vec![at.to_string()];
+        parts.resize(axes.max(1), rest);
+        let file = match (self.version, axes) {
+            (ZarrVersion::V2, _) => folder.join(parts.join(".")),
+            (ZarrVersion::V3, 0) => folder.join("c"),
+            (ZarrVersion::V3, _) => folder.join("c").join(parts.join("/")),
+        };
+        if let Some(parent) = file.parent().filter(|_| axes > 1 || at == 0) {
+            std::fs::create_dir_all(parent).map_err(|e| self.io(path, &e))?;
+        }
+        std::fs::write(&file, stored).map_err(|e| self.io(path, &e))
+    }
+}
+
+thread_local! {
+    static ZSTD: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn compress(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    ZSTD.with_borrow_mut(|kept| {
+        let mut tool = match kept.take() {
+            Some(tool) => tool,
+            None => zstd::bulk::Compressor::new(LEVEL)?,
+        };
+        let stored = tool.compress(bytes);
+        *kept = Some(tool);
+        stored
+    })
+}
+
+fn to_bytes(value: &Value) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).unwrap_or_default()
+}
+
+/// Entries of a chunk's first axis, for rows of so many entries.
+fn chunk_rows(dtype: DType, row: u64) -> u64 {
+    match dtype.size() {
+        Some(size) => (CHUNK as u64 / (row.max(1) * size as u64)).max(1),
+        None => (STRINGS as u64 / row.max(1)).max(1),
+    }
+}
+
+fn zero(dtype: DType) -> Value {
+    match dtype {
+        DType::Bool => false.into(),
+        DType::F32 | DType::F64 => 0.0.into(),
+        DType::Str => "".into(),
+        _ => 0.into(),
+    }
+}
+
+fn array_v3(dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Value {
+    let zstd = json!({"name": "zstd", "configuration": {"level": LEVEL, "checksum": false}});
+    let entries = match dtype.size() {
+        None => json!({"name": "vlen-utf8", "configuration": {}}),
+        Some(1) => json!({"name": "bytes"}),
+        Some(_) => json!({"name": "bytes", "configuration": {"endian": "little"}}),
+    };
+    json!({
+        "shape": shape,
+        "data_type": if dtype == DType::Str { "string" } else { dtype.name() },
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": zero(dtype),
+        "codecs": [entries, zstd],
+        "attributes": attrs,
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    })
+}
+
+fn array_v2(dtype: DType, shape: &[u64], chunk: &[u64]) -> Value {
+    let name = match dtype {
+        DType::Bool => "|b1",
+        DType::I8 => "|i1",
+        DType::I16 => "<i2",
+        DType::I32 => "<i4",
+        DType::I64 => "<i8",
+        DType::U8 => "|u1",
+        DType::U16 => "<u2",
+        DType::U32 => "<u4",
+        DType::U64 => "<u8",
+        DType::F32 => "<f4",
+        DType::F64 => "<f8",
+        DType::Str => "|O",
+    };
+    json!({
+        "shape": shape,
+        "chunks": chunk,
+        "dtype": name,
+        "fill_value": zero(dtype),
+        "order": "C",
+        "filters": if dtype == DType::Str { json!([{"id": "vlen-utf8"}]) } else { Value::Null },
+        "dimension_separator": ".",
+        "compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0},
+        "zarr_format": 2,
+    })
+}
+
+impl TreeWriter for ZarrWriter {
+    fn group(&self, path: &str, attrs: Attrs) -> Result<()> {
+        let shared = &self.shared;
+        let folder_of = shared.folder(path)?;
+        std::fs::create_dir_all(&folder_of).map_err(|e| shared.io(path, &e))?;
+        let exists = || folder(&shared.target, path).is_some_and(|f| ZarrTree::is_zarr(&f));
+        if shared.in_place && MAPPINGS.contains(&path) && exists() {
+            return Ok(());
+        }
+        match shared.version {
+            ZarrVersion::V3 => shared.document(path, "zarr.json", json!({"attributes": attrs, "zarr_format": 3, "node_type": "group"})),
+            ZarrVersion::V2 => {
+                shared.document(path, ".zgroup", json!({"zarr_format": 2}))?;
+                shared.document(path, ".zattrs", attrs.into())
+            }
+        }
+    }
+
+    fn array(&self, path: &str, array: &Array, attrs: Attrs) -> Result<()> {
+        let shape: Vec<u64> = array.shape.iter().map(|n| *n as u64).collect();
+        let due = array.shape.iter().try_fold(1usize, |n, l| n.checked_mul(*l));
+        if due != Some(array.values.len()) {
+            return Err(Error::bug(format!("{path}: {} values for the shape {:?}", array.values.len(), array.shape)));
+        }
+        if shape.is_empty() {
+            let shared = &self.shared;
+            let folder = shared.folder(path)?;
+            std::fs::create_dir_all(&folder).map_err(|e| shared.io(path, &e))?;
+            let (bytes, size) = match &array.values {
+                Values::Str(strings) => (text::encode(strings.iter().map(String::as_str)), 1),
+                other => (numbers::to_le(other).into_owned(), other.dtype().size().unwrap_or(1)),
+            };
+            shared.chunk(path, &folder, 0, 0, &bytes, size)?;
+            return shared.array_documents(path, array.values.dtype(), &[], &[], attrs);
+        }
+        let row: u64 = shape[1..].iter().product();
+        let mut chunk: Vec<u64> = shape.iter().map(|n| (*n).max(1)).collect();
+        chunk[0] = chunk_rows(array.values.dtype(), row).min(shape[0].max(1));
+        let mut stream = self.open(path, array.values.dtype(), &shape, chunk, attrs)?;
+        stream.rows = Some(shape[0]);
+        stream.append(&array.values)?;
+        Box::new(stream).close()
+    }
+
+    fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>> {
+        if shape.is_empty() {
+            return Err(Error::bug(format!("{path}: a scalar can't grow")));
+        }
+        let row: u64 = shape[1..].iter().product();
+        let mut lengths: Vec<u64> = shape.iter().map(|n| (*n).max(1)).collect();
+        let wish = chunk.first().copied().filter(|c| *c > 0);
+        lengths[0] = wish.unwrap_or_else(|| chunk_rows(dtype, row));
+        Ok(Box::new(self.open(path, dtype, shape, lengths, attrs)?))
+    }
+
+    fn finish(self: Box<Self>) -> Result<()> {
+        let ZarrWriter { shared, temp } = *self;
+        let io = |e: std::io::Error| shared.io("", &e);
+        if shared.in_place {
+            exchange(&shared, temp.path())?;
+            return temp.close().map_err(io);
+        }
+        if !shared.state().nodes.contains("") {
+            return Err(Error::bug("a store without a root group"));
+        }
+        consolidate(&shared.work, shared.version, &shared.state().documents).map_err(io)?;
+        let old = temp.path().join("old");
+        check_target(&shared.target, true)?;
+        let replaced = shared.target.exists();
+        if replaced {
+            std::fs::rename(&shared.target, &old).map_err(io)?;
+        }
+        if let Err(error) = std::fs::rename(&shared.work, &shared.target) {
+            if replaced {
+                std::fs::rename(&old, &shared.target).map_err(io)?;
+            }
+            return Err(io(error));
+        }
+        temp.close().map_err(io)
+    }
+}
+
+impl ZarrWriter {
+    fn open(&self, path: &str, dtype: DType, shape: &[u64], chunk: Vec<u64>, attrs: Attrs) -> Result<ZarrStream> {
+        let folder = self.shared.folder(path)?;
+        std::fs::create_dir_all(&folder).map_err(|e| self.shared.io(path, &e))?;
+        let row = shape[1..].iter().product::<u64>() as usize;
+        let shared = self.shared.clone();
+        let shape = shape.to_vec();
+        let waiting = if dtype == DType::Str { Waiting::Strings(Vec::new()) } else { Waiting::Bytes(Vec::new()) };
+        Ok(ZarrStream { shared, path: path.to_string(), folder, dtype, shape, chunk, row, attrs, waiting, entries: 0, next: 0, rows: None })
+    }
+}
+
+/// Renames what was written into the old store, and brings its consolidated metadata up to date.
+fn exchange(shared: &Shared, temp: &Path) -> Result<()> {
+    let nodes = std::mem::take(&mut shared.state().nodes);
+    let inside = |path: &str| {
+        let mut at = path;
+        while let Some((parent, _)) = at.rsplit_once('/') {
+            if nodes.contains(parent) {
+                return true;
+            }
+            at = parent;
+        }
+        false
+    };
+    for (k, path) in nodes.iter().filter(|p| !p.is_empty() && !inside(p)).enumerate() {
+        let io = |e: std::io::Error| shared.io(path, &e);
+        let (Some(from), Some(to)) = (folder(&shared.work, path), folder(&shared.target, path)) else { continue };
+        let old = temp.join(format!("old-{k}"));
+        let replaced = to.exists();
+        if replaced {
+            std::fs::rename(&to, &old).map_err(io)?;
+        } else if let Some(parent) = to.parent() {
+            std::fs::create_dir_all(parent).map_err(io)?;
+        }
+        if let Err(error) = std::fs::rename(&from, &to) {
+            if replaced {
+                std::fs::rename(&old, &to).map_err(io)?;
+            }
+            return Err(io(error));
+        }
+    }
+    let io = |e: std::io::Error| shared.io("", &e);
+    let old = match shared.version {
+        ZarrVersion::V2 => shared.target.join(".zmetadata").exists(),
+        ZarrVersion::V3 => std::fs::read_to_string(shared.target.join("zarr.json")).map_err(io)?.contains("\"consolidated_metadata\""),
+    };
+    if old {
+        let tree = ZarrTree::open(&shared.target)?;
+        let mut documents = BTreeMap::new();
+        collect(&tree, &shared.target, "", shared.version, &mut documents)?;
+        consolidate(&shared.target, shared.version, &documents).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// The metadata documents of a store on disk.
+fn collect(tree: &ZarrTree, root: &Path, path: &str, version: ZarrVersion, into: &mut BTreeMap<String, Value>) -> Result<()> {
+    let Some(here) = folder(root, path) else { return Ok(()) };
+    let names: &[&str] = if version == ZarrVersion::V3 { &["zarr.json"] } else { &[".zgroup", ".zarray", ".zattrs"] };
+    let mut group = true;
+    for name in names {
+        if let Some(mut value) = tree.json(path, &here.join(name))? {
+            if let Some(object) = value.as_object_mut() {
+                object.shift_remove("consolidated_metadata");
+            }
+            group &= *name != ".zarray" && value.get("node_type").and_then(Value::as_str) != Some("array");
+            into.insert(join(path, name), value);
+        }
+    }
+    if group {
+        for name in tree.children(path)? {
+            collect(tree, root, &join(path, &name), version, into)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes consolidated metadata: `.zmetadata` (version 2), or inside the root's `zarr.json` as zarr-python 3 does.
+fn consolidate(root: &Path, version: ZarrVersion, documents: &BTreeMap<String, Value>) -> std::io::Result<()> {
+    let (name, value) = match version {
+        ZarrVersion::V2 => (".zmetadata", json!({"metadata": documents, "zarr_consolidated_format": 1})),
+        ZarrVersion::V3 => {
+            let inner: serde_json::Map<String, Value> = documents
+                .iter()
+                .filter_map(|(key, value)| key.strip_suffix("/zarr.json").map(|path| (path.to_string(), value.clone())))
+                .collect();
+            let mut value = documents.get("zarr.json").cloned().unwrap_or_else(|| json!({"zarr_format": 3, "node_type": "group"}));
+            value["consolidated_metadata"] = json!({"kind": "inline", "must_understand": false, "metadata": inner});
+            ("zarr.json", value)
+        }
+    };
+    let temporary = root.join(".cellmill-metadata");
+    std::fs::write(&temporary, to_bytes(&value))?;
+    std::fs::rename(&temporary, root.join(name))
+}
+
+/// Entries that have not filled a chunk yet.
+enum Waiting {
+    Bytes(Vec<u8>),
+    Strings(Vec<String>),
+}
+
+/// An array of a zarr store that grows along its first axis.
+struct ZarrStream {
+    shared: Arc<Shared>,
+    path: String,
+    folder: PathBuf,
+    dtype: DType,
+    shape: Vec<u64>,
+    chunk: Vec<u64>,
+    /// Entries of a row.
+    row: usize,
+    attrs: Attrs,
+    waiting: Waiting,
+    entries: u64,
+    /// The next chunk to write.
+    next: u64,
+    /// The rows that a whole array has; a stream learns them from its entries.
+    rows: Option<u64>,
+}
+
+impl ZarrStream {
+    /// Entries of a chunk.
+    fn chunk_len(&self) -> usize {
+        (self.chunk[0] as usize) * self.row
+    }
+
+    /// Writes all full chunks (or, at the end, the last one too, padded).
+    fn flush(&mut self, last: bool) -> Result<()> {
+        let len = self.chunk_len();
+        if len == 0 {
+            return Ok(());
+        }
+        let axes = self.shape.len();
+        let (shared, path, folder, next) = (&self.shared, &self.path, &self.folder, self.next);
+        let written = match &mut self.waiting {
+            Waiting::Bytes(bytes) => {
+                let size = self.dtype.size().unwrap_or(1);
+                let whole = bytes.len() / (len * size);
+                let end = whole * len * size;
+                let write = |(k, one): (usize, &[u8])| shared.chunk(path, folder, next + k as u64, axes, one, size);
+                if last && bytes.len() > end {
+                    bytes.resize(end + len * size, 0);
+                }
+                let end = bytes.len() / (len * size) * (len * size);
+                // The folder of the first chunk must be there before others are put into it.
+                let count = end / (len * size);
+                if next == 0 && count > 0 {
+                    write((0, &bytes[..len * size]))?;
+                    bytes[len * size..end].par_chunks(len * size).enumerate().try_for_each(|(k, one)| write((k + 1, one)))?;
+                } else {
+                    bytes[..end].par_chunks(len * size).enumerate().try_for_each(write)?;
+                }
+                bytes.drain(..end);
+                count
+            }
+            Waiting::Strings(strings) => {
+                let whole = strings.len() / len;
+                if last && strings.len() > whole * len {
+                    strings.resize((whole + 1) * len, String::new());
+                }
+                let count = strings.len() / len;
+                for (k, one) in strings.chunks_exact(len).enumerate() {
+                    let bytes = text::encode(one.iter().map(String::as_str));
+                    shared.chunk(path, folder, next + k as u64, axes, &bytes, 1)?;
+                }
+                strings.drain(..count * len);
+                count
+            }
+        };
+        self.next += written as u64;
+        Ok(())
+    }
+}
+
+impl ArrayStream for ZarrStream {
+    fn append(&mut self, values: &Values) -> Result<()> {
+        if values.dtype() != self.dtype {
+            return Err(Error::bug(format!("{}: {} appended to {}", self.path, values.dtype(), self.dtype)));
+        }
+        self.entries += values.len() as u64;
+        let batch = BATCH * self.chunk_len();
+        let full = match (&mut self.waiting, values) {
+            (Waiting::Strings(strings), Values::Str(more)) => {
+                strings.extend_from_slice(more);
+                strings.len() >= batch
+            }
+            (Waiting::Bytes(bytes), more) => {
+                bytes.extend_from_slice(&numbers::to_le(more));
+                bytes.len() >= batch * self.dtype.size().unwrap_or(1)
+            }
+            _ => false,
+        };
+        if full { self.flush(false) } else { Ok(()) }
+    }
+
+    fn close(mut self: Box<Self>) -> Result<()> {
+        self.flush(true)?;
+        let rows = match (self.rows, self.row as u64) {
+            (Some(rows), _) => rows,
+            (None, 0) => 0,
+            (None, row) if self.entries.is_multiple_of(row) => self.entries / row,
+            (None, row) => return Err(Error::bug(format!("{}: {} entries are no whole rows of {row}", self.path, self.entries))),
+        };
+        let mut shape = self.shape.clone();
+        shape[0] = rows;
+        self.shared.array_documents(&self.path, self.dtype, &shape, &self.chunk, std::mem::take(&mut self.attrs))
+    }
+}

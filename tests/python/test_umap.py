@@ -1,0 +1,82 @@
+"""umap: as good a layout as umap-learn makes of the same graph."""
+
+import numpy as np
+import pytest
+import scanpy as sc
+from scipy.stats import spearmanr
+from sklearn.manifold import trustworthiness
+
+import reference
+
+FLAGS = {
+    "synthetic": ("--min-genes", 200, "--n-top-genes", 500, "--n-comps", 30),
+    "pbmc": ("--n-top-genes", 2000, "--n-comps", 50),
+}
+
+
+@pytest.fixture(scope="session", params=list(FLAGS))
+def pair(request, run):
+    """(our output, umap-learn's layout of its graph, the embedding)."""
+    ours = run.read(request.getfixturevalue(f"{request.param}_path"), "--through", "leiden", *FLAGS[request.param])
+    theirs = ours.copy()
+    sc.tl.umap(theirs)
+    return ours, np.asarray(theirs.obsm["X_umap"], np.float64), np.ascontiguousarray(ours.obsm["X_pca"][:, :50])
+
+
+def test_form(pair):
+    ours, *_ = pair
+    u = ours.obsm["X_umap"]
+    assert u.dtype == np.float32 and u.shape == (ours.n_obs, 2) and np.isfinite(u).all()
+    params = ours.uns["umap"]["params"]
+    assert reference.far([params["a"], params["b"]], [0.58303, 1.33417]) < 1e-4
+
+
+def test_trustworthiness(pair):
+    ours, theirs, z = pair
+    assert trustworthiness(z, ours.obsm["X_umap"], n_neighbors=15) >= trustworthiness(z, theirs, n_neighbors=15) - 0.01
+
+
+def test_neighbours_are_kept(pair):
+    ours, theirs, z = pair
+    true = reference.nearest(z)[1]
+    kept = [reference.overlap(reference.nearest(np.asarray(layout, np.float64))[1], true) for layout in (ours.obsm["X_umap"], theirs)]
+    assert kept[0] >= 0.95 * kept[1]
+
+
+def test_clusters_stay_together(pair):
+    ours, theirs, _ = pair
+    label = ours.obs["leiden"].to_numpy()
+    same = [np.mean(label[reference.nearest(np.asarray(layout, np.float64))[1]] == label[:, None]) for layout in (ours.obsm["X_umap"], theirs)]
+    assert same[0] >= same[1] - 0.01
+
+
+def test_shape_at_large(pair):
+    ours, theirs, z = pair
+    rng = np.random.default_rng(0)
+    i, j = rng.integers(0, len(z), (2, 20000))
+    far = lambda x: np.linalg.norm(np.asarray(x, np.float64)[i] - np.asarray(x, np.float64)[j], axis=1)
+    assert spearmanr(far(z), far(ours.obsm["X_umap"]))[0] >= spearmanr(far(z), far(theirs))[0] - 0.05
+
+
+def test_no_outliers(pair):
+    ours, theirs, _ = pair
+    u = np.asarray(ours.obsm["X_umap"], np.float64)
+    ratio = np.ptp(u, axis=0) / np.ptp(theirs, axis=0)
+    spread = np.sqrt(np.prod(ratio))
+    assert 0.5 <= spread <= 2, ratio
+    radius = np.linalg.norm(u - np.median(u, axis=0), axis=1)
+    assert radius.max() <= 3 * np.quantile(radius, 0.999)
+
+
+def test_min_dist_gives_other_constants(run, synthetic_path):
+    ours = run.read(synthetic_path, "--through", "umap", *FLAGS["synthetic"], "--min-dist", 0.1)
+    params = ours.uns["umap"]["params"]
+    assert reference.far([params["a"], params["b"]], [1.57694, 0.89506]) < 1e-3
+    assert "leiden" not in ours.obs
+
+
+@pytest.mark.parametrize("init", ["pca", "random"])
+def test_other_starts(init, run, pbmc_path):
+    ours = run.read(pbmc_path, "--through", "umap", *FLAGS["pbmc"], "--init-pos", init)
+    z = np.ascontiguousarray(ours.obsm["X_pca"][:, :50])
+    assert trustworthiness(z, ours.obsm["X_umap"], n_neighbors=15) > 0.8
