@@ -1,6 +1,7 @@
 """Makes inputs: two data sets, and writers for every layout of a counts matrix that the program reads."""
 
 import gzip
+import json
 from pathlib import Path
 
 import anndata as ad
@@ -115,7 +116,24 @@ def write(a, path):
     else:
         ad.settings.zarr_write_format = 2 if path.name.endswith(".v2.zarr") else 3
         a.write_zarr(path)
-        zarr.consolidate_metadata(path) if path.name.endswith(".consolidated.zarr") else None
+    return path
+
+
+def consolidate(path):
+    """Writes the root's copy of all metadata anew: anndata makes one and reads it."""
+    zarr.consolidate_metadata(path)
+    return path
+
+
+def unconsolidate(path):
+    """Removes that copy: what the single files say is what counts."""
+    path = Path(path)
+    (path / ".zmetadata").unlink(missing_ok=True)
+    root = path / "zarr.json"
+    if root.is_file():
+        meta = json.loads(root.read_text())
+        if meta.pop("consolidated_metadata", None):
+            root.write_text(json.dumps(meta))
     return path
 
 
@@ -143,11 +161,17 @@ def put_sparse(path, x, kind="csr", dtypes=(None, None, None), how=None, arrays=
         del root[at]
         group = root.create_group(at, attributes=attrs)
         for name, values in named.items():
-            options = dict(how or {})
-            if "chunks" in options:
-                options["chunks"] = (min(options["chunks"][0], max(len(values), 1)),) if "shards" not in options else options["chunks"]
-            group.create_array(name, data=values, **options)
+            group.create_array(name, data=values, **fitting(how, len(values)))
+        consolidate(path)
     return path
+
+
+def fitting(how, n):
+    """Chunks no longer than the array, unless shards tell otherwise."""
+    how = dict(how or {})
+    if "chunks" in how and "shards" not in how:
+        how["chunks"] = (min(how["chunks"][0], n),)
+    return how
 
 
 def put_dense(path, x, dtype, how=None, at="X"):
@@ -161,6 +185,7 @@ def put_dense(path, x, dtype, how=None, at="X"):
         root = zarr.open_group(path, mode="r+", use_consolidated=False)
         del root[at]
         root.create_array(at, data=values, **(how or {})).attrs.update(attrs)
+        consolidate(path)
     return path
 
 
@@ -252,7 +277,8 @@ def layouts():
             return put_sparse(write(a, folder / f"{name}-untidy{suffix}"), a.X, arrays=untidy(a.X))
 
         made[f"{name}-untidy"] = make
-    made["v3-consolidated"] = lambda a, folder: write(a, folder / "v3.consolidated.zarr")
+    made["v3-unconsolidated"] = lambda a, folder: unconsolidate(write(a, folder / "v3-unconsolidated.zarr"))
+    made["v2-unconsolidated"] = lambda a, folder: unconsolidate(write(a, folder / "v2-unconsolidated.v2.zarr"))
     made["tenx-v2"] = lambda a, folder: write_tenx_v2(a, folder / "v2.h5")
     made["tenx-v3"] = lambda a, folder: write_tenx_v3(a, folder / "v3.h5")
     made["mtx-v2"] = lambda a, folder: write_mtx(a, folder / "mtx-v2", version=2)

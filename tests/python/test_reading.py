@@ -169,11 +169,12 @@ def test_tenx_with_two_genomes(mixed, folder, tmp_path):
 def test_string_dtypes_of_zarr(run, mixed, plain, folder):
     """anndata writes text as vlen-utf8 (v2) or string (v3); fixed-width text is legal too."""
     path = inputs.write(mixed, folder / "fixed_text.zarr")
-    root = zarr.open_group(path, mode="r+")
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
     values = mixed.obs["text"].to_numpy(str)
     del root["obs/text"]
     array = root["obs"].create_array("text", data=values)
     array.attrs.update({"encoding-type": "string-array", "encoding-version": "0.2.0"})
+    inputs.consolidate(path)
     output = run.read(path, *QC)
     assert output.obs["text"].tolist() == mixed.obs["text"].tolist()
     assert_same_bits(output.obs, plain.obs, OBS)
@@ -192,8 +193,9 @@ def test_passed_over_elements_are_named(mixed, folder, tmp_path):
 
 def test_unknown_encoding_is_passed_over(run, mixed, folder, tmp_path):
     path = inputs.write(mixed, folder / "unknown_encoding.zarr")
-    root = zarr.open_group(path, mode="r+")
+    root = zarr.open_group(path, mode="r+", use_consolidated=False)
     root["uns"].create_group("strange", attributes={"encoding-type": "from-the-future", "encoding-version": "9"})
+    inputs.consolidate(path)
     done = succeed("convert", path, tmp_path / "out.zarr")
     assert "uns/strange" in done.err
 

@@ -32,7 +32,20 @@ pub fn run(args: &[String]) -> Result<()> {
         let trace = folder.join("trace.json");
         let mut seconds = Vec::new();
         for _ in 0..RUNS {
-            let arguments = ["run", &path(&input), "-o", &path(&output), "-y", "--quiet", "--through", through, "--threads", &threads, "--trace", &path(&trace)];
+            let arguments = [
+                "run",
+                &path(&input),
+                "-o",
+                &path(&output),
+                "-y",
+                "--quiet",
+                "--through",
+                through,
+                "--threads",
+                &threads,
+                "--trace",
+                &path(&trace),
+            ];
             seconds.push(timed(&binary, &arguments)?);
         }
         seconds.sort_by(f64::total_cmp);

@@ -60,7 +60,12 @@ impl Demo {
         let umap = open.draw_embedding("umap", &keys(&["leiden", "n_genes_by_counts"]), false, None)?;
         let qc = open.draw_violin(&keys(&["n_genes_by_counts", "total_counts", "pct_counts_mt"]))?;
         let (hvg, variance) = (open.draw_hvg()?, open.draw_variance()?);
-        let figures = [("umap", umap, "Cells by UMAP, coloured by Leiden cluster and by genes seen."), ("qc", qc, "Quality control of the kept cells."), ("hvg", hvg, "Genes: dispersion against mean."), ("pca_variance_ratio", variance, "Variance of the principal components.")];
+        let figures = [
+            ("umap", umap, "Cells by UMAP, coloured by Leiden cluster and by genes seen."),
+            ("qc", qc, "Quality control of the kept cells."),
+            ("hvg", hvg, "Genes: dispersion against mean."),
+            ("pca_variance_ratio", variance, "Variance of the principal components."),
+        ];
         let mut report = Report::new("cellmill demo: 2,700 blood cells")
             .with_fact("cells kept", summary.kept[0].to_string())
             .with_fact("highly variable genes", summary.n_hvg.to_string())
@@ -76,9 +81,17 @@ impl Demo {
             return Ok(writeln!(out, "{}", serde_json::to_string(&summary)?)?);
         }
         let folder = self.folder.display();
-        writeln!(out, "Analysed {} of 2,700 blood cells (PBMC 3k, 10x Genomics) in {:.1} s: QC, {} variable genes, {} components, UMAP, {} clusters.", summary.kept[0], summary.wall_s, summary.n_hvg, summary.n_comps, summary.n_clusters)?;
+        writeln!(
+            out,
+            "Analysed {} of 2,700 blood cells (PBMC 3k, 10x Genomics) in {:.1} s: QC, {} variable genes, {} components, UMAP, {} clusters.",
+            summary.kept[0], summary.wall_s, summary.n_hvg, summary.n_comps, summary.n_clusters
+        )?;
         writeln!(out, "Look at {folder}/umap.png or {folder}/report.html; qc.png, hvg.png and pca_variance_ratio.png lie beside them.")?;
-        writeln!(out, "Go on in scanpy: anndata.read_zarr('{}'), or run your own file: cellmill run YOUR.h5ad -o OUT.zarr", output.display())?;
+        writeln!(
+            out,
+            "Go on in scanpy: anndata.read_zarr('{}'), or run your own file: cellmill run YOUR.h5ad -o OUT.zarr",
+            output.display()
+        )?;
         Ok(())
     }
 }

@@ -40,7 +40,10 @@ impl Open {
                 };
                 Ok((key, data, shape[1]))
             }
-            _ => Err(Error::invalid(Place::element(self.store.location(), format!("obsm/{key}")), "not a matrix", "an embedding is one").into()),
+            _ => {
+                Err(Error::invalid(Place::element(self.store.location(), format!("obsm/{key}")), "not a matrix", "an embedding is one")
+                    .into())
+            }
         }
     }
 
@@ -125,10 +128,22 @@ impl Open {
     /// Means against dispersions of genes.
     pub fn draw_hvg(&self) -> anyhow::Result<Figure> {
         let v3 = self.var.column(keys::VARIANCES_NORM).is_some();
-        let (what, y, y_norm) = if v3 { ("variances", keys::VARIANCES, keys::VARIANCES_NORM) } else { ("dispersions", keys::DISPERSIONS, keys::DISPERSIONS_NORM) };
+        let (what, y, y_norm) = if v3 {
+            ("variances", keys::VARIANCES, keys::VARIANCES_NORM)
+        } else {
+            ("dispersions", keys::DISPERSIONS, keys::DISPERSIONS_NORM)
+        };
         let chosen: Vec<bool> = self.numbers(&self.var, "var", keys::HIGHLY_VARIABLE)?.iter().map(|x| *x != 0.0).collect();
-        let (means, y, y_norm) = (self.numbers(&self.var, "var", keys::MEANS)?, self.numbers(&self.var, "var", y)?, self.numbers(&self.var, "var", y_norm)?);
-        Ok(cellmill_report::hvg(&Hvg { means: &means, dispersions: &y, dispersions_norm: &y_norm, highly_variable: &chosen, what, log: v3 })?)
+        let (means, y, y_norm) =
+            (self.numbers(&self.var, "var", keys::MEANS)?, self.numbers(&self.var, "var", y)?, self.numbers(&self.var, "var", y_norm)?);
+        Ok(cellmill_report::hvg(&Hvg {
+            means: &means,
+            dispersions: &y,
+            dispersions_norm: &y_norm,
+            highly_variable: &chosen,
+            what,
+            log: v3,
+        })?)
     }
 
     /// Variance ratio of the components.

@@ -171,7 +171,8 @@ fn tenx(path: &Path, format: InputFormat) -> anyhow::Result<Value> {
             (mtx.obs.n_rows(), mtx.var.n_rows(), mtx.var)
         }
         _ => {
-            let file = cellmill_store::tenx::TenX::open(path, &cellmill_store::tenx::TenXOptions { genome: options.genome, gex_only: true })?;
+            let file =
+                cellmill_store::tenx::TenX::open(path, &cellmill_store::tenx::TenXOptions { genome: options.genome, gex_only: true })?;
             (file.obs.n_rows(), file.var.n_rows(), file.var)
         }
     };
@@ -196,7 +197,16 @@ fn print(facts: &Value, voice: Voice) -> anyhow::Result<()> {
     for m in facts["matrices"].as_array().into_iter().flatten() {
         let stored = m["stored_bytes"].as_u64().map_or(String::new(), |b| format!(", {} on disk", say_bytes(b)));
         let shard = if m["shard"].is_null() { String::new() } else { format!(" in shards of {}", m["shard"]) };
-        writeln!(out, "  {:<16} {} {}, {} entries, chunks of {}{shard}, {}{stored}", text(&m["name"]), text(&m["encoding"]), text(&m["dtype"]), m["nnz"], m["chunk"], text(&m["codec"]))?;
+        writeln!(
+            out,
+            "  {:<16} {} {}, {} entries, chunks of {}{shard}, {}{stored}",
+            text(&m["name"]),
+            text(&m["encoding"]),
+            text(&m["dtype"]),
+            m["nnz"],
+            m["chunk"],
+            text(&m["codec"])
+        )?;
         writeln!(out, "  {:<16} values look like: {}", "", text(&m["values"]))?;
     }
     for key in ["obs", "var", "obsm", "varm", "obsp", "uns"] {

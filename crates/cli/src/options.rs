@@ -219,7 +219,8 @@ impl RecipeOptions {
         };
         set(&mut r.input.matrix, &self.matrix);
         for pair in &self.qc_vars {
-            let (name, genes) = pair.split_once('=').ok_or_else(|| Error::option("--qc-var", format!("'{pair}'"), "it reads like mt=prefix:MT-"))?;
+            let (name, genes) =
+                pair.split_once('=').ok_or_else(|| Error::option("--qc-var", format!("'{pair}'"), "it reads like mt=prefix:MT-"))?;
             r.qc.qc_vars.insert(name.to_string(), genes.to_string());
         }
         if !self.percent_top.is_empty() {
@@ -242,7 +243,11 @@ impl RecipeOptions {
             r.normalize.target_sum = match target.as_str() {
                 "median" => Target::Word(TargetWord::Median),
                 "none" => Target::Word(TargetWord::None),
-                number => Target::Sum(number.parse().map_err(|_| Error::option("--target-sum", format!("'{number}'"), "a number, 'median' or 'none' is needed"))?),
+                number => Target::Sum(
+                    number
+                        .parse()
+                        .map_err(|_| Error::option("--target-sum", format!("'{number}'"), "a number, 'median' or 'none' is needed"))?,
+                ),
             };
         }
         r.log1p.enabled &= !self.no_log1p;

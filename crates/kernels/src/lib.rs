@@ -5,6 +5,7 @@
 
 pub mod gram;
 pub mod moments;
+pub mod pack;
 pub mod project;
 pub mod select;
 pub mod totals;

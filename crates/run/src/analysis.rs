@@ -37,7 +37,14 @@ pub struct Analysis {
 }
 
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.
-pub fn analyse(source: &dyn Source, obs: &Table, var: &Table, recipe: &Recipe, through: Stage, observer: &Observer<'_>) -> Result<Analysis> {
+pub fn analyse(
+    source: &dyn Source,
+    obs: &Table,
+    var: &Table,
+    recipe: &Recipe,
+    through: Stage,
+    observer: &Observer<'_>,
+) -> Result<Analysis> {
     recipe.check()?;
     let found = survey(source, obs, var, recipe, through, observer)?;
     found.warnings.iter().for_each(|w| observer.warn(w));
@@ -140,7 +147,8 @@ impl Analysis {
             steps.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
         }
         let watch = observer.stage("principal components", "cells");
-        let result = pca(source, &steps, &Columns { detection, bound }, n_comps, &watch).map_err(|e| e.at(&Place::store(source.location())))?;
+        let result =
+            pca(source, &steps, &Columns { detection, bound }, n_comps, &watch).map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, 1);
         self.source_reads += 1;
         self.outcome.n_comps = n_comps;
@@ -182,7 +190,11 @@ impl Analysis {
         let Some((_, Array { values: Values::F32(scores), .. })) = self.obsm.iter().find(|(name, _)| name == keys::X_PCA) else {
             return Err(Error::bug("X_pca is not there"));
         };
-        let x: Vec<f32> = if n_pcs == n_comps { scores.clone() } else { scores.chunks_exact(n_comps).flat_map(|row| row[..n_pcs].iter().copied()).collect() };
+        let x: Vec<f32> = if n_pcs == n_comps {
+            scores.clone()
+        } else {
+            scores.chunks_exact(n_comps).flat_map(|row| row[..n_pcs].iter().copied()).collect()
+        };
 
         let watch = observer.stage("neighbors", "cells");
         let found = knn::knn(
@@ -224,7 +236,15 @@ impl Analysis {
         Ok(())
     }
 
-    fn layout(&mut self, recipe: &Recipe, graph: &Connectivities, order: &[u32], x: &[f32], n_pcs: usize, observer: &Observer<'_>) -> Result<()> {
+    fn layout(
+        &mut self,
+        recipe: &Recipe,
+        graph: &Connectivities,
+        order: &[u32],
+        x: &[f32],
+        n_pcs: usize,
+        observer: &Observer<'_>,
+    ) -> Result<()> {
         let u = &recipe.umap;
         let d = u.n_components;
         if u.init_pos == "pca" && n_pcs < d {

@@ -44,7 +44,9 @@ pub fn say_bytes(bytes: u64) -> String {
 pub fn available_bytes() -> u64 {
     let free = std::fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()))
+        .and_then(|text| {
+            text.lines().find_map(|l| l.strip_prefix("MemAvailable:")).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
+        })
         .map_or(4 << 30, |kib| kib * 1024);
     control_group_limit().map_or(free, |limit| free.min(limit))
 }

@@ -43,9 +43,14 @@ pub struct Converted {
 /// Converts. Nothing appears under the output's name before it is complete.
 pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
     if job.output.exists() && !job.overwrite {
-        return Err(Error::invalid(Place::store(job.output.display().to_string()), "it exists already", "-y (--overwrite) is needed to replace it"));
+        return Err(Error::invalid(
+            Place::store(job.output.display().to_string()),
+            "it exists already",
+            "-y (--overwrite) is needed to replace it",
+        ));
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|e| Error::bug(format!("no threads: {e}")))?;
+    let pool =
+        rayon::ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|e| Error::bug(format!("no threads: {e}")))?;
     pool.install(|| {
         let scratch = job.output.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
         let data = open(&job.input, "X", job.genome.clone(), &scratch, job.memory, listener)?;
@@ -61,14 +66,16 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
         let mut stream = CsrStream::create(w, "X", shape.n_obs, shape.n_vars)?;
         let nnz = stream_rows(&*data.source, &[], shape.n_vars, &mut stream, &watch)?;
         stream.finish()?;
-        for group in ["obsm", "varm", "obsp", "varp", "uns"] {
-            let found = match &data.anndata {
-                Some(store) => store.element(group, &mut warnings)?,
-                None => None,
-            };
-            write_element(w, group, &found.unwrap_or(Element::Dict(Vec::new())))?;
+        if let Some(store) = &data.anndata {
+            for group in ["obsm", "varm", "obsp", "varp", "uns"] {
+                for name in store.names(group)? {
+                    let path = format!("{group}/{name}");
+                    if let Some(element) = store.element(&path, &mut warnings)? {
+                        write_element(w, &path, &element)?;
+                    }
+                }
+            }
         }
-        write_element(w, "layers", &Element::Dict(Vec::new()))?;
         if let Some(store) = &data.anndata {
             for layer in store.matrices()?.into_iter().filter(|m| m.starts_with("layers/")) {
                 let rows = store.matrix(&layer)?.into_rows(&scratch, job.memory / 4, &watch)?;

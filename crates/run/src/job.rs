@@ -156,16 +156,24 @@ impl Job {
         let place = || Place::store(self.output.display().to_string());
         if self.in_place {
             return match Format::of_path(&self.input) {
-                Format::H5ad => Err(Error::option("--in-place", self.input.display(), "only a zarr store can be added to; give an output with -o")),
+                Format::H5ad => {
+                    Err(Error::option("--in-place", self.input.display(), "only a zarr store can be added to; give an output with -o"))
+                }
                 _ => Ok(()),
             };
         }
         let input = std::fs::canonicalize(&self.input).map_err(|e| Error::io(Place::store(self.input.display().to_string()), &e))?;
         let parent = self.scratch();
         let folder = std::fs::canonicalize(&parent).map_err(|e| Error::io(Place::store(parent.display().to_string()), &e))?;
-        let output = folder.join(self.output.file_name().ok_or_else(|| Error::option("--output", self.output.display(), "a file or folder name is needed"))?);
+        let output = folder.join(
+            self.output.file_name().ok_or_else(|| Error::option("--output", self.output.display(), "a file or folder name is needed"))?,
+        );
         if output == input || output.starts_with(&input) || input.starts_with(&output) {
-            return Err(Error::invalid(place(), "output and input lie inside each other", "choose an output elsewhere (or --in-place for a zarr store)"));
+            return Err(Error::invalid(
+                place(),
+                "output and input lie inside each other",
+                "choose an output elsewhere (or --in-place for a zarr store)",
+            ));
         }
         if self.output.exists() && !self.overwrite {
             return Err(Error::invalid(place(), "it exists already", "-y (--overwrite) is needed to replace it"));
@@ -176,14 +184,17 @@ impl Job {
 
 /// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.
 pub fn open(input: &Path, matrix: &str, genome: Option<String>, scratch: &Path, memory: u64, listener: &dyn Listener) -> Result<Dataset> {
-    let options = OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
+    let options =
+        OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
     Dataset::open(input, &options, &Plain(listener))
 }
 
 /// Finds out before the work whether a folder can be written to.
 fn writable(folder: &Path) -> Result<()> {
     let probe = folder.join(format!(".cellmill-{}", std::process::id()));
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| Error::io(Place::store(folder.display().to_string()), &e))
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|e| Error::io(Place::store(folder.display().to_string()), &e))
 }
 
 /// FNV-1a, 64 bits.

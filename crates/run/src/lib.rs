@@ -1,12 +1,12 @@
 //! The main job as one call: open a store, analyse it, write what was found. The command line and the Python package are thin over this.
 
 pub mod analysis;
-pub mod methods;
-pub mod observe;
-pub mod recipe;
-pub mod survey;
-pub mod output;
-pub mod job;
-pub mod plan;
 pub mod budget;
 pub mod convert;
+pub mod job;
+pub mod methods;
+pub mod observe;
+pub mod output;
+pub mod plan;
+pub mod recipe;
+pub mod survey;

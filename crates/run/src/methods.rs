@@ -28,13 +28,19 @@ pub struct Outcome {
 
 /// The Methods paragraph.
 pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
-    let mut text = format!("Counts of {} cells and {} genes were analysed with cellmill {}.", o.n_source, o.n_source_vars, env!("CARGO_PKG_VERSION"));
+    let mut text =
+        format!("Counts of {} cells and {} genes were analysed with cellmill {}.", o.n_source, o.n_source_vars, env!("CARGO_PKG_VERSION"));
     let mut rules: Vec<String> = Vec::new();
     let f = &recipe.filter;
     if !f.cells.is_empty() {
         rules.push(format!("'{}'", f.cells));
     }
-    for (bound, what) in [(f.min_genes.map(|x| x as f64), "at least {} genes"), (f.max_genes.map(|x| x as f64), "at most {} genes"), (f.min_counts, "at least {} counts"), (f.max_counts, "at most {} counts")] {
+    for (bound, what) in [
+        (f.min_genes.map(|x| x as f64), "at least {} genes"),
+        (f.max_genes.map(|x| x as f64), "at most {} genes"),
+        (f.min_counts, "at least {} counts"),
+        (f.max_counts, "at most {} counts"),
+    ] {
         if let Some(x) = bound {
             rules.push(what.replace("{}", &x.to_string()));
         }
@@ -48,7 +54,9 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
     }
     if through >= Stage::Hvg {
         match (recipe.normalize.target_sum, o.target_sum) {
-            (Target::Word(TargetWord::Median), Some(t)) => text += &format!(" Counts of each cell were normalised to the median total of {t}"),
+            (Target::Word(TargetWord::Median), Some(t)) => {
+                text += &format!(" Counts of each cell were normalised to the median total of {t}")
+            }
             (_, Some(t)) => text += &format!(" Counts of each cell were normalised to a total of {t}"),
             (_, None) => text += " Values were taken as normalised",
         }
@@ -73,7 +81,11 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
     }
     if through >= Stage::Pca {
         if recipe.scale.enabled {
-            text += if recipe.scale.zero_center { " Genes were centred and scaled to unit variance" } else { " Genes were scaled to unit variance without centring" };
+            text += if recipe.scale.zero_center {
+                " Genes were centred and scaled to unit variance"
+            } else {
+                " Genes were scaled to unit variance without centring"
+            };
             text += &recipe.scale.max_value.map_or(".".to_string(), |m| format!(", clipped at {m}."));
         }
         text += &format!(" {} principal components were computed exactly from the covariance matrix.", o.n_comps);
@@ -85,7 +97,10 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
         );
     }
     if through >= Stage::Umap {
-        text += &format!(" UMAP was run with min_dist {} and spread {}, starting from '{}'.", recipe.umap.min_dist, recipe.umap.spread, recipe.umap.init_pos);
+        text += &format!(
+            " UMAP was run with min_dist {} and spread {}, starting from '{}'.",
+            recipe.umap.min_dist, recipe.umap.spread, recipe.umap.init_pos
+        );
     }
     if through >= Stage::Leiden {
         let resolutions: Vec<String> = recipe.leiden.resolution.list().iter().map(f64::to_string).collect();

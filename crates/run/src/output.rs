@@ -5,7 +5,7 @@ use std::path::Path;
 use cellmill_engine::exec::{Task, cut, in_order, sliced};
 use cellmill_engine::fold::Collect;
 use cellmill_engine::recipe::Step;
-use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Source, Table, Values, keys};
+use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Source, Sparse, Table, Values, keys};
 use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use cellmill_store::zarr::ZarrWriter;
@@ -75,21 +75,20 @@ pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recip
         stream.finish()?;
         reads = 1;
     }
-    let arrays = |list: Vec<(String, Array)>| Element::Dict(list.into_iter().map(|(n, a)| (n, Element::Array(a))).collect());
-    write_element(w, "obsm", &arrays(obsm))?;
-    write_element(w, "varm", &arrays(varm))?;
-    write_element(w, "obsp", &Element::Dict(obsp.into_iter().map(|(n, s)| (n, Element::Sparse(s))).collect()))?;
-    for empty in ["varp", "layers"] {
-        write_element(w, empty, &Element::Dict(Vec::new()))?;
-    }
-    write_element(w, "uns", &Element::Dict(uns))?;
+    write_elements(w, obsm, varm, obsp, uns)?;
     writer.finish()?;
     watch.finish(obs.n_rows() as u64, nnz, reads);
     Ok(())
 }
 
 /// Streams rows through a recipe into a matrix; returns the entries written.
-pub fn stream_rows(source: &dyn Source, steps: &[Step], n_vars: usize, stream: &mut CsrStream<'_>, watch: &dyn cellmill_matrix::Watch) -> Result<u64> {
+pub fn stream_rows(
+    source: &dyn Source,
+    steps: &[Step],
+    n_vars: usize,
+    stream: &mut CsrStream<'_>,
+    watch: &dyn cellmill_matrix::Watch,
+) -> Result<u64> {
     let n_obs = source.shape().n_obs;
     let tasks = cut(n_obs);
     let mut nnz = 0;
@@ -112,6 +111,22 @@ pub fn stream_rows(source: &dyn Source, steps: &[Step], n_vars: usize, stream: &
     Ok(nnz)
 }
 
+/// Writes what belongs to cells, genes, pairs of cells, and the rest.
+fn write_elements(w: &dyn TreeWriter, obsm: Named<Array>, varm: Named<Array>, obsp: Named<Sparse>, uns: Named<Element>) -> Result<()> {
+    let arrays =
+        |group: &'static str, list: Named<Array>| list.into_iter().map(move |(name, a)| (format!("{group}/{name}"), Element::Array(a)));
+    let obsp = obsp.into_iter().map(|(name, m)| (format!("obsp/{name}"), Element::Sparse(m)));
+    let uns = uns.into_iter().map(|(name, e)| (format!("uns/{name}"), e));
+    arrays("obsm", obsm)
+        .chain(arrays("varm", varm))
+        .chain(obsp)
+        .chain(uns)
+        .try_for_each(|(path, element)| write_element(w, &path, &element))
+}
+
+/// Elements by name.
+type Named<T> = Vec<(String, T)>;
+
 fn highly_variable(var: &Table) -> Result<Vec<bool>> {
     match var.column(keys::HIGHLY_VARIABLE) {
         Some(Column::Plain(Values::Bool(mask))) => Ok(mask.clone()),
@@ -133,7 +148,8 @@ fn rows_of(array: &Array, mask: &[bool]) -> Result<Array> {
 
 /// Adds results to an existing zarr store: each element appears whole. All cells and genes must have been kept.
 pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>) -> Result<()> {
-    let dropped = analysis.keep.iter().filter(|k| !**k).count() + analysis.keep_genes.as_ref().map_or(0, |k| k.iter().filter(|k| !**k).count());
+    let dropped =
+        analysis.keep.iter().filter(|k| !**k).count() + analysis.keep_genes.as_ref().map_or(0, |k| k.iter().filter(|k| !**k).count());
     if dropped > 0 {
         return Err(Error::invalid(
             Place::store(input.display().to_string()),
@@ -147,18 +163,7 @@ pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>)
     let w = &*editor;
     write_table(w, "obs", &analysis.obs)?;
     write_table(w, "var", &analysis.var)?;
-    for (name, array) in analysis.obsm {
-        write_element(w, &format!("obsm/{name}"), &Element::Array(array))?;
-    }
-    for (name, array) in analysis.varm {
-        write_element(w, &format!("varm/{name}"), &Element::Array(array))?;
-    }
-    for (name, matrix) in analysis.obsp {
-        write_element(w, &format!("obsp/{name}"), &Element::Sparse(matrix))?;
-    }
-    for (name, element) in analysis.uns {
-        write_element(w, &format!("uns/{name}"), &element)?;
-    }
+    write_elements(w, analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
     editor.finish()?;
     watch.finish(n_obs, 0, 0);
     Ok(())

@@ -105,7 +105,10 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     ];
     if job.through >= Stage::Pca {
         let block = (hvg_nnz / n.max(1)).max(1) * gram::BLOCK as u64;
-        memory.push(("covariance".into(), gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg) + gram::Work::bytes(hvg as usize, block as usize, job.threads)));
+        memory.push((
+            "covariance".into(),
+            gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg) + gram::Work::bytes(hvg as usize, block as usize, job.threads),
+        ));
         memory.push(("rows in flight".into(), block * 8 * (threads + 2)));
         memory.push(("highly variable genes, staged".into(), hvg_nnz * 6));
         memory.push(("X_pca".into(), n * comps * 4 * 2));
@@ -119,7 +122,10 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let mut seconds = vec![("reads".to_string(), nnz as f64 * reads.len() as f64 / READ_RATE / cores)];
     if job.through >= Stage::Pca {
         let a_row = hvg_nnz as f64 / n.max(1) as f64;
-        seconds.push(("principal components".into(), n as f64 * a_row * a_row.max(1.0) * 4.0 / GRAM_RATE / cores + 2.0e-10 * (hvg * hvg * comps) as f64));
+        seconds.push((
+            "principal components".into(),
+            n as f64 * a_row * a_row.max(1.0) * 4.0 / GRAM_RATE / cores + 2.0e-10 * (hvg * hvg * comps) as f64,
+        ));
     }
     if job.through >= Stage::Neighbors {
         seconds.push(("neighbors".into(), n as f64 * 55e-6 / cores));

@@ -379,7 +379,8 @@ impl Default for Leiden {
 impl Recipe {
     /// Reads a recipe from TOML. `name` is what errors call the file. Unknown keys are errors that suggest the nearest key.
     pub fn parse(text: &str, name: &str) -> Result<Self> {
-        let toml: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::invalid(Place::store(name), e.message(), "a recipe is TOML"))?;
+        let toml: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| Error::invalid(Place::store(name), e.message(), "a recipe is TOML"))?;
         let every = every_key();
         for (section, value) in &toml {
             let Some(keys) = every.get(section) else {
@@ -391,7 +392,9 @@ impl Recipe {
                 }
             }
         }
-        let recipe: Recipe = toml.try_into().map_err(|e: toml::de::Error| Error::invalid(Place::store(name), e.message().trim(), "each key has a value of its kind"))?;
+        let recipe: Recipe = toml
+            .try_into()
+            .map_err(|e: toml::de::Error| Error::invalid(Place::store(name), e.message().trim(), "each key has a value of its kind"))?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -408,7 +411,8 @@ impl Recipe {
                 Expression::parse(filter)?;
             }
         }
-        let positive = |name: &str, x: f64| if x > 0.0 && x.is_finite() { Ok(()) } else { Err(Error::option(name, x, "a number above 0 is needed")) };
+        let positive =
+            |name: &str, x: f64| if x > 0.0 && x.is_finite() { Ok(()) } else { Err(Error::option(name, x, "a number above 0 is needed")) };
         if let Target::Sum(x) = self.normalize.target_sum {
             positive("normalize.target_sum", x)?;
         }
@@ -425,7 +429,11 @@ impl Recipe {
             return Err(Error::option("pca.n_comps", 0, "at least 1 is needed"));
         }
         if self.neighbors.n_neighbors < 2 {
-            return Err(Error::option("neighbors.n_neighbors", self.neighbors.n_neighbors, "a cell counts itself, so at least 2 are needed"));
+            return Err(Error::option(
+                "neighbors.n_neighbors",
+                self.neighbors.n_neighbors,
+                "a cell counts itself, so at least 2 are needed",
+            ));
         }
         one_of("neighbors.metric", &self.neighbors.metric, &["euclidean", "cosine"])?;
         one_of("neighbors.mode", &self.neighbors.mode, &["exact", "accurate", "fast"])?;
@@ -447,7 +455,11 @@ impl Recipe {
 }
 
 fn one_of(name: &str, found: &str, allowed: &[&str]) -> Result<()> {
-    if allowed.contains(&found) { Ok(()) } else { Err(Error::option(name, format!("'{found}'"), format!("it is one of {}", allowed.join(", ")))) }
+    if allowed.contains(&found) {
+        Ok(())
+    } else {
+        Err(Error::option(name, format!("'{found}'"), format!("it is one of {}", allowed.join(", "))))
+    }
 }
 
 /// Every section with its keys; a section whose keys are free, or that is a plain value, has none.
@@ -504,7 +516,9 @@ mod tests {
 
     #[test]
     fn words_and_lists_are_taken() {
-        let r = Recipe::parse("[normalize]\ntarget_sum = 'median'\n[leiden]\nresolution = [0.5, 1.0]\n[qc.qc_vars]\nmt = 'prefix:MT-'", "r").unwrap();
+        let r =
+            Recipe::parse("[normalize]\ntarget_sum = 'median'\n[leiden]\nresolution = [0.5, 1.0]\n[qc.qc_vars]\nmt = 'prefix:MT-'", "r")
+                .unwrap();
         assert_eq!(r.normalize.target_sum, Target::Word(TargetWord::Median));
         assert_eq!(r.leiden.resolution.list(), [0.5, 1.0]);
         assert_eq!(r.qc.qc_vars["mt"], "prefix:MT-");

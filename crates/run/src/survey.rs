@@ -8,8 +8,8 @@ use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
 use cellmill_matrix::{Column, Error, Place, Result, Source, Table, Values, keys};
 
-use crate::recipe::{Recipe, Stage, Target, TargetWord};
 use crate::observe::Observer;
+use crate::recipe::{Recipe, Stage, Target, TargetWord};
 
 /// What is known after the survey.
 pub struct Survey {
@@ -165,8 +165,20 @@ impl<'a> Surveyor<'a> {
         let asked = rule.columns();
         // Only the QC values that the rule asks for are taken again for it.
         let qc = RowQc {
-            qc_vars: self.row_qc.qc_vars.iter().filter(|(name, _)| asked.iter().any(|a| a.ends_with(&format!("_{name}")))).cloned().collect(),
-            percent_top: self.row_qc.percent_top.iter().copied().filter(|n| asked.contains(&format!("pct_counts_in_top_{n}_genes"))).collect(),
+            qc_vars: self
+                .row_qc
+                .qc_vars
+                .iter()
+                .filter(|(name, _)| asked.iter().any(|a| a.ends_with(&format!("_{name}"))))
+                .cloned()
+                .collect(),
+            percent_top: self
+                .row_qc
+                .percent_top
+                .iter()
+                .copied()
+                .filter(|n| asked.contains(&format!("pct_counts_in_top_{n}_genes")))
+                .collect(),
             log1p: self.row_qc.log1p && asked.iter().any(|a| a.starts_with("log1p_")),
         };
         let made = self.qc_names();
@@ -267,11 +279,19 @@ impl<'a> Surveyor<'a> {
         let logged_already = self.recipe.normalize.target_sum == Target::Word(TargetWord::None) && !self.recipe.log1p.enabled;
         if self.needs_counts() && !t.whole && t.largest < LOG_LIKE {
             let found = format!("its values are fractions up to {}, as after log1p", t.largest);
-            return Err(Error::invalid(place, found, "raw counts are needed here; choose them with --matrix raw/X or --matrix layers/counts, or say --target-sum none --no-log1p if X is to be taken as it is"));
+            return Err(Error::invalid(
+                place,
+                found,
+                "raw counts are needed here; choose them with --matrix raw/X or --matrix layers/counts, or say --target-sum none --no-log1p if X is to be taken as it is",
+            ));
         }
         if logged_already && t.whole && t.largest > LOG_LIKE {
             let found = format!("its values are whole numbers up to {}, as raw counts are", t.largest);
-            return Err(Error::invalid(place, found, "the recipe neither normalises nor takes logarithms; leave out --target-sum none and --no-log1p"));
+            return Err(Error::invalid(
+                place,
+                found,
+                "the recipe neither normalises nor takes logarithms; leave out --target-sum none and --no-log1p",
+            ));
         }
         if self.needs_counts() && !t.whole {
             self.warnings.push(format!("{place}: not all values are whole numbers; they are taken as counts all the same"));
@@ -299,7 +319,11 @@ impl<'a> Surveyor<'a> {
         let kept = self.keep.iter().filter(|k| **k).count();
         if kept == 0 {
             let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
-            return Err(Error::invalid(self.place("obs"), format!("no cell of {n} passes the filter {rule}"), "at least one must; loosen --filter-cells"));
+            return Err(Error::invalid(
+                self.place("obs"),
+                format!("no cell of {n} passes the filter {rule}"),
+                "at least one must; loosen --filter-cells",
+            ));
         }
         self.out_obs = all.select(&self.keep);
         self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
@@ -356,7 +380,11 @@ impl<'a> Surveyor<'a> {
             keep.iter_mut().zip(truth).for_each(|(k, t)| *k &= t);
         }
         if !keep.contains(&true) {
-            return Err(Error::invalid(self.place("var"), format!("no gene of {} passes the filter", keep.len()), "at least one must; loosen --filter-genes"));
+            return Err(Error::invalid(
+                self.place("var"),
+                format!("no gene of {} passes the filter", keep.len()),
+                "at least one must; loosen --filter-genes",
+            ));
         }
         self.out_var = self.out_var.select(&keep);
         self.keep_genes = Some(keep);
@@ -457,7 +485,8 @@ impl<'a> Surveyor<'a> {
         let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
         let clip = fits.iter().map(|f| f.clip.clone()).collect();
         let (sums, _) = self.read("clipped sums", &steps, &At { step: steps.len(), fold: Clipped { clip } })?;
-        let columns: Vec<(Vec<f64>, Vec<f64>)> = sums.iter().map(|b| (b.iter().map(|s| s[0]).collect(), b.iter().map(|s| s[1]).collect())).collect();
+        let columns: Vec<(Vec<f64>, Vec<f64>)> =
+            sums.iter().map(|b| (b.iter().map(|s| s[0]).collect(), b.iter().map(|s| s[1]).collect())).collect();
         let sums: Vec<hvg::ClippedSums<'_>> = columns.iter().map(|(sum, squares)| hvg::ClippedSums { sum, squares }).collect();
         let mut overall = GeneMoments::none(self.out_var.n_rows());
         raw.iter().for_each(|b| overall.merge(b));
@@ -562,7 +591,8 @@ fn libm_log1p(x: f32) -> f32 {
 fn gene_set(name: &str, selector: &str, var: &Table, location: &str) -> Result<Vec<bool>> {
     let option = format!("qc.qc_vars.{name}");
     let mask: Vec<bool> = if let Some(pattern) = selector.strip_prefix("regex:") {
-        let regex = regex::Regex::new(pattern).map_err(|e| Error::option(&option, format!("'{pattern}': {e}"), "a regular expression is needed"))?;
+        let regex = regex::Regex::new(pattern)
+            .map_err(|e| Error::option(&option, format!("'{pattern}': {e}"), "a regular expression is needed"))?;
         var.index.iter().map(|gene| regex.is_match(gene)).collect()
     } else if let Some(column) = selector.strip_prefix("column:") {
         let values = var.column(column).ok_or_else(|| Error::missing(Place::element(location, "var"), column, var.names()))?;

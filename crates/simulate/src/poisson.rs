@@ -16,12 +16,13 @@ pub(crate) const INVERSE: [f32; 128] = {
     table
 };
 
-/// The smallest k whose cumulative probability exceeds `u`, for a rate below [`LARGE`]; `none` is e^-rate.
+/// The smallest k whose cumulative probability exceeds `u`, for a rate below [`LARGE`]; `none` is e^-rate. Rounded
+/// probabilities may never add up to `u`: beyond the mean a term below 1e-8 ends the search.
 #[inline(always)]
 pub(crate) fn small(rate: f32, none: f32, u: f32) -> u32 {
     // P(k) = P(k - 1) rate / k.
     let (mut k, mut p, mut left) = (0usize, none, u - none);
-    while left >= 0.0 && k < INVERSE.len() - 1 {
+    while left >= 0.0 && (p > 1e-8 || (k as f32) < rate) && k < INVERSE.len() - 1 {
         k += 1;
         p *= rate * INVERSE[k];
         left -= p;

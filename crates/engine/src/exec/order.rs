@@ -9,7 +9,12 @@ use cellmill_matrix::{Error, Result};
 /// Runs `work(i)` for `i` in `0..n` on the threads of the installed rayon pool and hands each result to `take(i, result)` in order of
 /// `i`, one at a time. At most `ahead` results per thread wait for their turn, so memory stays bounded; threads that wait help with
 /// whatever `take` runs in parallel. The first error stops all.
-pub fn in_order<T: Send>(n: usize, ahead: usize, work: impl Fn(usize) -> Result<T> + Sync, take: impl FnMut(usize, T) -> Result<()> + Send) -> Result<()> {
+pub fn in_order<T: Send>(
+    n: usize,
+    ahead: usize,
+    work: impl Fn(usize) -> Result<T> + Sync,
+    take: impl FnMut(usize, T) -> Result<()> + Send,
+) -> Result<()> {
     let window = rayon::current_num_threads() * ahead.max(1);
     let next = AtomicUsize::new(0);
     let taken = AtomicUsize::new(0);
@@ -152,17 +157,31 @@ mod tests {
     fn work_inside_take_may_be_parallel() {
         use rayon::prelude::*;
         let mut total = 0usize;
-        pool(3).install(|| in_order(50, 1, Ok, |_, x| {
-            total += (0..x).into_par_iter().sum::<usize>();
-            Ok(())
-        })).unwrap();
+        pool(3)
+            .install(|| {
+                in_order(50, 1, Ok, |_, x| {
+                    total += (0..x).into_par_iter().sum::<usize>();
+                    Ok(())
+                })
+            })
+            .unwrap();
         assert_eq!(total, (0..50).map(|x| x * (x as usize).saturating_sub(1) / 2).sum::<usize>());
     }
 
     #[test]
     fn the_first_error_stops_everything() {
         let error = pool(4)
-            .install(|| in_order(1000, 1, |i| if i == 37 { Err(Error::bug("no")) } else { Ok(i) }, |i, _| { assert!(i < 37); Ok(()) }))
+            .install(|| {
+                in_order(
+                    1000,
+                    1,
+                    |i| if i == 37 { Err(Error::bug("no")) } else { Ok(i) },
+                    |i, _| {
+                        assert!(i < 37);
+                        Ok(())
+                    },
+                )
+            })
             .unwrap_err();
         assert!(error.to_string().contains("no"));
     }

@@ -97,7 +97,13 @@ fn chunk_end(source: &dyn Source, start: u64, limit: u64) -> u64 {
 }
 
 /// Runs a fold over all rows of a source on the threads of the installed pool.
-pub fn run<F: Fold>(source: &dyn Source, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<(F::Output, RowColumns, u64)>
+pub fn run<F: Fold>(
+    source: &dyn Source,
+    recipe: &[Step],
+    fold: &F,
+    aside: &Aside<'_>,
+    watch: &dyn Watch,
+) -> Result<(F::Output, RowColumns, u64)>
 where
     F::State: Send,
 {

@@ -65,7 +65,13 @@ impl Expression {
     }
 
     /// The truth of the expression for `n` rows. `column` finds a column by name; a name it doesn't know is an error that lists `known`.
-    pub fn evaluate<'a>(&self, n: usize, column: impl Fn(&str) -> Option<&'a Column>, known: &[String], place: &Place) -> Result<Vec<bool>> {
+    pub fn evaluate<'a>(
+        &self,
+        n: usize,
+        column: impl Fn(&str) -> Option<&'a Column>,
+        known: &[String],
+        place: &Place,
+    ) -> Result<Vec<bool>> {
         let mut bound = Vec::new();
         for name in self.columns() {
             let found = column(&name).ok_or_else(|| Error::missing(place.clone(), &name, known.iter().cloned()))?;
@@ -119,7 +125,8 @@ impl Term {
             Term::Compare(a, how, b) => how.holds(&a.value(row, columns), &b.value(row, columns))?,
             Term::In(a, list) => {
                 let value = a.value(row, columns);
-                list.iter().try_fold(false, |found, t| Ok::<_, String>(found || Comparison::Equal.holds(&value, &t.value(row, columns))?))?
+                list.iter()
+                    .try_fold(false, |found, t| Ok::<_, String>(found || Comparison::Equal.holds(&value, &t.value(row, columns))?))?
             }
             Term::Column(name) => match self.value(row, columns) {
                 Value::Number(x) => x != 0.0,
@@ -156,7 +163,13 @@ impl Comparison {
             (Value::Number(a), Value::Number(b)) => a.partial_cmp(b).unwrap_or(Equal),
             (Value::Text(a), Value::Text(b)) => a.cmp(b),
             (Value::Text(t), Value::Number(x)) | (Value::Number(x), Value::Text(t)) => match (self, t.parse::<f64>()) {
-                (Comparison::Equal | Comparison::NotEqual, Ok(y)) => if *x == y { Equal } else { Less },
+                (Comparison::Equal | Comparison::NotEqual, Ok(y)) => {
+                    if *x == y {
+                        Equal
+                    } else {
+                        Less
+                    }
+                }
                 (Comparison::Equal | Comparison::NotEqual, Err(_)) => Less,
                 _ => return Err(format!("the text '{t}' is compared with the number {x}")),
             },

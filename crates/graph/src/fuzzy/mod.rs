@@ -79,7 +79,7 @@ fn check(distances: &Distances) -> Result<()> {
     let wrong = (0..n).into_par_iter().with_min_len(ROWS).find_first(|&i| {
         let span = i * k..(i + 1) * k;
         let ids = distances.indices[span.clone()].iter().fold(true, |ok, &j| ok & ((j as usize) < n) & (j as usize != i));
-        !distances.distances[span].iter().fold(ids, |ok, &d| ok & (d >= 0.0) & (d < f32::INFINITY))
+        !distances.distances[span].iter().fold(ids, |ok, &d| ok & (0.0..f32::INFINITY).contains(&d))
     });
     match wrong {
         None => Ok(()),

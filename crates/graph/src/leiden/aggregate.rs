@@ -45,6 +45,9 @@ impl Members {
     }
 }
 
+/// Lengths of some rows, and their entries.
+type Rows = (Vec<u64>, Vec<(u32, f64)>);
+
 /// Rows of summed weights between different groups: (row starts, group, sum), groups ascending in a row.
 pub(crate) fn fold<I: Iterator<Item = (u32, f64)>>(
     members: &Members,
@@ -74,7 +77,7 @@ pub(crate) fn fold<I: Iterator<Item = (u32, f64)>>(
         }
         (lens, rows)
     };
-    let parts: Vec<(Vec<u64>, Vec<(u32, f64)>)> = (0..n.div_ceil(GROUPS)).into_par_iter().map_init(Table::default, part).collect();
+    let parts: Vec<Rows> = (0..n.div_ceil(GROUPS)).into_par_iter().map_init(Table::default, part).collect();
     let mut indptr = Vec::with_capacity(n + 1);
     let mut end = 0u64;
     indptr.push(0);

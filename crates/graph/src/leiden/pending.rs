@@ -16,7 +16,7 @@ impl Pending {
     /// All `n` vertices.
     pub fn all(n: usize) -> Self {
         let mut all = Pending((0..n.div_ceil(64)).map(|_| AtomicU64::new(u64::MAX)).collect());
-        if n % 64 != 0
+        if !n.is_multiple_of(64)
             && let Some(last) = all.0.last_mut()
         {
             *last.get_mut() = (1 << (n % 64)) - 1;
@@ -39,7 +39,7 @@ impl Pending {
 
     /// Whether `v` is in.
     pub fn holds(&self, v: u32) -> bool {
-        self.0[v as usize / 64].load(Relaxed) >> (v % 64) & 1 == 1
+        (self.0[v as usize / 64].load(Relaxed) >> (v % 64)) & 1 == 1
     }
 
     /// The vertices, ascending.
@@ -69,7 +69,7 @@ impl Batches {
     pub fn deal(&mut self, set: &Pending, size: usize, key: u64) {
         let len: usize = set.0.iter().map(|word| word.load(Relaxed).count_ones() as usize).sum();
         let n_batches = len.div_ceil(size.max(1));
-        let of = |v: u32| ((mix(key, u64::from(v)) >> 32) * n_batches as u64 >> 32) as usize;
+        let of = |v: u32| (((mix(key, u64::from(v)) >> 32) * n_batches as u64) >> 32) as usize;
         self.ends.clear();
         self.ends.resize(n_batches, 0);
         for v in set.iter() {

@@ -101,6 +101,8 @@ impl<const S: usize> UnderWay<S> {
 /// attracts (umap-learn moves both ends of an edge and meets each edge from both ends: every neighbour attracts twice an epoch). A cell
 /// that is through leaves its lane to the next, so lanes stay full; lanes don't see each other.
 #[inline(always)]
+// Registers and lanes are walked by number, in several arrays at once.
+#[allow(clippy::needless_range_loop)]
 pub(super) fn run_lanes<L: Lanes, const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
 where
     [f32; S]: Point<S>,
@@ -250,7 +252,7 @@ fn power<L: Lanes>(x: L::F, b: f32) -> L::F {
     let p = L::fma(L::f(0.009_570_101), f, L::f(0.055_917_86));
     let p = L::fma(p, f, L::f(0.240_247_4));
     let p = L::fma(p, f, L::f(0.693_121_8));
-    let p = L::fma(p, f, L::f(0.999_999_26));
+    let p = L::fma(p, f, L::f(0.999_999_3));
     L::from_bits(L::add_u(L::bits(p), L::shl::<23>(L::to_i(whole))))
 }
 

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_epi64, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256,
-    _mm256_mul_epu32, _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_setr_epi32, _mm256_set_m128i,
-    _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_srli_epi64, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_xor_si256,
+    _mm256_mul_epu32, _mm256_permutevar8x32_epi32, _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_setr_epi32,
+    _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_si256, _mm256_srli_epi64, _mm256_srlv_epi32, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_xor_si256,
 };
 
 use super::checksum::{KEYS, STEP, STRIPE};
@@ -116,12 +117,7 @@ pub(super) fn sums(out: &mut [u32; BLOCK], carry: u32) {
 pub(super) fn stripes(acc: &mut [u64; 8], salt: u64, stripes: &[[u8; STRIPE]]) {
     // SAFETY: `acc` and `KEYS` are two vectors long each.
     let (mut a, mut b, mut keys_a, mut keys_b) = unsafe {
-        (
-            load(acc.as_ptr().cast()),
-            load(acc.as_ptr().add(4).cast()),
-            load(KEYS.as_ptr().cast()),
-            load(KEYS.as_ptr().add(4).cast()),
-        )
+        (load(acc.as_ptr().cast()), load(acc.as_ptr().add(4).cast()), load(KEYS.as_ptr().cast()), load(KEYS.as_ptr().add(4).cast()))
     };
     let salt = _mm256_set1_epi64x(salt as i64);
     let step = _mm256_set1_epi64x(STEP as i64);

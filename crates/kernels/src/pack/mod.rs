@@ -3,7 +3,7 @@
 //! Contract: [`unpack`] of [`pack`] gives the same rows bit for bit, whatever the values are (fractions, NaN payloads, -0.0,
 //! explicit zeros). The bytes are the same on every machine. Any flipped bit and any missing byte is an error, found by a
 //! 64-bit checksum; bytes that were made to deceive give an error or some canonical rows, never a panic, and memory of at most
-//! 1,024 times their own length. Tolerance: none, every back end gives the same bytes and the same rows.
+//! 2,048 times their own length. Tolerance: none, every back end gives the same bytes and the same rows.
 //!
 //! # Layout
 //!
@@ -49,8 +49,3 @@ const BLOCK: usize = 128;
 const PAD: usize = 16;
 /// Widest low part: a number at any bit of a byte still lies within 32 bits.
 const WIDEST: u32 = 24;
-
-#[doc(hidden)] #[allow(missing_docs)]
-pub fn checksum_of(b: &[u8]) -> u64 { checksum::of(b) }
-#[doc(hidden)] #[allow(missing_docs)]
-pub fn unpack_portable(b: &[u8], x: &mut cellmill_matrix::Csr) -> cellmill_matrix::Result<()> { decode::unpack_with(block::Lanes::Portable, b, x) }

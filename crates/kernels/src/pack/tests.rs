@@ -235,7 +235,9 @@ fn rows_of_every_kind_come_back() {
         check(&from_rows(u32::MAX as usize - 1, rows));
     }
     // What is no whole number up to 2^24.
-    for odd in [-0.0, 0.5, -1.0, f32::NAN, -f32::NAN, f32::INFINITY, 16_777_218.0, 2_147_483_648.0, f32::MIN_POSITIVE, f32::from_bits(0x7F80_0001)] {
+    for odd in
+        [-0.0, 0.5, -1.0, f32::NAN, -f32::NAN, f32::INFINITY, 16_777_218.0, 2_147_483_648.0, f32::MIN_POSITIVE, f32::from_bits(0x7F80_0001)]
+    {
         check(&from_rows(300, vec![(0..300).map(|j| (j, if j == 150 { odd } else { 3.0 })).collect(), vec![(5, odd)]]));
     }
 }
