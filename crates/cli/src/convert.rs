@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use cellmill_run::convert::{Conversion, convert};
+use cellmill_run::convert::{Conversion, Converted, convert};
 use cellmill_store::write::Format;
 use clap::Args;
 
@@ -44,12 +44,17 @@ impl Convert {
             memory: self.machine.memory()?,
         };
         let done = convert(&job, &Terminal::new(voice.quiet))?;
-        let mut out = std::io::stdout();
-        if voice.json {
-            writeln!(out, "{}", serde_json::to_string(&done)?)?;
-        } else if !voice.quiet {
-            writeln!(out, "{}: {} cells x {} genes, {} entries", done.output, done.shape[0], done.shape[1], done.nnz)?;
-        }
-        Ok(())
+        say(&done, voice)
     }
+}
+
+/// Prints what was written.
+pub fn say(done: &Converted, voice: Voice) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    if voice.json {
+        writeln!(out, "{}", serde_json::to_string(done)?)?;
+    } else if !voice.quiet {
+        writeln!(out, "{}: {} cells x {} genes, {} entries", done.output, done.shape[0], done.shape[1], done.nnz)?;
+    }
+    Ok(())
 }

@@ -36,10 +36,9 @@ impl Info {
                 let store = AnnData::open(&self.input)?;
                 if self.methods {
                     let text = methods(&store)?;
-                    return Ok(match voice.json {
-                        true => writeln!(out, "{}", json!({ "methods": text }))?,
-                        false => writeln!(out, "{text}")?,
-                    });
+                    let shown = if voice.json { json!({ "methods": text }).to_string() } else { text };
+                    writeln!(out, "{shown}")?;
+                    return Ok(());
                 }
                 let facts = anndata(&self.input, format, &store)?;
                 print(&facts, voice)

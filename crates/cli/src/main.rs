@@ -9,6 +9,7 @@ mod plan;
 mod plot;
 mod progress;
 mod run;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,8 @@ enum Command {
     Plot(plot::Plot),
     /// Rewrite a store in another format
     Convert(convert::Convert),
+    /// Write a realistic simulated data set, to size a machine with
+    Simulate(simulate::Simulate),
     /// Run everything on a small real data set that comes with cellmill
     Demo(demo::Demo),
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Run(c) => c.run(voice),
         Command::Plot(c) => c.run(voice),
         Command::Convert(c) => c.run(voice),
+        Command::Simulate(c) => c.run(voice),
         Command::Demo(c) => c.run(voice),
     };
     match work() {

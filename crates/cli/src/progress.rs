@@ -27,7 +27,7 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    anstream_free(&format!("cellmill: {error:#}"));
+    to_stderr(&format!("cellmill: {error:#}"));
     match error.downcast_ref::<Error>() {
         Some(e) if e.is_ours() => ExitCode::from(2),
         Some(e) if matches!(e.kind(), ErrorKind::Interrupted) => ExitCode::from(130),
@@ -36,13 +36,13 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 #[allow(clippy::print_stderr)]
-fn anstream_free(line: &str) {
+fn to_stderr(line: &str) {
     eprintln!("{line}");
 }
 
 /// Progress bars on a terminal, one line a stage elsewhere, nothing when quiet.
 pub struct Terminal {
-    bar: Mutex<Option<(ProgressBar, String, Instant)>>,
+    bar: Mutex<Option<(ProgressBar, Instant)>>,
     quiet: bool,
     drawn: bool,
 }
@@ -60,8 +60,8 @@ impl Terminal {
         }
         let bar = self.bar.lock();
         match bar.as_ref().map(|b| b.as_ref()) {
-            Ok(Some((bar, _, _))) if self.drawn => bar.suspend(|| anstream_free(line)),
-            _ => anstream_free(line),
+            Ok(Some((bar, _))) if self.drawn => bar.suspend(|| to_stderr(line)),
+            _ => to_stderr(line),
         }
     }
 }
@@ -78,28 +78,27 @@ impl Listener for Terminal {
         }
         bar.set_prefix(stage.to_string());
         if let Ok(mut slot) = self.bar.lock() {
-            *slot = Some((bar, stage.to_string(), Instant::now()));
+            *slot = Some((bar, Instant::now()));
         }
     }
 
     fn progress(&self, done: u64, total: u64, note: &str) {
-        if let Ok(slot) = self.bar.lock() {
-            if let Some((bar, _, start)) = slot.as_ref() {
-                // A stage that is over in a moment needs no bar.
-                if start.elapsed() > Duration::from_millis(700) {
-                    bar.set_length(total);
-                    bar.set_position(done);
-                    bar.set_message(note.to_string());
-                }
-            }
+        if let Ok(slot) = self.bar.lock()
+            && let Some((bar, start)) = slot.as_ref()
+            // A stage that is over in a moment needs no bar.
+            && start.elapsed() > Duration::from_millis(700)
+        {
+            bar.set_length(total);
+            bar.set_position(done);
+            bar.set_message(note.to_string());
         }
     }
 
     fn end(&self, t: &StageTrace) {
-        if let Ok(mut slot) = self.bar.lock() {
-            if let Some((bar, _, _)) = slot.take() {
-                bar.finish_and_clear();
-            }
+        if let Ok(mut slot) = self.bar.lock()
+            && let Some((bar, _)) = slot.take()
+        {
+            bar.finish_and_clear();
         }
         self.say(&format!("{:>22}  {:>8.2} s  {:>10} cells  peak {}", t.stage, t.wall_s, t.rows, say_bytes(t.peak_rss_bytes)));
     }

@@ -15,7 +15,7 @@ pub struct Embedding<'a> {
 impl<'a> Embedding<'a> {
     /// Wraps row-major coordinates.
     pub fn new(data: &'a [f32], d: usize) -> Result<Self> {
-        if d == 0 || data.len() % d != 0 {
+        if d == 0 || !data.len().is_multiple_of(d) {
             return Err(Error::invalid(
                 Place::default(),
                 format!("{} numbers in rows of {d}", data.len()),

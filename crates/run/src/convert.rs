@@ -1,8 +1,10 @@
 //! Any readable format to AnnData zarr or h5ad. X is streamed; everything else is carried over.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use cellmill_matrix::{Element, Error, Place, Result};
+use cellmill_matrix::{Element, Error, Place, Result, Source, Table, Watch};
+use cellmill_store::anndata::AnnData;
+use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use serde::Serialize;
 
@@ -40,62 +42,97 @@ pub struct Converted {
     pub nnz: u64,
 }
 
+/// The rows of any source with their tables, to be written as a store.
+pub struct Rows<'a> {
+    /// The matrix.
+    pub source: &'a dyn Source,
+    /// Cells.
+    pub obs: &'a Table,
+    /// Genes.
+    pub var: &'a Table,
+}
+
+impl Rows<'_> {
+    /// Writes root, obs, var and X; other elements may follow. Returns the entries of X.
+    fn write(&self, w: &dyn TreeWriter, watch: &dyn Watch) -> Result<u64> {
+        write_root(w)?;
+        write_table(w, "obs", self.obs)?;
+        write_table(w, "var", self.var)?;
+        stream_matrix(w, "X", self.source, watch)
+    }
+
+    /// Writes a whole store of these rows. Nothing appears under its name before it is complete.
+    pub fn save(&self, output: &Path, format: Format, overwrite: bool, listener: &dyn Listener) -> Result<Converted> {
+        refuse_existing(output, overwrite)?;
+        let observer = Observer::new(listener, self.source);
+        let watch = observer.stage("writing", "cells");
+        let writer = create(output, format, overwrite)?;
+        let nnz = self.write(&*writer, &watch)?;
+        writer.finish()?;
+        let shape = self.source.shape();
+        watch.finish(shape.n_obs, nnz, 1);
+        Ok(Converted { output: output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz })
+    }
+}
+
+/// Streams a matrix into a new `csr_matrix`; returns its entries.
+fn stream_matrix(w: &dyn TreeWriter, path: &str, source: &dyn Source, watch: &dyn Watch) -> Result<u64> {
+    let shape = source.shape();
+    let mut stream = CsrStream::create(w, path, shape.n_obs, shape.n_vars)?;
+    let nnz = stream_rows(source, &[], shape.n_vars, &mut stream, watch)?;
+    stream.finish()?;
+    Ok(nnz)
+}
+
+fn refuse_existing(output: &Path, overwrite: bool) -> Result<()> {
+    if output.exists() && !overwrite {
+        let place = Place::store(output.display().to_string());
+        return Err(Error::invalid(place, "it exists already", "-y (--overwrite) is needed to replace it"));
+    }
+    Ok(())
+}
+
 /// Converts. Nothing appears under the output's name before it is complete.
 pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
-    if job.output.exists() && !job.overwrite {
-        return Err(Error::invalid(
-            Place::store(job.output.display().to_string()),
-            "it exists already",
-            "-y (--overwrite) is needed to replace it",
-        ));
-    }
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(job.threads.max(1)).build().map_err(|e| Error::bug(format!("no threads: {e}")))?;
-    pool.install(|| {
+    refuse_existing(&job.output, job.overwrite)?;
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(job.threads.max(1));
+    threads.build().map_err(|e| Error::bug(format!("no threads: {e}")))?.install(|| {
         let scratch = job.output.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
         let data = open(&job.input, "X", job.genome.clone(), &scratch, job.memory, listener)?;
         let mut warnings = data.warnings.clone();
         let observer = Observer::new(listener, &*data.source);
         let watch = observer.stage("convert", "cells");
         let writer = create(&job.output, job.format, job.overwrite)?;
-        let w = &*writer;
-        write_root(w)?;
-        write_table(w, "obs", &data.obs)?;
-        write_table(w, "var", &data.var)?;
-        let shape = data.source.shape();
-        let mut stream = CsrStream::create(w, "X", shape.n_obs, shape.n_vars)?;
-        let nnz = stream_rows(&*data.source, &[], shape.n_vars, &mut stream, &watch)?;
-        stream.finish()?;
+        let nnz = Rows { source: &*data.source, obs: &data.obs, var: &data.var }.write(&*writer, &watch)?;
         if let Some(store) = &data.anndata {
-            for group in ["obsm", "varm", "obsp", "varp", "uns"] {
-                for name in store.names(group)? {
-                    let path = format!("{group}/{name}");
-                    if let Some(element) = store.element(&path, &mut warnings)? {
-                        write_element(w, &path, &element)?;
-                    }
-                }
-            }
-        }
-        if let Some(store) = &data.anndata {
-            for layer in store.matrices()?.into_iter().filter(|m| m.starts_with("layers/")) {
-                let rows = store.matrix(&layer)?.into_rows(&scratch, job.memory / 4, &watch)?;
-                let mut stream = CsrStream::create(w, &layer, shape.n_obs, rows.shape().n_vars)?;
-                stream_rows(&*rows, &[], rows.shape().n_vars, &mut stream, &watch)?;
-                stream.finish()?;
-            }
-            if store.matrices()?.iter().any(|m| m == "raw/X") {
-                let rows = store.matrix("raw/X")?.into_rows(&scratch, job.memory / 4, &watch)?;
-                write_element(w, "raw", &Element::Dict(Vec::new()))?;
-                write_table(w, "raw/var", &store.var_of("raw/X", &mut warnings)?)?;
-                write_element(w, "raw/varm", &Element::Dict(Vec::new()))?;
-                let mut stream = CsrStream::create(w, "raw/X", shape.n_obs, rows.shape().n_vars)?;
-                stream_rows(&*rows, &[], rows.shape().n_vars, &mut stream, &watch)?;
-                stream.finish()?;
-            }
+            carry_over(store, &*writer, &scratch, job.memory / 4, &watch, &mut warnings)?;
         }
         writer.finish()?;
+        let shape = data.source.shape();
         watch.finish(shape.n_obs, nnz, 1);
         warnings.iter().for_each(|m| listener.warn(m));
         Ok(Converted { output: job.output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz })
     })
+}
+
+/// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw streamed.
+fn carry_over(store: &AnnData, w: &dyn TreeWriter, scratch: &Path, memory: u64, watch: &dyn Watch, warnings: &mut Vec<String>) -> Result<()> {
+    for group in ["obsm", "varm", "obsp", "varp", "uns"] {
+        for name in store.names(group)? {
+            let path = format!("{group}/{name}");
+            if let Some(element) = store.element(&path, warnings)? {
+                write_element(w, &path, &element)?;
+            }
+        }
+    }
+    for matrix in store.matrices()?.into_iter().filter(|m| m != "X") {
+        if matrix == "raw/X" {
+            write_element(w, "raw", &Element::Dict(Vec::new()))?;
+            write_table(w, "raw/var", &store.var_of(&matrix, warnings)?)?;
+            write_element(w, "raw/varm", &Element::Dict(Vec::new()))?;
+        }
+        let rows = store.matrix(&matrix)?.into_rows(scratch, memory, watch)?;
+        stream_matrix(w, &matrix, &*rows, watch)?;
+    }
+    Ok(())
 }

@@ -328,15 +328,15 @@ impl<'a> Surveyor<'a> {
         self.out_obs = all.select(&self.keep);
         self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
         let f = &self.recipe.filter;
-        if f.min_genes.is_some() || f.max_genes.is_some() {
-            if let Some(n_genes) = self.out_obs.column(keys::N_GENES_BY_COUNTS).cloned() {
-                self.out_obs.set(keys::N_GENES, n_genes);
-            }
+        if (f.min_genes.is_some() || f.max_genes.is_some())
+            && let Some(n_genes) = self.out_obs.column(keys::N_GENES_BY_COUNTS).cloned()
+        {
+            self.out_obs.set(keys::N_GENES, n_genes);
         }
-        if f.min_counts.is_some() || f.max_counts.is_some() {
-            if let Some(counts) = self.out_obs.column(keys::TOTAL_COUNTS).cloned() {
-                self.out_obs.set(keys::N_COUNTS, counts);
-            }
+        if (f.min_counts.is_some() || f.max_counts.is_some())
+            && let Some(counts) = self.out_obs.column(keys::TOTAL_COUNTS).cloned()
+        {
+            self.out_obs.set(keys::N_COUNTS, counts);
         }
         Ok(())
     }
@@ -398,7 +398,7 @@ impl<'a> Surveyor<'a> {
         let before = steps.len();
         let median = self.recipe.normalize.target_sum == Target::Word(TargetWord::Median);
         let missing_raw = self.is_v3() && found.raw.is_none();
-        if median && self.keep_genes.is_some() || missing_raw && median {
+        if median && (self.keep_genes.is_some() || missing_raw) {
             // Totals of the kept genes decide the median.
             let raw = missing_raw.then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
             let totals = At { step: before, fold: Qc { n_vars, rows: RowQc::default(), counts: false } };

@@ -165,7 +165,7 @@ mod tests {
                 })
             })
             .unwrap();
-        assert_eq!(total, (0..50).map(|x| x * (x as usize).saturating_sub(1) / 2).sum::<usize>());
+        assert_eq!(total, (0..50).map(|x: usize| x * x.saturating_sub(1) / 2).sum::<usize>());
     }
 
     #[test]

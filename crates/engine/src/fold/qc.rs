@@ -110,10 +110,10 @@ impl Qc {
             // Below 2^23 a float that equals its integer part is a whole number; above, every float is one. NaN fails both.
             whole &= v == (v as i32) as f32 || v.abs() >= 8_388_608.0;
             largest = largest.max(v);
-            good &= v >= 0.0 && v < f32::INFINITY;
+            good &= (0.0..f32::INFINITY).contains(&v);
         }
         if self.counts && !good {
-            let bad = |v: &f32| !(*v >= 0.0 && *v < f32::INFINITY);
+            let bad = |v: &f32| !(0.0..f32::INFINITY).contains(v);
             let at = chunk.x.data.iter().position(bad).unwrap_or(0);
             let row = chunk.x.indptr.partition_point(|&p| p as usize <= at).saturating_sub(1);
             let source = chunk.source.start + u64::from(chunk.rows.get(row).copied().unwrap_or(0));

@@ -482,10 +482,10 @@ mod tests {
             assert!((got - want).abs() <= 2e-9 * largest, "p {p} k {k}: {got} for {want}");
         }
         let column = |a: usize| (0..p).map(|i| vectors[i * k + a]).collect::<Vec<f64>>();
-        for a in 0..k {
+        for (a, &value) in values.iter().enumerate() {
             let v = column(a);
             let image: Vec<f64> = c.chunks_exact(p).map(|row| row.iter().zip(&v).map(|(a, b)| a * b).sum()).collect();
-            let residual = image.iter().zip(&v).map(|(y, x)| (y - values[a] * x).powi(2)).sum::<f64>().sqrt();
+            let residual = image.iter().zip(&v).map(|(y, x)| (y - value * x).powi(2)).sum::<f64>().sqrt();
             assert!(residual <= 2.1e-9 * largest, "residual {residual}");
             let first = v.iter().fold(0.0f64, |best, &x| if x.abs() > best.abs() { x } else { best });
             assert!(first > 0.0);

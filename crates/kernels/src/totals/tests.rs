@@ -21,9 +21,9 @@ proptest! {
         let mut columns = vec![[0.0; 2]; x.n_cols];
         column_totals(&x, &mut columns);
         let mask: Vec<bool> = (0..40).map(|j| j % 3 == 0).collect();
-        let subset = subset_totals(&x, &[mask.clone()]);
+        let subset = subset_totals(&x, std::slice::from_ref(&mask));
         let mut want_columns = vec![[0.0; 2]; x.n_cols];
-        for i in 0..x.n_rows() {
+        for (i, subset) in subset[0].iter().enumerate() {
             let mut dense = [0.0f64; 40];
             let (c, v) = x.row(i);
             for (c, v) in c.iter().zip(v) {
@@ -31,7 +31,7 @@ proptest! {
             }
             prop_assert_eq!(totals.n_genes[i] as usize, dense.iter().filter(|v| **v != 0.0).count());
             prop_assert_eq!(totals.total[i], dense.iter().sum::<f64>());
-            prop_assert_eq!(subset[0][i], dense.iter().zip(&mask).filter(|(_, m)| **m).map(|(v, _)| v).sum::<f64>());
+            prop_assert_eq!(*subset, dense.iter().zip(&mask).filter(|(_, m)| **m).map(|(v, _)| v).sum::<f64>());
             for j in 0..40 {
                 want_columns[j][0] += dense[j];
                 want_columns[j][1] += f64::from(u8::from(dense[j] != 0.0));
