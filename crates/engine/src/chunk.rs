@@ -16,6 +16,8 @@ pub struct Chunk {
     pub x: Csr,
     /// Batch of each row that is left, when a batch key is in play.
     pub batch: Option<Vec<u32>>,
+    /// Row sums that normalisation divides by, where they were taken before columns were dropped: `(x.n_rows(),)`.
+    pub normalizer: Option<Vec<f64>>,
     totals: Option<RowTotals>,
 }
 
@@ -23,7 +25,7 @@ impl Chunk {
     /// Rows as they come from the source.
     pub fn new(source: Range<u64>, x: Csr, batch: Option<Vec<u32>>) -> Self {
         let rows = (0..x.n_rows() as u32).collect();
-        Chunk { source, rows, x, batch, totals: None }
+        Chunk { source, rows, x, batch, normalizer: None, totals: None }
     }
 
     /// Totals of the rows as they are now; taken once, then remembered until the values change.
@@ -38,9 +40,20 @@ impl Chunk {
         if let Some(batch) = &mut self.batch {
             retain(batch, keep);
         }
+        if let Some(normalizer) = &mut self.normalizer {
+            retain(normalizer, keep);
+        }
         if let Some(totals) = &mut self.totals {
             retain(&mut totals.n_genes, keep);
             retain(&mut totals.total, keep);
+        }
+    }
+
+    /// Row sums to normalise by: those taken earlier, or those of the rows as they are.
+    pub fn row_sums(&mut self) -> Vec<f64> {
+        match self.normalizer.take() {
+            Some(sums) => sums,
+            None => self.totals().total.clone(),
         }
     }
 

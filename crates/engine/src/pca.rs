@@ -5,11 +5,12 @@ use cellmill_kernels::gram::{BLOCK, Gram, Work};
 use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Csr, Error, Result, Source, Watch};
 
+use crate::chunk::Chunk;
 use crate::exec::{TASK_ROWS, Task, cut, in_order, sliced};
-use crate::fold::Collect;
+use crate::fold::{Collect, Collected};
 use crate::host::eigen::top_eigenpairs;
-use crate::recipe::Step;
-use crate::stage::Stage;
+use crate::recipe::{Step, apply_all};
+use crate::stage::{Block, Stage};
 
 /// Principal components.
 #[derive(Clone, Debug)]
@@ -35,15 +36,16 @@ pub struct Columns {
     pub bound: f64,
 }
 
-/// Reads the rows through `recipe`, which ends with the chosen columns as they enter the analysis (a base row that it leaves out changes
-/// no covariance), and takes `n_comps` components. `watch` hears of source rows in the pass and of blocks in the projection.
-pub fn pca(source: &dyn Source, recipe: &[Step], columns: &Columns, n_comps: usize, watch: &dyn Watch) -> Result<Pca> {
+/// Reads the rows through `select`, which ends with the chosen columns, then `transform`, after which they enter the analysis (a base
+/// row that it leaves out changes no covariance), and takes `n_comps` components. `watch` hears of source rows in the pass and of blocks
+/// in the projection.
+pub fn pca(source: &dyn Source, select: &[Step], transform: &[Step], columns: &Columns, n_comps: usize, watch: &dyn Watch) -> Result<Pca> {
     let p = columns.detection.len();
     let n_source = source.shape().n_obs;
     let tasks = cut(n_source);
     let mut gram = Gram::new(&columns.detection, columns.bound)?;
     let mut work = Work::default();
-    let mut stage = Stage::new(p);
+    let mut stage = Stage::default();
     let mut nnz = 0u64;
     let mut waiting: Vec<Csr> = Vec::new();
     // A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
@@ -52,13 +54,19 @@ pub fn pca(source: &dyn Source, recipe: &[Step], columns: &Columns, n_comps: usi
         tasks.len(),
         2,
         |i| {
-            let recipe = sliced(recipe, &tasks[i]);
-            let fold = Collect { step: recipe.len(), n_cols: p };
-            Ok(Task { recipe: &recipe, fold: &fold, rows: tasks[i].clone(), batch: None }.run(source, &mut Csr::default())?.state)
+            let select = sliced(select, &tasks[i]);
+            let fold = Collect { step: select.len(), n_cols: p };
+            let task = Task { recipe: &select, fold: &fold, rows: tasks[i].clone(), batch: None };
+            let Collected { x, normalizer } = task.run(source, &mut Csr::default())?.state;
+            let mut chunk = Chunk::new(tasks[i].clone(), x, None);
+            chunk.normalizer = normalizer;
+            let block = Block::of(&chunk, &mut Vec::new());
+            apply_all(transform, &mut chunk)?;
+            Ok((block, chunk.x))
         },
-        |i, rows| {
+        |i, (block, rows)| {
             nnz += rows.nnz() as u64;
-            stage.push(&rows);
+            stage.push(block);
             waiting.push(rows);
             if waiting.len() == tasks_a_block || i + 1 == tasks.len() {
                 gram.add(&waiting.iter().collect::<Vec<_>>(), &mut work)?;
@@ -80,12 +88,20 @@ pub fn pca(source: &dyn Source, recipe: &[Step], columns: &Columns, n_comps: usi
     let (variance, components) = top_eigenpairs(&covariance, p, n_comps, watch)?;
     drop(covariance);
     let variance_ratio = variance.iter().map(|v| v / total).collect();
-    let scores = scores(&stage, &components, &mean, n_comps, n_obs as usize, watch)?;
+    let scores = scores(&stage, transform, &components, &mean, n_comps, n_obs as usize, watch)?;
     Ok(Pca { scores, components, variance, variance_ratio, nnz })
 }
 
 /// X V − mean·V, block by block of the stage.
-fn scores(stage: &Stage, components: &[f64], mean: &[f64], k: usize, n_obs: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
+fn scores(
+    stage: &Stage,
+    transform: &[Step],
+    components: &[f64],
+    mean: &[f64],
+    k: usize,
+    n_obs: usize,
+    watch: &dyn Watch,
+) -> Result<Vec<f32>> {
     let mut shift = vec![0f64; k];
     for (row, m) in components.chunks_exact(k).zip(mean) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
@@ -93,22 +109,22 @@ fn scores(stage: &Stage, components: &[f64], mean: &[f64], k: usize, n_obs: usiz
     let projection = Projection::new(components, mean.len(), &shift)?;
     let mut scores = vec![0f32; n_obs * k];
     let mut rest = &mut scores[..];
-    let n_blocks = stage.n_blocks() as u64;
+    let blocks = stage.blocks();
     in_order(
-        stage.n_blocks(),
+        blocks.len(),
         2,
         |i| {
-            let mut x = Csr::default();
-            stage.read(i, &mut x);
-            let mut out = vec![0f32; x.n_rows() * k];
-            projection.scores(&x, &mut out)?;
+            let mut chunk = blocks[i].chunk(Csr::default())?;
+            apply_all(transform, &mut chunk)?;
+            let mut out = vec![0f32; blocks[i].n_rows() * k];
+            projection.scores(&chunk.x, &mut out)?;
             Ok(out)
         },
         |i, block| {
             let (mine, later) = std::mem::take(&mut rest).split_at_mut(block.len());
             mine.copy_from_slice(&block);
             rest = later;
-            watch.tick(i as u64 + 1, n_blocks, "projection")
+            watch.tick(i as u64 + 1, blocks.len() as u64, "projection")
         },
     )?;
     Ok(scores)

@@ -139,16 +139,19 @@ impl Analysis {
         let n = found.totals.n_obs.max(1) as f32;
         let detection = n_cells.iter().zip(&mask).filter(|(_, m)| **m).map(|(&c, _)| (c as f32 / n).min(1.0)).collect();
         let bound = squares.iter().zip(&inverse_std).map(|(s, i)| s * i * i).fold(1.0, f64::max) * 1.001;
-        let mut steps = kept_steps(&found.keep, found.keep_genes.as_deref());
-        steps.extend(value_steps(recipe, found.target_sum));
-        steps.push(Step::KeepVar { mask: mask.clone() });
+        let mut select = kept_steps(&found.keep, found.keep_genes.as_deref());
+        if found.target_sum.is_some() {
+            select.push(Step::TakeTotals);
+        }
+        select.push(Step::KeepVar { mask: mask.clone() });
+        let mut transform = value_steps(recipe, found.target_sum);
         if recipe.scale.enabled {
             let mean = recipe.scale.zero_center.then_some(mean);
-            steps.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
+            transform.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
         }
         let watch = observer.stage("principal components", "cells");
-        let result =
-            pca(source, &steps, &Columns { detection, bound }, n_comps, &watch).map_err(|e| e.at(&Place::store(source.location())))?;
+        let columns = Columns { detection, bound };
+        let result = pca(source, &select, &transform, &columns, n_comps, &watch).map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, 1);
         self.source_reads += 1;
         self.outcome.n_comps = n_comps;

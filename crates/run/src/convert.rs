@@ -116,7 +116,14 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
 }
 
 /// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw streamed.
-fn carry_over(store: &AnnData, w: &dyn TreeWriter, scratch: &Path, memory: u64, watch: &dyn Watch, warnings: &mut Vec<String>) -> Result<()> {
+fn carry_over(
+    store: &AnnData,
+    w: &dyn TreeWriter,
+    scratch: &Path,
+    memory: u64,
+    watch: &dyn Watch,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     for group in ["obsm", "varm", "obsp", "varp", "uns"] {
         for name in store.names(group)? {
             let path = format!("{group}/{name}");

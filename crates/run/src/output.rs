@@ -64,11 +64,13 @@ pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recip
     write_table(w, "var", &var)?;
     if let Some(with_x) = target.with_x {
         let mut steps = kept_steps(&keep, keep_genes.as_deref());
+        if let Some(mask) = chosen {
+            // Genes that are left out count in a cell's total all the same.
+            steps.extend(target_sum.map(|_| Step::TakeTotals));
+            steps.push(Step::KeepVar { mask });
+        }
         if with_x != WithX::Raw {
             steps.extend(value_steps(recipe, target_sum));
-        }
-        if let Some(mask) = chosen {
-            steps.push(Step::KeepVar { mask });
         }
         let mut stream = CsrStream::create(w, "X", obs.n_rows() as u64, var.n_rows())?;
         nnz = stream_rows(source, &steps, var.n_rows(), &mut stream, &watch)?;
@@ -100,7 +102,7 @@ pub fn stream_rows(
         |i| {
             let steps = sliced(steps, &tasks[i]);
             let fold = Collect { step: steps.len(), n_cols: n_vars };
-            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(source, &mut Csr::default())?.state)
+            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(source, &mut Csr::default())?.state.x)
         },
         |i, rows: Csr| {
             nnz += rows.nnz() as u64;

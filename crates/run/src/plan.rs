@@ -110,7 +110,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
             gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg) + gram::Work::bytes(hvg as usize, block as usize, job.threads),
         ));
         memory.push(("rows in flight".into(), block * 8 * (threads + 2)));
-        memory.push(("highly variable genes, staged".into(), hvg_nnz * 6));
+        memory.push(("highly variable genes, staged".into(), hvg_nnz * 2 + n * 8));
         memory.push(("X_pca".into(), n * comps * 4 * 2));
     }
     if job.through >= Stage::Neighbors {

@@ -15,42 +15,52 @@ pub struct Collect {
     pub n_cols: usize,
 }
 
+/// Rows laid end to end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Collected {
+    /// The rows.
+    pub x: Csr,
+    /// Their sums for normalisation, where these were taken: `(x.n_rows(),)`.
+    pub normalizer: Option<Vec<f64>>,
+}
+
 impl Fold for Collect {
-    type Acc = Csr;
-    type State = Csr;
-    type Output = Csr;
+    type Acc = Collected;
+    type State = Collected;
+    type Output = Collected;
 
     fn listens(&self, step: usize) -> bool {
         step == self.step
     }
-    fn init(&self) -> Csr {
-        Csr::empty(self.n_cols)
+    fn init(&self) -> Collected {
+        Collected { x: Csr::empty(self.n_cols), normalizer: None }
     }
-    fn open(&self) -> Csr {
+    fn open(&self) -> Collected {
         self.init()
     }
-    fn accumulate(&self, acc: &mut Csr, step: usize, chunk: &mut Chunk, _: &mut RowColumns) -> Result<()> {
+    fn accumulate(&self, acc: &mut Collected, step: usize, chunk: &mut Chunk, _: &mut RowColumns) -> Result<()> {
         if step == self.step {
-            self.merge_rows(acc, &chunk.x);
+            append(acc, &chunk.x, chunk.normalizer.as_deref());
         }
         Ok(())
     }
-    fn close(&self, acc: Csr) -> Csr {
+    fn close(&self, acc: Collected) -> Collected {
         acc
     }
-    fn merge(&self, into: &mut Csr, later: Csr) {
-        self.merge_rows(into, &later);
+    fn merge(&self, into: &mut Collected, later: Collected) {
+        append(into, &later.x, later.normalizer.as_deref());
     }
-    fn finish(&self, state: Csr) -> Csr {
+    fn finish(&self, state: Collected) -> Collected {
         state
     }
 }
 
-impl Collect {
-    fn merge_rows(&self, into: &mut Csr, later: &Csr) {
-        let offset = into.nnz() as u64;
-        into.indptr.extend(later.indptr.iter().skip(1).map(|p| p + offset));
-        into.indices.extend_from_slice(&later.indices);
-        into.data.extend_from_slice(&later.data);
+fn append(into: &mut Collected, later: &Csr, normalizer: Option<&[f64]>) {
+    let offset = into.x.nnz() as u64;
+    into.x.indptr.extend(later.indptr.iter().skip(1).map(|p| p + offset));
+    into.x.indices.extend_from_slice(&later.indices);
+    into.x.data.extend_from_slice(&later.data);
+    if let Some(sums) = normalizer {
+        into.normalizer.get_or_insert_default().extend_from_slice(sums);
     }
 }

@@ -9,7 +9,7 @@ mod pair;
 mod qc;
 
 pub use clipped::{Clipped, ClippedSums};
-pub use collect::Collect;
+pub use collect::{Collect, Collected};
 pub use laws::check_laws;
 pub use moments::{GeneMoments, Moments};
 pub use pair::At;

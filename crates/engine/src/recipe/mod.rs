@@ -4,4 +4,4 @@ mod expression;
 mod step;
 
 pub use expression::Expression;
-pub use step::{RowQc, Rows, Step, apply, row_qc};
+pub use step::{RowQc, Rows, Step, apply, apply_all, row_qc};

@@ -55,6 +55,8 @@ pub enum Step {
         /// `(n_vars,)` as the columns are at this point.
         mask: Vec<bool>,
     },
+    /// Takes the row sums now; a later normalisation uses them though columns are dropped in between.
+    TakeTotals,
     /// x · target / Σ row.
     NormalizeTotal {
         /// The sum that rows get.
@@ -79,16 +81,8 @@ pub enum Step {
 /// Applies the first of these steps, or several that can be fused. Returns how many were done.
 pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
     match steps {
-        // A gene that is dropped needs no logarithm: the row totals are taken first, then the columns are chosen.
-        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }, Step::KeepVar { mask }, ..] => {
-            let totals = chunk.totals().total.clone();
-            keep_columns(mask, chunk);
-            transform::normalize_log1p(&mut chunk.x, &totals, *target_sum, *base);
-            chunk.changed();
-            return Ok(3);
-        }
         [Step::NormalizeTotal { target_sum }, Step::Log1p { base }, ..] => {
-            let totals = chunk.totals().total.clone();
+            let totals = chunk.row_sums();
             transform::normalize_log1p(&mut chunk.x, &totals, *target_sum, *base);
             chunk.changed();
             return Ok(2);
@@ -102,9 +96,14 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
             let flags = where_holds(rule, qc, obs, *first, chunk)?;
             chunk.keep_rows(&flags);
         }
-        [Step::KeepVar { mask }, ..] => keep_columns(mask, chunk),
+        [Step::KeepVar { mask }, ..] => {
+            let (map, kept) = select::renumbering(mask);
+            select::keep_columns(&mut chunk.x, &map, kept);
+            chunk.changed();
+        }
+        [Step::TakeTotals, ..] => chunk.normalizer = Some(chunk.totals().total.clone()),
         [Step::NormalizeTotal { target_sum }, ..] => {
-            let totals = chunk.totals().total.clone();
+            let totals = chunk.row_sums();
             transform::normalize_total(&mut chunk.x, &totals, *target_sum);
             chunk.changed();
         }
@@ -124,10 +123,13 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
     Ok(1)
 }
 
-fn keep_columns(mask: &[bool], chunk: &mut Chunk) {
-    let (map, kept) = select::renumbering(mask);
-    select::keep_columns(&mut chunk.x, &map, kept);
-    chunk.changed();
+/// Applies all of these steps.
+pub fn apply_all(steps: &[Step], chunk: &mut Chunk) -> Result<()> {
+    let mut done = 0;
+    while done < steps.len() {
+        done += apply(&steps[done..], chunk)?;
+    }
+    Ok(())
 }
 
 /// QC columns of the rows of a chunk, named and typed as scanpy's `calculate_qc_metrics` writes them to obs.
