@@ -40,7 +40,8 @@ def synthetic(n_obs=2000, n_vars=3000, seed=1):
     x[[17, n_obs // 2]] = 0
     x[:, [5, n_vars // 2, n_vars - 1]] = 0
     names = [f"MT-{i}" if i < 10 else f"RPL{i}" if i < 40 else f"GENE{i}" for i in range(n_vars)]
-    names[101] = names[103] = names[100]
+    if n_vars > 103:
+        names[101] = names[103] = names[100]
     obs = pd.DataFrame(
         {
             "batch": pd.Categorical(np.array(["b1", "b2", "b3"])[batch]),
@@ -155,7 +156,10 @@ def put_sparse(path, x, kind="csr", dtypes=(None, None, None), how=None, arrays=
             group = file.create_group(at)
             group.attrs.update(attrs)
             for name, values in named.items():
-                group.create_dataset(name, data=values, **(how or {}))
+                options = dict(how or {})
+                if options.get("chunks") not in (None, True):
+                    options["chunks"] = tuple(min(c, max(1, n)) for c, n in zip(options["chunks"], values.shape))
+                group.create_dataset(name, data=values, **options)
     else:
         root = zarr.open_group(path, mode="r+", use_consolidated=False)
         del root[at]

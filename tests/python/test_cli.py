@@ -117,8 +117,8 @@ def test_print_recipe_round_trip(tmp_path):
     """The recipe that is printed, read again, prints the same."""
     default = succeed("run", "--print-recipe").out
     parsed = tomllib.loads(default)
-    assert parsed["hvg"]["n_top_genes"] == 5000 and parsed["hvg"]["flavor"] == "cell_ranger"
-    assert parsed["pca"]["n_comps"] == 100 and parsed["neighbors"]["n_neighbors"] == 15 and parsed["neighbors"]["n_pcs"] == 50
+    assert "# n_top_genes = 5000" in default and parsed["hvg"]["flavor"] == "cell_ranger"
+    assert "# n_comps = 100" in default and parsed["neighbors"]["n_neighbors"] == 15 and "# n_pcs = 50" in default
     assert parsed["normalize"]["target_sum"] == 10000 and parsed["scale"]["zero_center"] is False
     (tmp_path / "default.toml").write_text(default)
     assert succeed("run", "--print-recipe", "--recipe", tmp_path / "default.toml").out == default
@@ -257,13 +257,16 @@ def test_dpi(analysed, tmp_path):
 
 
 def test_colours_are_scanpys(analysed, tmp_path):
-    """The largest clusters wear the first colours of scanpy's palette."""
-    from scanpy.plotting.palettes import default_20
+    """Clusters wear the colours that scanpy would give them."""
+    from scanpy.plotting._utils import _set_default_colors_for_categorical_obs
 
+    theirs = read(analysed)
+    theirs.uns.pop("leiden_colors", None)
+    _set_default_colors_for_categorical_obs(theirs, "leiden")
     succeed("plot", analysed, "umap", "--color", "leiden", "-o", tmp_path / "f.svg")
     succeed("plot", analysed, "umap", "--color", "leiden", "-o", tmp_path / "f.png")
     image = np.asarray(Image.open(tmp_path / "f.png").convert("RGB")).reshape(-1, 3)
-    for colour in default_20[:3]:
+    for colour in theirs.uns["leiden_colors"][:3]:
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         assert (np.abs(image.astype(int) - rgb).max(1) <= 2).any(), colour
 
@@ -301,7 +304,9 @@ def test_convert_from_tenx(layout, small, tmp_path):
         succeed("convert", path, tmp_path / name)
         output = read(tmp_path / name)
         assert abs(sp.csr_matrix(output.X) - small.X).max() == 0
-        assert list(output.obs_names) == list(small.obs_names) and list(output.var_names) == list(small.var_names)
+        # As scanpy.read_10x_mtx does, names of an mtx folder are made unique.
+        names = ad.utils.make_index_unique(small.var_names) if layout.startswith("mtx") else small.var_names
+        assert list(output.obs_names) == list(small.obs_names) and list(output.var_names) == list(names)
         assert list(output.var["gene_ids"]) == list(inputs.gene_ids(small))
 
 

@@ -75,7 +75,8 @@ def test_twins(run, synthetic, folder):
 
     import inputs
 
-    a = synthetic[:500]
+    a = synthetic[:500].copy()
+    a.var_names_make_unique()
     twice = ad.concat([a, a, a[:50]], index_unique="-")
     twice.var_names = synthetic.var_names
     ours = run.read(inputs.write(twice, folder / "twins.zarr"), *BASIC)

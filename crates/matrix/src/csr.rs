@@ -9,7 +9,7 @@ use crate::{Error, Place, Result};
 /// Consecutive rows of a matrix, sparse: row `i` has columns `indices[indptr[i]..indptr[i + 1]]` with values `data[..]` at the
 /// same positions. Inside a row columns are strictly increasing; `indptr[0]` is 0; explicit zeros are allowed.
 ///
-/// Invariants are checked where data enter ([`Csr::check`], [`Csr::canonicalise`]) and relied upon afterwards.
+/// Invariants are checked where data enter ([`Csr::check_indptr`], [`Csr::canonicalise`]) and relied upon afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Csr {
     /// Number of columns (genes).

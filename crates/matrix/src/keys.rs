@@ -4,13 +4,13 @@
 pub const N_GENES_BY_COUNTS: &str = "n_genes_by_counts";
 /// obs and var: sum of counts, float32.
 pub const TOTAL_COUNTS: &str = "total_counts";
-/// var: cells with a non-zero entry, int32.
+/// var: cells with a non-zero entry, int64.
 pub const N_CELLS_BY_COUNTS: &str = "n_cells_by_counts";
-/// var: mean count over cells, float32.
+/// var: mean count over cells, float64.
 pub const MEAN_COUNTS: &str = "mean_counts";
 /// var: percentage of cells without the gene, float64.
 pub const PCT_DROPOUT_BY_COUNTS: &str = "pct_dropout_by_counts";
-/// obs: written by `filter_cells(min_genes)`.
+/// obs: written by `filter_cells(min_genes)`, int64.
 pub const N_GENES: &str = "n_genes";
 /// obs and var: written by `filter_cells(min_counts)`, `filter_genes(min_counts)`.
 pub const N_COUNTS: &str = "n_counts";

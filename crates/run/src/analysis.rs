@@ -7,7 +7,7 @@ use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Source, Spar
 
 use crate::methods::{Outcome, methods};
 use crate::observe::Observer;
-use crate::recipe::{Recipe, Resolutions, Stage};
+use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, Recipe, Resolutions, Stage};
 use crate::survey::{Survey, kept_steps, survey};
 
 /// Everything that a run found out, ready to be written.
@@ -317,12 +317,6 @@ impl Analysis {
         Ok(())
     }
 }
-
-/// Components when the recipe doesn't say: the notebook's number.
-const DEFAULT_COMPS: usize = 100;
-
-/// Components for the neighbour search when the recipe doesn't say: the notebook's number.
-const DEFAULT_PCS: usize = 50;
 
 /// Labels renumbered by size, descending, ties by the smallest member.
 fn by_size(labels: &[u32], n_clusters: usize) -> Vec<i32> {

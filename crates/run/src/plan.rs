@@ -6,7 +6,7 @@ use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::job::Job;
-use crate::recipe::{Stage, Target, TargetWord};
+use crate::recipe::{DEFAULT_COMPS, DEFAULT_TOP_GENES, Stage, Target, TargetWord};
 
 /// The expected cost of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -91,8 +91,8 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     if job.with_x.is_some() {
         reads.push("X for the output".to_string());
     }
-    let hvg = r.hvg.n_top_genes.filter(|&k| k > 0).unwrap_or(5000).min(shape.n_vars) as u64;
-    let comps = r.pca.n_comps.unwrap_or(100).min(hvg as usize) as u64;
+    let hvg = r.hvg.n_top_genes.filter(|&k| k > 0).unwrap_or(DEFAULT_TOP_GENES).min(shape.n_vars) as u64;
+    let comps = r.pca.n_comps.unwrap_or(DEFAULT_COMPS).min(hvg as usize) as u64;
     // Highly variable genes hold about a fifth of the entries when 5,000 of 28,000 are chosen; in proportion, with a margin.
     let share = (hvg as f64 / p.max(1) as f64 * 1.5).min(1.0);
     let hvg_nnz = (nnz as f64 * share) as u64;

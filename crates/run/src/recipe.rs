@@ -8,6 +8,15 @@ use cellmill_engine::recipe::Expression;
 use cellmill_matrix::{Error, Place, Result};
 use serde::{Deserialize, Serialize};
 
+/// Genes when the recipe doesn't say how many: the notebook's number.
+pub const DEFAULT_TOP_GENES: usize = 5000;
+
+/// Components when the recipe doesn't say: the notebook's number.
+pub const DEFAULT_COMPS: usize = 100;
+
+/// Components for the neighbour search when the recipe doesn't say: the notebook's number.
+pub const DEFAULT_PCS: usize = 50;
+
 /// How far a run goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -392,16 +401,26 @@ impl Recipe {
                 }
             }
         }
-        let recipe: Recipe = toml
-            .try_into()
-            .map_err(|e: toml::de::Error| Error::invalid(Place::store(name), e.message().trim(), "each key has a value of its kind"))?;
+        // Said in full, the error names the key.
+        let wrong = |e: toml::de::Error| e.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let recipe: Recipe =
+            toml.try_into().map_err(|e| Error::invalid(Place::store(name), wrong(e), "each key has a value of its kind"))?;
         recipe.check()?;
         Ok(recipe)
     }
 
-    /// The recipe as TOML.
+    /// The recipe as TOML. Numbers that follow the data unless they are given stand in comments.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|e| Error::bug(format!("a recipe can't be written as TOML: {e}")))
+        let mut text = toml::to_string(self).map_err(|e| Error::bug(format!("a recipe can't be written as TOML: {e}")))?;
+        let open = [
+            ("hvg", self.hvg.n_top_genes.is_none(), format!("n_top_genes = {DEFAULT_TOP_GENES}  # or all genes, if there are fewer")),
+            ("pca", self.pca.n_comps.is_none(), format!("n_comps = {DEFAULT_COMPS}  # or as many as the data allow")),
+            ("neighbors", self.neighbors.n_pcs.is_none(), format!("n_pcs = {DEFAULT_PCS}  # or as many as there are")),
+        ];
+        for (section, _, line) in open.iter().filter(|(_, open, _)| *open) {
+            text = text.replace(&format!("[{section}]\n"), &format!("[{section}]\n# {line}\n"));
+        }
+        Ok(text)
     }
 
     /// Checks every option once; nothing behind this function looks again.
@@ -509,7 +528,7 @@ mod tests {
         let text = |t: &str| Recipe::parse(t, "r.toml").unwrap_err().to_string();
         assert_eq!(text("[hvg]\nn_top_gene = 3"), "r.toml: [hvg]: there is no 'n_top_gene'; did you mean 'n_top_genes'?");
         assert_eq!(text("[neighbours]\n"), "r.toml: there is no 'neighbours'; did you mean 'neighbors'?");
-        assert!(text("[pca]\nn_comps = 'x'").contains("r.toml"), "{}", text("[pca]\nn_comps = 'x'"));
+        assert!(text("[pca]\nn_comps = 'x'").contains("n_comps"), "{}", text("[pca]\nn_comps = 'x'"));
         assert!(text("[umap]\ninit_pos = 'paca'").contains("spectral, pca, random"));
         assert!(text("[filter]\ncells = 'n >'").contains("filter 'n >'"));
     }

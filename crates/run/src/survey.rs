@@ -9,7 +9,7 @@ use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
 use cellmill_matrix::{Column, Error, Place, Result, Source, Table, Values, keys};
 
 use crate::observe::Observer;
-use crate::recipe::{Recipe, Stage, Target, TargetWord};
+use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
 /// What is known after the survey.
 pub struct Survey {
@@ -329,9 +329,10 @@ impl<'a> Surveyor<'a> {
         self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
         let f = &self.recipe.filter;
         if (f.min_genes.is_some() || f.max_genes.is_some())
-            && let Some(n_genes) = self.out_obs.column(keys::N_GENES_BY_COUNTS).cloned()
+            && let Some(Column::Plain(Values::I32(n_genes))) = self.out_obs.column(keys::N_GENES_BY_COUNTS)
         {
-            self.out_obs.set(keys::N_GENES, n_genes);
+            let n_genes = n_genes.iter().map(|&n| i64::from(n)).collect();
+            self.out_obs.set(keys::N_GENES, Column::Plain(Values::I64(n_genes)));
         }
         if (f.min_counts.is_some() || f.max_counts.is_some())
             && let Some(counts) = self.out_obs.column(keys::TOTAL_COUNTS).cloned()
@@ -346,21 +347,15 @@ impl<'a> Surveyor<'a> {
         let t = &self.totals;
         let n = t.n_obs.max(1) as f64;
         let total: Vec<f32> = t.total.iter().map(|&x| x as f32).collect();
-        let mean: Vec<f32> = t.total.iter().map(|&x| (x / n) as f32).collect();
-        let n_cells = |counts: &[u64]| -> Values {
-            if counts.iter().all(|&c| i32::try_from(c).is_ok()) {
-                Values::I32(counts.iter().map(|&c| c as i32).collect())
-            } else {
-                Values::I64(counts.iter().map(|&c| c as i64).collect())
-            }
-        };
+        let mean: Vec<f64> = t.total.iter().map(|&x| x / n).collect();
+        let n_cells = |counts: &[u64]| Values::I64(counts.iter().map(|&c| c as i64).collect());
         let log1p = |v: &[f32]| Values::F32(v.iter().map(|&x| libm_log1p(x)).collect());
         let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
         set(keys::N_CELLS_BY_COUNTS, n_cells(&t.n_cells));
-        set(keys::MEAN_COUNTS, Values::F32(mean.clone()));
         if self.recipe.qc.log1p {
-            set(&keys::log1p_of(keys::MEAN_COUNTS), log1p(&mean));
+            set(&keys::log1p_of(keys::MEAN_COUNTS), Values::F64(mean.iter().map(|&x| x.ln_1p()).collect()));
         }
+        set(keys::MEAN_COUNTS, Values::F64(mean));
         set(keys::PCT_DROPOUT_BY_COUNTS, Values::F64(t.n_cells.iter().map(|&c| (1.0 - c as f64 / n) * 100.0).collect()));
         set(keys::TOTAL_COUNTS, Values::F32(total.clone()));
         if self.recipe.qc.log1p {
@@ -531,9 +526,6 @@ impl<'a> Surveyor<'a> {
 }
 
 type MomentFolds = (Option<At<Moments>>, (Option<At<Moments>>, Option<At<Moments>>));
-
-/// Genes when the recipe doesn't say how many: the notebook's number.
-const DEFAULT_TOP_GENES: usize = 5000;
 
 /// log1p of counts stays below this (e²⁰ counts of one gene in one cell are not seen); raw counts of a whole data set exceed it.
 const LOG_LIKE: f32 = 20.0;

@@ -8,7 +8,7 @@ use crate::random::{Key, Purpose};
 /// Share of the cells of a type in a gradient that lie between the two types.
 const BETWEEN: f64 = 0.4;
 /// Activity of the mitochondrial programme in a cell of low quality, on top of its own.
-const LOW_QUALITY_MITOCHONDRIAL: f64 = 3.0;
+const LOW_QUALITY_MITOCHONDRIAL: f32 = 3.0;
 
 /// A cell's place in the model.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +85,7 @@ impl Population {
             };
         let mut activities = std::array::from_fn(|k| key.normal(6 + k as u64) as f32);
         if low {
-            activities[0] += LOW_QUALITY_MITOCHONDRIAL as f32;
+            activities[0] += LOW_QUALITY_MITOCHONDRIAL;
         }
         Cell { cell_type, between, batch, log_library, activities }
     }

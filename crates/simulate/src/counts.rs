@@ -51,8 +51,16 @@ impl Bench {
         n_vars * 4 + n_vars.div_ceil(64) * 8 + 3 * n_vars * 4
     }
 
-    /// Draws a cell and appends it as a row.
-    pub(crate) fn draw(&mut self, seed: u64, row: u64, cell: &Cell, profile: &Profile, gamma: &[f32], batches: &Batches, into: &mut Csr) {
+    /// Draws the cell of a seed and row number and appends it as a row.
+    pub(crate) fn draw(
+        &mut self,
+        (seed, row): (u64, u64),
+        cell: &Cell,
+        profile: &Profile,
+        gamma: &[f32],
+        batches: &Batches,
+        into: &mut Csr,
+    ) {
         self.draw_head(Key::new(seed, Purpose::Head, row), cell, profile, gamma, batches);
         let place = cell.between.map_or(0.0, |(_, place)| f64::from(place));
         for (i, tail) in profile.tails.iter().enumerate() {

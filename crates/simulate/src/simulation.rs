@@ -120,7 +120,7 @@ impl Source for Simulation {
         let mut bench = Bench::new(self.options.n_vars);
         for row in start..end {
             let cell = self.population.cell(row);
-            bench.draw(self.options.seed, row, &cell, self.profile(&cell), &self.gamma, &self.batches, into);
+            bench.draw((self.options.seed, row), &cell, self.profile(&cell), &self.gamma, &self.batches, into);
         }
         self.bytes.fetch_add(into.nnz() as u64 * 8, Ordering::Relaxed);
         Ok(())

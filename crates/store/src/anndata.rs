@@ -44,7 +44,7 @@ pub enum Matrix {
     /// It can be streamed by rows.
     Rows(Box<dyn Source>),
     /// Compressed columns: [`CscMatrix::to_rows`] makes rows of it, once and out of core.
-    Columns(CscMatrix),
+    Columns(Box<CscMatrix>),
 }
 
 impl Matrix {
@@ -314,7 +314,7 @@ impl AnnData {
         let tree = &*self.tree;
         Ok(match (info.encoding, &info.sparse) {
             (Encoding::Csr, Some(sparse)) => Matrix::Rows(Box::new(CsrSource::open(tree, &path, sparse)?)),
-            (Encoding::Csc, Some(sparse)) => Matrix::Columns(CscMatrix::open(tree, &path, sparse)?),
+            (Encoding::Csc, Some(sparse)) => Matrix::Columns(Box::new(CscMatrix::open(tree, &path, sparse)?)),
             _ => Matrix::Rows(Box::new(DenseSource::open(tree, &path)?)),
         })
     }

@@ -1,10 +1,10 @@
 //! Leiden: communities of cells in the weighted graph that maximise modularity.
 //!
-//! Traag, Waltman and van Eck, "From Louvain to Leiden", 2019. An iteration moves vertices ([`local_move`]), splits the communities
-//! into well-connected clusters ([`refine`]), makes these the vertices of a smaller graph ([`aggregate`]) and goes on there until
+//! Traag, Waltman and van Eck, "From Louvain to Leiden", 2019. An iteration moves vertices (`local_move`), splits the communities
+//! into well-connected clusters (`refine`), makes these the vertices of a smaller graph (`aggregate`) and goes on there until
 //! each community is one vertex. The next iteration starts from the communities found. Every community is connected.
 //!
-//! Threads plan the moves of a batch of vertices against a frozen state; commits are serial ([`visit`]). The result depends on
+//! Threads plan the moves of a batch of vertices against a frozen state; commits are serial (`visit`). The result depends on
 //! graph, options and seed, not on the number of threads.
 
 pub(crate) mod aggregate;

@@ -91,6 +91,23 @@ impl CsrSource {
         Encoding::Csr
     }
 
+    /// Whole numbers from 2²⁴ on are not all float32 numbers; they are refused, never rounded.
+    fn check_exact(&self, rows: &Range<SourceRow>, into: &Csr) -> Result<()> {
+        const FIRST_INEXACT: f32 = 16_777_216.0;
+        let wide = matches!(self.data.dtype(), DType::I32 | DType::I64 | DType::U32 | DType::U64);
+        if !wide || into.data.iter().all(|v| v.abs() < FIRST_INEXACT) {
+            return Ok(());
+        }
+        let at = into.data.iter().position(|v| v.abs() >= FIRST_INEXACT).unwrap_or(0);
+        let row = rows.start.0 + (into.indptr.partition_point(|&p| p as usize <= at) as u64).saturating_sub(1);
+        let found = format!("a whole number of about {}", into.data[at]);
+        Err(Error::invalid(
+            self.data.place().clone().rows(row..row + 1),
+            found,
+            "values are held as float32, whose whole numbers end at 2^24",
+        ))
+    }
+
     /// A place that names this matrix and not `X`.
     fn at(&self, error: Error) -> Error {
         match error.kind() {
@@ -148,6 +165,7 @@ impl Source for CsrSource {
         make_room(into, n, || Place::element(&self.location, &self.path).rows(rows.start.0..rows.end.0))?;
         self.indices.read(first..first + n, &mut into.indices, &[DType::I32, DType::U32], numbers::to_u32)?;
         self.data.read(first..first + n, &mut into.data, &[DType::F32], numbers::to_f32)?;
+        self.check_exact(&rows, into)?;
         into.canonicalise(rows.start.0).map_err(|e| self.at(e))?;
         Ok(())
     }

@@ -54,6 +54,10 @@ impl Vector {
         self.len
     }
 
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     pub fn place(&self) -> &Place {
         &self.place
     }

@@ -18,6 +18,9 @@ use super::text;
 use crate::numbers;
 use crate::tree::{ArrayInfo, Chunks};
 
+/// Decodes one chunk and hands its entries on.
+type Decode<'a, T> = dyn Fn(u64, &mut dyn FnMut(&[T])) -> Result<()> + Sync + 'a;
+
 /// Arrays and chunks up to this size may consist of missing chunks alone.
 const FREE: u64 = 2 << 30;
 /// A larger array may be so many times larger than what is stored of it.
@@ -330,7 +333,7 @@ impl ZarrChunks {
         rows: Range<u64>,
         row: usize,
         unit: usize,
-        decode: &(dyn Fn(u64, &mut dyn FnMut(&[T])) -> Result<()> + Sync),
+        decode: &Decode<'_, T>,
     ) -> Result<()> {
         let info = &self.layout.info;
         if info.shape.is_empty() {

@@ -89,7 +89,7 @@ fn four_avx2(from: &[u8], to: &mut [u8], n: usize) {
 /// number of entries is no multiple of 8 were left alone.
 pub(crate) fn bits_back(from: &[u8], to: &mut [u8], size: usize) {
     let n = from.len() / size;
-    if n % 8 != 0 {
+    if !n.is_multiple_of(8) {
         to.copy_from_slice(from);
         return;
     }
