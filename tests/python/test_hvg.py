@@ -44,7 +44,12 @@ def assert_equal(ours, theirs, flavor, ranked):
             other = other.astype(bool)
             # scanpy keeps float32 values: genes within 1e-5 of the cut-off may change sides.
             jaccard = (mine & other).sum() / max((mine | other).sum(), 1)
-            assert jaccard >= 0.999 or (mine ^ other).sum() <= 1, f"Jaccard {jaccard}, {(mine ^ other).sum()} differ"
+            differ = mine ^ other
+            if flavor.startswith("seurat_v3"):
+                # Genes with the same variances_norm have no order: scanpy's own depends on numpy's sort.
+                _, group, size = np.unique(np.round(theirs["variances_norm"].to_numpy(), 9), return_inverse=True, return_counts=True)
+                differ &= size[group] == 1
+            assert jaccard >= 0.999 or differ.sum() <= 1, f"Jaccard {jaccard}, {differ.sum()} differ"
         elif column in ("highly_variable_nbatches", "highly_variable_intersection"):
             assert (mine.astype(float) != np.nan_to_num(other.astype(float))).mean() <= 1e-3, column
         elif column == "highly_variable_rank":

@@ -141,8 +141,8 @@ def test_tenx_names_and_columns_are_scanpys(run, mixed, folder):
         (inputs.write_mtx(a, at / "mtx3", version=3), sc.read_10x_mtx),
         (inputs.write_mtx(a, at / "mtx2", version=2), sc.read_10x_mtx),
     ):
-        # scanpy makes the names of an mtx folder unique by default; the program keeps them as they are.
-        expected = theirs(path, make_unique=False) if theirs is sc.read_10x_mtx else theirs(path)
+        # scanpy makes the names of an mtx folder unique by default, and so do we.
+        expected = theirs(path)
         output = run.read(path, *QC)
         assert list(output.obs_names) == list(expected.obs_names), path
         assert list(output.var_names) == list(expected.var_names), path

@@ -20,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Single-cell RNA analysis of any size on any machine: from an AnnData store to clusters and pictures.
 #[derive(Parser)]
-#[command(name = "cellmill", version, arg_required_else_help = true, max_term_width = 110)]
+#[command(name = "cellmill", version, arg_required_else_help = true, args_override_self = true, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -168,6 +168,8 @@ impl Job {
         let output = folder.join(
             self.output.file_name().ok_or_else(|| Error::option("--output", self.output.display(), "a file or folder name is needed"))?,
         );
+        // An output that is a link to the input is the input.
+        let output = std::fs::canonicalize(&output).unwrap_or(output);
         if output == input || output.starts_with(&input) || input.starts_with(&output) {
             return Err(Error::invalid(
                 place(),

@@ -583,8 +583,11 @@ fn libm_log1p(x: f32) -> f32 {
 fn gene_set(name: &str, selector: &str, var: &Table, location: &str) -> Result<Vec<bool>> {
     let option = format!("qc.qc_vars.{name}");
     let mask: Vec<bool> = if let Some(pattern) = selector.strip_prefix("regex:") {
-        let regex = regex::Regex::new(pattern)
-            .map_err(|e| Error::option(&option, format!("'{pattern}': {e}"), "a regular expression is needed"))?;
+        let regex = regex::Regex::new(pattern).map_err(|e| {
+            // The parser draws a picture of several lines; the last one says what is wrong.
+            let what = e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+            Error::option(&option, format!("'{pattern}': {what}"), "a regular expression is needed")
+        })?;
         var.index.iter().map(|gene| regex.is_match(gene)).collect()
     } else if let Some(column) = selector.strip_prefix("column:") {
         let values = var.column(column).ok_or_else(|| Error::missing(Place::element(location, "var"), column, var.names()))?;
