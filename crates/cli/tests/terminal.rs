@@ -20,7 +20,20 @@ fn help() {
 #[test]
 fn recipes() {
     insta::assert_snapshot!("recipe_default", show(&["run", "--print-recipe"]));
-    let flags = ["--flavor", "seurat_v3", "--n-top-genes", "2000", "--qc-var", "mt=regex:^MT-", "--resolution", "0.5,1", "--target-sum", "median", "--min-genes", "100"];
+    let flags = [
+        "--flavor",
+        "seurat_v3",
+        "--n-top-genes",
+        "2000",
+        "--qc-var",
+        "mt=regex:^MT-",
+        "--resolution",
+        "0.5,1",
+        "--target-sum",
+        "median",
+        "--min-genes",
+        "100",
+    ];
     insta::assert_snapshot!("recipe_flags", show(&[&["run", "--print-recipe"], &flags[..]].concat()));
 }
 

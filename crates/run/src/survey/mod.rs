@@ -1,6 +1,9 @@
 //! Everything that the first reads decide: QC columns, kept cells and genes, the target sum, the moments of every gene and the highly
 //! variable ones. Questions that can be asked of the same read are asked in the same read.
 
+mod columns;
+mod silent;
+
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside};
 use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
@@ -8,6 +11,8 @@ use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
 use cellmill_matrix::{Column, Error, Place, Result, Source, Table, Values, keys};
 
+use self::columns::{batches, gene_set, median_of_positive};
+use self::silent::Silent;
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -542,97 +547,6 @@ pub fn kept_steps(keep: &[bool], keep_genes: Option<&[bool]>) -> Vec<Step> {
     steps
 }
 
-/// A fold whose row columns are dropped.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
-struct Silent<F> {
-    inner: F,
-}
-
-impl<F: Fold> Fold for Silent<F> {
-    type Acc = F::Acc;
-    type State = F::State;
-    type Output = F::Output;
-    fn listens(&self, step: usize) -> bool {
-        self.inner.listens(step)
-    }
-    fn init(&self) -> Self::State {
-        self.inner.init()
-    }
-    fn open(&self) -> Self::Acc {
-        self.inner.open()
-    }
-    fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut cellmill_engine::Chunk, _: &mut RowColumns) -> Result<()> {
-        self.inner.accumulate(acc, step, chunk, &mut RowColumns::default())
-    }
-    fn close(&self, acc: Self::Acc) -> Self::State {
-        self.inner.close(acc)
-    }
-    fn merge(&self, into: &mut Self::State, later: Self::State) {
-        self.inner.merge(into, later);
-    }
-    fn finish(&self, state: Self::State) -> Self::Output {
-        self.inner.finish(state)
-    }
-}
-
 fn libm_log1p(x: f32) -> f32 {
     f64::from(x).ln_1p() as f32
-}
-
-/// The genes of a set: by prefix, regular expression or a boolean column of var.
-fn gene_set(name: &str, selector: &str, var: &Table, location: &str) -> Result<Vec<bool>> {
-    let option = format!("qc.qc_vars.{name}");
-    let mask: Vec<bool> = if let Some(pattern) = selector.strip_prefix("regex:") {
-        let regex = regex::Regex::new(pattern).map_err(|e| {
-            // The parser draws a picture of several lines; the last one says what is wrong.
-            let what = e.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
-            Error::option(&option, format!("'{pattern}': {what}"), "a regular expression is needed")
-        })?;
-        var.index.iter().map(|gene| regex.is_match(gene)).collect()
-    } else if let Some(column) = selector.strip_prefix("column:") {
-        let values = var.column(column).ok_or_else(|| Error::missing(Place::element(location, "var"), column, var.names()))?;
-        (0..var.n_rows()).map(|j| values.number(j).is_some_and(|x| x != 0.0)).collect()
-    } else {
-        let prefix = selector.strip_prefix("prefix:").unwrap_or(selector);
-        var.index.iter().map(|gene| gene.starts_with(prefix)).collect()
-    };
-    Ok(mask)
-}
-
-/// Batch of each cell and the batches' names, in the order of their categories (sorted, if the column is plain).
-fn batches(obs: &Table, key: &str, location: &str) -> Result<(Vec<u32>, Vec<String>)> {
-    let column = obs.column(key).ok_or_else(|| Error::missing(Place::element(location, "obs"), key, obs.names()))?;
-    let text: Vec<String> = (0..obs.n_rows())
-        .map(|i| {
-            column.text(i).ok_or_else(|| {
-                let place = Place::element(location, format!("obs/{key}")).rows(i as u64..i as u64 + 1);
-                Error::invalid(place, "a missing value", "each cell needs a batch")
-            })
-        })
-        .collect::<Result<_>>()?;
-    let mut names: Vec<String> = match column {
-        Column::Categorical { categories, .. } => (0..categories.len()).map(|c| categories.text(c)).collect(),
-        _ => {
-            let mut all = text.clone();
-            all.sort();
-            all.dedup();
-            all
-        }
-    };
-    let present: std::collections::HashSet<&String> = text.iter().collect();
-    names.retain(|name| present.contains(name));
-    let number: std::collections::HashMap<&String, u32> = names.iter().zip(0..).collect();
-    let codes = text.iter().map(|t| number.get(t).copied().unwrap_or(0)).collect();
-    Ok((codes, names))
-}
-
-/// Median of the totals above 0, as numpy takes it.
-fn median_of_positive(totals: &[f64]) -> Option<f64> {
-    let mut positive: Vec<f64> = totals.iter().copied().filter(|&t| t > 0.0).collect();
-    if positive.is_empty() {
-        return None;
-    }
-    positive.sort_unstable_by(f64::total_cmp);
-    let n = positive.len();
-    Some(if n % 2 == 1 { positive[n / 2] } else { (positive[n / 2 - 1] + positive[n / 2]) / 2.0 })
 }
