@@ -108,11 +108,7 @@ impl Csr {
             if let Some(column) = largest.filter(|&c| c as usize >= self.n_cols) {
                 let row = first_row + i as u64;
                 let place = Place { element: Some("X/indices".into()), rows: Some(row..row + 1), store: None };
-                return Err(Error::invalid(
-                    place,
-                    format!("column {column}"),
-                    format!("the store has {} genes (0..{})", self.n_cols, self.n_cols),
-                ));
+                return Err(Error::invalid(place, shown(column), format!("the store has {} genes (0..{})", self.n_cols, self.n_cols)));
             }
             if increasing {
                 if changed {
@@ -142,6 +138,14 @@ impl Csr {
         self.indices.truncate(write);
         self.data.truncate(write);
         Ok(changed)
+    }
+}
+
+/// A column that is out of range; one that was negative on disk is shown as it was there.
+fn shown(column: u32) -> String {
+    match i32::try_from(column) {
+        Ok(column) => format!("column {column}"),
+        Err(_) => format!("column {} ({column} without a sign)", column as i32),
     }
 }
 
