@@ -46,9 +46,9 @@ impl Bench {
         Bench { counts: vec![0; n_vars], seen: vec![0; n_vars.div_ceil(64)], rates: Vec::new(), none: Vec::new(), uniforms: Vec::new() }
     }
 
-    /// Most bytes that a bench for this many genes takes.
+    /// Most bytes that a bench for this many genes takes: the three vectors of rates may grow to twice their length.
     pub(crate) fn bytes(n_vars: usize) -> usize {
-        n_vars * 4 + n_vars.div_ceil(64) * 8 + 3 * n_vars * 4
+        n_vars * 4 + n_vars.div_ceil(64) * 8 + 3 * 2 * n_vars * 4
     }
 
     /// Draws the cell of a seed and row number and appends it as a row.

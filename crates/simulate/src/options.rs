@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Cells. Default 1,306,127, as in the 10x mouse brain set.
+    /// Cells, 0 to 2⁴⁸. Default 1,306,127, as in the 10x mouse brain set.
     pub n_obs: u64,
     /// Genes, 1 to 1,000,000. Default 27,998, as in that set.
     pub n_vars: usize,
-    /// Cell types, 1 to 1000. Default 30. More types lie nearer to each other in number, not in distance.
+    /// Cell types, 1 to 1000. Default 30. More types: smaller ones, as near to each other.
     pub n_types: usize,
     /// Batches, 1 to 1000. Default 1: no batch effects. Each cell's batch is random, all are equally large.
     pub n_batches: usize,
@@ -50,6 +50,9 @@ const LARGEST_TABLE: usize = 1 << 27;
 impl Options {
     /// Checks every option.
     pub(crate) fn check(&self) -> Result<()> {
+        if self.n_obs > 1 << 48 {
+            return Err(Error::option("n_obs", self.n_obs, "there are at most 2^48 cells"));
+        }
         if !(1..=1_000_000).contains(&self.n_vars) {
             return Err(Error::option("n_vars", self.n_vars, "there are 1 to 1000000 genes"));
         }

@@ -201,6 +201,7 @@ fn batches_move_the_means() {
 fn options_and_ranges_are_checked() {
     let good = Options { n_obs: 10, n_vars: 100, ..Options::default() };
     let cases = [
+        ("n_obs", Options { n_obs: u64::MAX, ..good.clone() }),
         ("n_vars", Options { n_vars: 0, ..good.clone() }),
         ("n_types", Options { n_types: 0, ..good.clone() }),
         ("n_types", Options { n_types: 1000, n_vars: 1_000_000, ..good.clone() }),
