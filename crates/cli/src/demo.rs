@@ -53,6 +53,8 @@ impl Demo {
             threads: self.machine.threads()?,
             memory: self.machine.memory()?,
             genome: None,
+            spill_dir: None,
+            resume: false,
         };
         let summary = job.run(&Terminal::new(voice.quiet))?;
         let open = Open::new(&output)?;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use cellmill_engine::exec::TASK_ROWS;
 use cellmill_matrix::{Element, Encoding, Error, Place, Values, keys};
 use cellmill_run::budget::say_bytes;
 use cellmill_run::job::Job;
@@ -149,9 +150,14 @@ fn need(format: InputFormat, info: &MatrixInfo, obs_columns: usize) -> Value {
         threads,
         memory: cellmill_run::budget::available_bytes(),
         genome: None,
+        spill_dir: None,
+        resume: false,
     };
     let chunk: u64 = info.data.chunk.iter().product::<u64>() * 16;
-    let size = Size { format: format.name(), shape: info.shape, nnz: info.nnz, obs_columns, overhead_bytes: chunk * threads as u64 };
+    // Rows are not looked at here: three times the mean stands for the densest task.
+    let densest_task = (info.nnz / info.shape.n_obs.max(1) + 1) * TASK_ROWS * 3;
+    let overhead_bytes = chunk * threads as u64;
+    let size = Size { format: format.name(), shape: info.shape, nnz: info.nnz, obs_columns, overhead_bytes, densest_task };
     let plan = estimate(&size, &job);
     json!({
         "threads": threads,

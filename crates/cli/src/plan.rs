@@ -25,6 +25,10 @@ pub fn show(job: &Job, voice: Voice) -> anyhow::Result<()> {
         for (what, bytes) in &plan.memory {
             writeln!(out, "           {:>10}  {what}", say_bytes(*bytes))?;
         }
+        if plan.reads.len() > 1 {
+            let (room, spilled) = (say_bytes(plan.stage_bytes), say_bytes(plan.spill_bytes));
+            writeln!(out, "packed   rows for later reads: room for {room} in memory, at most {spilled} in a spill file")?;
+        }
         let total: f64 = plan.seconds.iter().map(|(_, s)| s).sum();
         writeln!(out, "time     about {} on {} threads", seconds(total), plan.threads)?;
         for (what, s) in &plan.seconds {

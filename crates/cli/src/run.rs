@@ -49,6 +49,12 @@ pub struct Run {
     /// How far to go
     #[arg(long, value_enum, default_value = "leiden")]
     pub through: Through,
+    /// Go on where an earlier run of the same input and recipe was stopped
+    #[arg(long)]
+    pub resume: bool,
+    /// Folder for packed rows that memory has no room for [default: beside the output]
+    #[arg(long, value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
     /// Show the plan and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -96,6 +102,8 @@ impl Run {
             threads: self.machine.threads()?,
             memory: self.machine.memory()?,
             genome: self.genome.clone(),
+            spill_dir: self.spill_dir.clone(),
+            resume: self.resume,
         })
     }
 

@@ -28,6 +28,11 @@ impl Chunk {
         Chunk { source, rows, x, batch, normalizer: None, totals: None }
     }
 
+    /// Some rows of a range: `rows` are their offsets from `source.start`.
+    pub fn part(source: Range<u64>, rows: Vec<u32>, x: Csr) -> Self {
+        Chunk { source, rows, x, batch: None, normalizer: None, totals: None }
+    }
+
     /// Totals of the rows as they are now; taken once, then remembered until the values change.
     pub fn totals(&mut self) -> &RowTotals {
         self.totals.get_or_insert_with(|| row_totals(&self.x))
@@ -35,6 +40,9 @@ impl Chunk {
 
     /// Drops rows whose flag is false.
     pub fn keep_rows(&mut self, keep: &[bool]) {
+        if keep.iter().all(|k| *k) {
+            return;
+        }
         cellmill_kernels::select::keep_rows(&mut self.x, keep);
         retain(&mut self.rows, keep);
         if let Some(batch) = &mut self.batch {

@@ -7,6 +7,7 @@ pub mod chunk;
 pub mod exec;
 pub mod fold;
 pub mod host;
+pub mod journal;
 pub mod pca;
 pub mod recipe;
 pub mod stage;

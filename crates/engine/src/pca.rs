@@ -1,19 +1,24 @@
 //! Exact principal components of the highly variable genes: one pass for the Gram matrix, an eigensolver on the covariance, and a
 //! projection from the rows that were kept on the way.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use cellmill_kernels::gram::{BLOCK, Gram, Work};
 use cellmill_kernels::project::Projection;
-use cellmill_matrix::{Csr, Error, Result, Source, Watch};
+use cellmill_matrix::{Csr, Error, Result, Watch};
+use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunk;
-use crate::exec::{TASK_ROWS, Task, cut, in_order, sliced};
+use crate::exec::{Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};
 use crate::host::eigen::top_eigenpairs;
+use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
-use crate::stage::{Block, Stage};
+use crate::stage::Stage;
 
 /// Principal components.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pca {
     /// Scores (x − mean)·V: `(n_obs, n_comps)` row-major f32.
     pub scores: Vec<f32>,
@@ -25,6 +30,8 @@ pub struct Pca {
     pub variance_ratio: Vec<f64>,
     /// Entries of the chosen columns that were multiplied.
     pub nnz: u64,
+    /// Passes in which rows were decoded from the store.
+    pub source_reads: u32,
 }
 
 /// What the solver must know beforehand, from the moments of the first read.
@@ -36,46 +43,91 @@ pub struct Columns {
     pub bound: f64,
 }
 
-/// Reads the rows through `select`, which ends with the chosen columns, then `transform`, after which they enter the analysis (a base
-/// row that it leaves out changes no covariance), and takes `n_comps` components. `watch` hears of source rows in the pass and of blocks
-/// in the projection.
-pub fn pca(source: &dyn Source, select: &[Step], transform: &[Step], columns: &Columns, n_comps: usize, watch: &dyn Watch) -> Result<Pca> {
-    let p = columns.detection.len();
-    let n_source = source.shape().n_obs;
-    let tasks = cut(n_source);
-    let mut gram = Gram::new(&columns.detection, columns.bound)?;
-    let mut work = Work::default();
-    let mut stage = Stage::default();
-    let mut nnz = 0u64;
-    let mut waiting: Vec<Csr> = Vec::new();
-    // A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
-    let tasks_a_block = BLOCK / TASK_ROWS as usize;
-    in_order(
-        tasks.len(),
-        2,
-        |i| {
-            let select = sliced(select, &tasks[i]);
-            let fold = Collect { step: select.len(), n_cols: p };
-            let task = Task { recipe: &select, fold: &fold, rows: tasks[i].clone(), batch: None };
-            let Collected { x, normalizer } = task.run(source, &mut Csr::default())?.state;
-            let mut chunk = Chunk::new(tasks[i].clone(), x, None);
-            chunk.normalizer = normalizer;
-            let block = Block::of(&chunk, &mut Vec::new());
-            apply_all(transform, &mut chunk)?;
-            Ok((block, chunk.x))
-        },
-        |i, (block, rows)| {
-            nnz += rows.nnz() as u64;
-            stage.push(block);
-            waiting.push(rows);
-            if waiting.len() == tasks_a_block || i + 1 == tasks.len() {
-                gram.add(&waiting.iter().collect::<Vec<_>>(), &mut work)?;
-                waiting.clear();
+/// The rows of an analysis: where they come from and what happens to them.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    /// Where they come from.
+    pub feed: Feed<'a>,
+    /// Ends with the chosen columns.
+    pub select: &'a [Step],
+    /// Chosen columns.
+    pub n_genes: usize,
+    /// After it they enter the analysis. A base row that it leaves out changes no covariance.
+    pub transform: &'a [Step],
+    /// Whether `feed.stage` may forget what nobody will ask for again.
+    pub last: bool,
+}
+
+/// What one pass over all rows finds: enough to project them.
+#[derive(Serialize, Deserialize)]
+struct Fit {
+    /// Σ over rows of each chosen column / n: `(p,)`.
+    mean: Vec<f64>,
+    components: Vec<f64>,
+    variance: Vec<f64>,
+    variance_ratio: Vec<f64>,
+    n_obs: u64,
+    nnz: u64,
+}
+
+/// A pass that was stopped.
+#[derive(Serialize, Deserialize)]
+struct Half {
+    gram: Gram,
+    nnz: u64,
+    /// Tasks that are in.
+    tasks: usize,
+}
+
+/// Names of the notes in a journal.
+const HALF: &str = "covariance";
+const FIT: &str = "components";
+
+/// Time between two notes of the Gram matrix, in units of the time that the last one took: keeping them costs 3 % at most.
+const RARELY: u32 = 32;
+
+/// Takes `n_comps` components of the rows. Chosen columns are packed into `selected` on the way, for the projection. `watch` hears of
+/// source rows in the pass and of tasks in the projection.
+pub fn pca(
+    rows: Rows<'_>,
+    columns: &Columns,
+    n_comps: usize,
+    selected: &Stage,
+    journal: Option<&Journal>,
+    watch: &dyn Watch,
+) -> Result<Pca> {
+    let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
+    let fit = match journal.and_then(|j| j.load::<Fit>(FIT)) {
+        Some(fit) => fit,
+        None => {
+            let rows = Pass { rows, decoded: &first };
+            let fit = fit(rows, columns, n_comps, selected, journal, watch)?;
+            if let Some(journal) = journal {
+                journal.save(FIT, &fit);
             }
-            watch.tick(tasks[i].end, n_source, "")
-        },
-    )?;
-    drop(work);
+            fit
+        }
+    };
+    let scores = scores(Pass { rows, decoded: &second }, selected, &fit, n_comps, watch)?;
+    let Fit { components, variance, variance_ratio, nnz, .. } = fit;
+    let source_reads = [first, second].into_iter().map(|d| u32::from(d.into_inner())).sum();
+    Ok(Pca { scores, components, variance, variance_ratio, nnz, source_reads })
+}
+
+/// The rows in one pass, and whether any of them was decoded from the store.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    rows: Rows<'a>,
+    decoded: &'a AtomicBool,
+}
+
+fn fit(rows: Pass<'_>, columns: &Columns, n_comps: usize, selected: &Stage, journal: Option<&Journal>, watch: &dyn Watch) -> Result<Fit> {
+    let p = columns.detection.len();
+    let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
+        Some(half) => half,
+        None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
+    };
+    let Half { gram, nnz, .. } = covariance_pass(rows, half, selected, journal, watch)?;
     let n_obs = gram.n_rows();
     let most = (n_obs as usize).min(p).saturating_sub(1);
     if n_comps == 0 || n_comps > most {
@@ -86,45 +138,106 @@ pub fn pca(source: &dyn Source, select: &[Step], transform: &[Step], columns: &C
     drop(gram);
     let total: f64 = (0..p).map(|j| covariance[j * p + j]).sum();
     let (variance, components) = top_eigenpairs(&covariance, p, n_comps, watch)?;
-    drop(covariance);
     let variance_ratio = variance.iter().map(|v| v / total).collect();
-    let scores = scores(&stage, transform, &components, &mean, n_comps, n_obs as usize, watch)?;
-    Ok(Pca { scores, components, variance, variance_ratio, nnz })
+    Ok(Fit { mean, components, variance, variance_ratio, n_obs, nnz })
 }
 
-/// X V − mean·V, block by block of the stage.
-fn scores(
-    stage: &Stage,
-    transform: &[Step],
-    components: &[f64],
-    mean: &[f64],
-    k: usize,
-    n_obs: usize,
-    watch: &dyn Watch,
-) -> Result<Vec<f32>> {
-    let mut shift = vec![0f64; k];
-    for (row, m) in components.chunks_exact(k).zip(mean) {
-        shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
-    }
-    let projection = Projection::new(components, mean.len(), &shift)?;
-    let mut scores = vec![0f32; n_obs * k];
-    let mut rest = &mut scores[..];
-    let blocks = stage.blocks();
+/// Adds the tasks that `half` lacks.
+fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Option<&Journal>, watch: &dyn Watch) -> Result<Half> {
+    let rows = pass.rows;
+    let n_source = rows.feed.source.shape().n_obs;
+    let tasks = cut(n_source);
+    let first = half.tasks;
+    let mut work = Work::default();
+    let mut waiting: Vec<Csr> = Vec::new();
+    // A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
+    let tasks_a_block = BLOCK / TASK_ROWS as usize;
+    let mut noted = Instant::now();
+    let mut cost = Duration::from_millis(100);
     in_order(
-        blocks.len(),
+        tasks.len() - first,
         2,
         |i| {
-            let mut chunk = blocks[i].chunk(Csr::default())?;
-            apply_all(transform, &mut chunk)?;
-            let mut out = vec![0f32; blocks[i].n_rows() * k];
+            let mut chunk = pass.selected(&tasks[first + i])?;
+            if let Some(piece) = selected.pack(&chunk, &mut Vec::new()) {
+                selected.keep(first + i, vec![piece]);
+                if let Some(stage) = rows.feed.stage.filter(|_| rows.last) {
+                    stage.forget(first + i);
+                }
+            }
+            apply_all(rows.transform, &mut chunk)?;
+            Ok(chunk.x)
+        },
+        |i, x| {
+            let i = first + i;
+            half.nnz += x.nnz() as u64;
+            waiting.push(x);
+            if waiting.len() == tasks_a_block || i + 1 == tasks.len() {
+                half.gram.add(&waiting.iter().collect::<Vec<_>>(), &mut work)?;
+                waiting.clear();
+                half.tasks = i + 1;
+                if let Some(journal) = journal
+                    && noted.elapsed() > cost * RARELY
+                {
+                    noted = Instant::now();
+                    journal.save(HALF, &half);
+                    cost = noted.elapsed();
+                }
+            }
+            watch.tick(tasks[i].end, n_source, "")
+        },
+    )?;
+    Ok(half)
+}
+
+impl Pass<'_> {
+    /// Chosen columns of a task's rows, before `transform`.
+    fn selected(&self, span: &std::ops::Range<u64>) -> Result<Chunk> {
+        let select = sliced(self.rows.select, span);
+        let fold = Collect { step: select.len(), n_cols: self.rows.n_genes };
+        let task = Task { recipe: &select, fold: &fold, rows: span.clone(), batch: None };
+        let done = task.run(self.rows.feed, &mut Scratch::default())?;
+        self.decoded.fetch_or(done.decoded, Ordering::Relaxed);
+        let Collected { x, normalizer } = done.state;
+        let mut chunk = Chunk::new(0..x.n_rows() as u64, x, None);
+        chunk.normalizer = normalizer;
+        Ok(chunk)
+    }
+}
+
+/// X V − mean·V, task by task: from what was selected, or else from the feed.
+fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let mut shift = vec![0f64; k];
+    for (row, m) in fit.components.chunks_exact(k).zip(&fit.mean) {
+        shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
+    }
+    let projection = Projection::new(&fit.components, fit.mean.len(), &shift)?;
+    let rows = pass.rows;
+    let tasks = cut(rows.feed.source.shape().n_obs);
+    let mut scores = vec![0f32; fit.n_obs as usize * k];
+    let mut rest = &mut scores[..];
+    in_order(
+        tasks.len(),
+        2,
+        |i| {
+            let mut chunk = match selected.task(i) {
+                Some(pieces) if pieces.len() == 1 => pieces[0].chunk(Csr::default())?,
+                _ => pass.selected(&tasks[i])?,
+            };
+            selected.forget(i);
+            apply_all(rows.transform, &mut chunk)?;
+            let mut out = vec![0f32; chunk.x.n_rows() * k];
             projection.scores(&chunk.x, &mut out)?;
             Ok(out)
         },
         |i, block| {
+            if block.len() > rest.len() {
+                return Err(Error::bug("more rows in the projection than in the covariance"));
+            }
             let (mine, later) = std::mem::take(&mut rest).split_at_mut(block.len());
             mine.copy_from_slice(&block);
             rest = later;
-            watch.tick(i as u64 + 1, blocks.len() as u64, "projection")
+            watch.tick(i as u64 + 1, tasks.len() as u64, "projection")
         },
     )?;
     Ok(scores)

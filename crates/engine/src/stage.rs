@@ -1,59 +1,169 @@
-//! Rows kept for a later pass, so that the source is not decoded again: the chosen columns as they were counted, bit-packed.
+//! Rows kept for later passes, so that the source is not decoded again: bit-packed, in memory as long as an allowance lasts, then in a
+//! spill file. A stage is a cache of tasks: what it lacks is read from the source once more, with the same result.
 
-use cellmill_kernels::pack::{pack, unpack};
+mod spill;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cellmill_kernels::pack::{pack, unpack, unpack_columns};
 use cellmill_matrix::{Csr, Result};
 
 use crate::chunk::Chunk;
+use crate::exec::TASK_ROWS;
+pub use spill::Spill;
 
-/// Packed rows, block by block, with the sums that normalisation needs: about 1.4 bytes an entry where these are counts.
+/// Bytes that stages may hold in memory, shared by all that take from it.
 #[derive(Clone, Debug, Default)]
-pub struct Stage {
-    blocks: Vec<Block>,
-}
+pub struct Allowance(Arc<AtomicU64>);
 
-/// The rows of one task.
-#[derive(Clone, Debug)]
-pub struct Block {
-    bytes: Box<[u8]>,
-    normalizer: Option<Box<[f64]>>,
-    n_rows: usize,
-}
-
-impl Block {
-    /// Packs the rows of a chunk. `scratch` keeps its memory.
-    pub fn of(chunk: &Chunk, scratch: &mut Vec<u8>) -> Self {
-        pack(&chunk.x, scratch);
-        Block { bytes: scratch[..].into(), normalizer: chunk.normalizer.as_deref().map(Into::into), n_rows: chunk.x.n_rows() }
+impl Allowance {
+    /// So many bytes.
+    pub fn new(bytes: u64) -> Self {
+        Allowance(Arc::new(AtomicU64::new(bytes)))
     }
 
+    fn take(&self, bytes: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Packed rows of some or all tasks.
+#[derive(Debug)]
+pub struct Stage {
+    /// The pieces of each task, in row order; `None` where a task is not kept.
+    tasks: Vec<Mutex<Option<Arc<[Piece]>>>>,
+    allowance: Allowance,
+    spill: Option<Arc<Spill>>,
+}
+
+/// Rows of one chunk, packed: about 1.4 bytes an entry where these are counts.
+#[derive(Debug)]
+pub struct Piece {
+    /// Source rows that were read.
+    source: Range<u64>,
+    /// Stored entries.
+    entries: u64,
+    /// Rows that are left, as offsets from `source.start`; `None` if all are.
+    rows: Option<Box<[u16]>>,
+    /// Sums that normalisation needs, where columns have been dropped since.
+    normalizer: Option<Box<[f64]>>,
+    packed: Packed,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Packed {
+    Memory { bytes: Box<[u8]>, allowance: Allowance },
+    Spilled { at: u64, len: usize, file: Arc<Spill> },
+}
+
+impl Drop for Packed {
+    fn drop(&mut self) {
+        if let Packed::Memory { bytes, allowance } = self {
+            allowance.give_back(bytes.len() as u64);
+        }
+    }
+}
+
+const _: () = assert!(TASK_ROWS <= 1 << 16, "offsets of rows are 16 bits wide");
+
+impl Stage {
+    /// An empty stage for `n_tasks` tasks.
+    pub fn new(n_tasks: usize, allowance: &Allowance, spill: Option<Arc<Spill>>) -> Self {
+        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), allowance: allowance.clone(), spill }
+    }
+
+    /// Packs the rows of a chunk, if there is room. `scratch` keeps its memory.
+    pub fn pack(&self, chunk: &Chunk, scratch: &mut Vec<u8>) -> Option<Piece> {
+        pack(&chunk.x, scratch);
+        let len = scratch.len();
+        let packed = if self.allowance.take(len as u64) {
+            Packed::Memory { bytes: scratch[..].into(), allowance: self.allowance.clone() }
+        } else {
+            let file = self.spill.as_ref()?;
+            Packed::Spilled { at: file.append(scratch)?, len, file: file.clone() }
+        };
+        let span = chunk.source.end - chunk.source.start;
+        let rows = (chunk.rows.len() as u64 != span).then(|| chunk.rows.iter().map(|&r| r as u16).collect());
+        let normalizer = chunk.normalizer.as_deref().map(Into::into);
+        Some(Piece { source: chunk.source.clone(), entries: chunk.x.nnz() as u64, rows, normalizer, packed })
+    }
+
+    /// Keeps all pieces of a task.
+    pub fn keep(&self, task: usize, pieces: Vec<Piece>) {
+        *self.slot(task) = Some(pieces.into());
+    }
+
+    /// The pieces of a task, if it is kept.
+    pub fn task(&self, task: usize) -> Option<Arc<[Piece]>> {
+        self.slot(task).clone()
+    }
+
+    /// Forgets a task that nobody will ask for again.
+    pub fn forget(&self, task: usize) {
+        *self.slot(task) = None;
+    }
+
+    /// Tasks that are kept.
+    pub fn n_kept(&self) -> usize {
+        (0..self.tasks.len()).filter(|&i| self.slot(i).is_some()).count()
+    }
+
+    fn slot(&self, task: usize) -> std::sync::MutexGuard<'_, Option<Arc<[Piece]>>> {
+        self.tasks[task].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Piece {
     /// Unpacks the rows. `buffer` is used for them and comes back inside the chunk.
     pub fn chunk(&self, mut buffer: Csr) -> Result<Chunk> {
-        unpack(&self.bytes, &mut buffer)?;
-        let mut chunk = Chunk::new(0..self.n_rows as u64, buffer, None);
+        self.with_bytes(|bytes| unpack(bytes, &mut buffer))?;
+        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer);
         chunk.normalizer = self.normalizer.as_deref().map(Into::into);
         Ok(chunk)
     }
 
-    /// Rows.
-    pub fn n_rows(&self) -> usize {
-        self.n_rows
-    }
-}
-
-impl Stage {
-    /// Keeps the next rows.
-    pub fn push(&mut self, block: Block) {
-        self.blocks.push(block);
+    /// Unpacks the rows, keeps the columns that `map` gives a number, and with `take_totals` the sums of the whole rows for
+    /// normalisation: what [`Piece::chunk`], `TakeTotals` and `KeepVar` give.
+    pub fn chunk_of_columns(&self, map: &[u32], n_kept: usize, take_totals: bool, mut buffer: Csr) -> Result<Chunk> {
+        let totals = self.with_bytes(|bytes| unpack_columns(bytes, map, n_kept, &mut buffer))?;
+        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer);
+        chunk.normalizer = if take_totals { Some(totals.total) } else { self.normalizer.as_deref().map(Into::into) };
+        Ok(chunk)
     }
 
-    /// The blocks, in order of rows.
-    pub fn blocks(&self) -> &[Block] {
-        &self.blocks
+    /// Stored entries.
+    pub fn entries(&self) -> u64 {
+        self.entries
     }
 
-    /// Bytes of memory in use.
-    pub fn heap_bytes(&self) -> u64 {
-        self.blocks.iter().map(|b| (b.bytes.len() + b.normalizer.as_ref().map_or(0, |n| n.len() * 8)) as u64).sum()
+    /// Source rows.
+    pub fn source(&self) -> &Range<u64> {
+        &self.source
+    }
+
+    fn offsets(&self, n_rows: usize) -> Vec<u32> {
+        match &self.rows {
+            None => (0..n_rows as u32).collect(),
+            Some(rows) => rows.iter().map(|&r| u32::from(r)).collect(),
+        }
+    }
+
+    fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+        match &self.packed {
+            Packed::Memory { bytes, .. } => read(bytes),
+            Packed::Spilled { at, len, file } => {
+                let mut bytes = vec![0; *len];
+                file.read(*at, &mut bytes)?;
+                read(&bytes)
+            }
+        }
     }
 }
 
@@ -61,18 +171,69 @@ impl Stage {
 mod tests {
     use super::*;
 
+    fn chunk(n_cols: usize) -> Chunk {
+        let mut x = Csr::empty(n_cols);
+        x.push_row(&[1, 6], &[0.5, 300.0]);
+        x.push_row(&[], &[]);
+        x.push_row(&[n_cols as u32 - 1], &[-1.0]);
+        let mut chunk = Chunk::part(100..105, vec![0, 3, 4], x);
+        chunk.normalizer = Some(vec![1.0, 0.0, 2.5]);
+        chunk
+    }
+
+    fn same(stage: &Stage, chunk: &Chunk) {
+        let piece = stage.pack(chunk, &mut Vec::new()).unwrap();
+        let back = piece.chunk(Csr::default()).unwrap();
+        assert_eq!((&back.source, &back.rows, &back.x, &back.normalizer), (&chunk.source, &chunk.rows, &chunk.x, &chunk.normalizer));
+    }
+
     #[test]
     fn rows_come_back_as_they_went_in() {
+        let dir = tempfile::tempdir().unwrap();
         for n_cols in [7, 70_000] {
-            let mut x = Csr::empty(n_cols);
-            x.push_row(&[1, 6], &[0.5, 300.0]);
-            x.push_row(&[], &[]);
-            x.push_row(&[n_cols as u32 - 1], &[-1.0]);
-            let mut chunk = Chunk::new(0..3, x, None);
-            chunk.normalizer = Some(vec![1.0, 0.0, 2.5]);
-            let block = Block::of(&chunk, &mut Vec::new());
-            let back = block.chunk(Csr::default()).unwrap();
-            assert_eq!((&back.x, &back.normalizer, block.n_rows()), (&chunk.x, &chunk.normalizer, 3));
+            same(&Stage::new(1, &Allowance::new(1 << 20), None), &chunk(n_cols));
+            let spill = Arc::new(Spill::new(dir.path()));
+            same(&Stage::new(1, &Allowance::new(0), Some(spill)), &chunk(n_cols));
         }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "a spill file has no name");
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let allowance = Allowance::new(1000);
+        let stage = Stage::new(2, &allowance, None);
+        for _ in 0..100 {
+            let piece = stage.pack(&chunk(7), &mut Vec::new()).unwrap();
+            stage.keep(1, vec![piece]);
+            assert_eq!(stage.n_kept(), 1);
+            stage.forget(1);
+        }
+        assert_eq!(allowance.0.load(Ordering::Relaxed), 1000);
+    }
+
+    #[test]
+    fn a_full_allowance_without_a_spill_file_keeps_nothing() {
+        assert!(Stage::new(1, &Allowance::new(10), None).pack(&chunk(7), &mut Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_spill_folder_that_is_not_there_keeps_nothing_and_says_why() {
+        let spill = Arc::new(Spill::new(std::path::Path::new("/nowhere/at/all")));
+        assert!(Stage::new(1, &Allowance::new(0), Some(spill.clone())).pack(&chunk(7), &mut Vec::new()).is_none());
+        assert!(spill.trouble().unwrap().to_string().contains("/nowhere/at/all"));
+    }
+
+    #[test]
+    fn chosen_columns_are_those_of_the_steps() {
+        let stage = Stage::new(1, &Allowance::new(1 << 20), None);
+        let chunk = chunk(7);
+        let piece = stage.pack(&chunk, &mut Vec::new()).unwrap();
+        let mask = [false, true, false, false, false, false, true];
+        let mut expected = chunk.clone();
+        crate::recipe::apply_all(&[crate::recipe::Step::TakeTotals, crate::recipe::Step::KeepVar { mask: mask.to_vec() }], &mut expected)
+            .unwrap();
+        let (map, n) = cellmill_kernels::select::renumbering(&mask);
+        let found = piece.chunk_of_columns(&map, n, true, Csr::default()).unwrap();
+        assert_eq!((found.x, found.normalizer, found.rows), (expected.x, expected.normalizer, expected.rows));
     }
 }

@@ -1,13 +1,18 @@
 //! The main job on an open matrix: survey → components → neighbours → UMAP → clusters, as plain values under AnnData's names.
 
-use cellmill_engine::pca::{Columns, pca};
+use cellmill_engine::exec::Feed;
+use cellmill_engine::journal::Journal;
+use cellmill_engine::pca::{Columns, Rows, pca};
 use cellmill_engine::recipe::Step;
+use cellmill_engine::stage::Stage;
 use cellmill_graph::{Connectivities, Distances, Embedding, knn, leiden, umap};
-use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Source, Sparse, SparseFormat, Table, Values, keys};
+use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, SparseFormat, Table, Values, keys};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::methods::{Outcome, methods};
 use crate::observe::Observer;
-use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, Recipe, Resolutions, Stage};
+use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, Recipe, Resolutions, Stage as Through};
 use crate::survey::{Survey, kept_steps, survey};
 
 /// Everything that a run found out, ready to be written.
@@ -36,17 +41,28 @@ pub struct Analysis {
     pub source_reads: u32,
 }
 
+/// What is analysed, and what helps.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The matrix, and the stage that keeps its rows for later passes.
+    pub feed: Feed<'a>,
+    /// All cells.
+    pub obs: &'a Table,
+    /// All genes.
+    pub var: &'a Table,
+    /// Keeps the chosen columns for the projection.
+    pub selected: &'a Stage,
+    /// Whether nobody reads all genes again after the components.
+    pub last: bool,
+    /// What an earlier run has finished, and where this one leaves what it finishes.
+    pub journal: Option<&'a Journal>,
+}
+
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.
-pub fn analyse(
-    source: &dyn Source,
-    obs: &Table,
-    var: &Table,
-    recipe: &Recipe,
-    through: Stage,
-    observer: &Observer<'_>,
-) -> Result<Analysis> {
+pub fn analyse(input: &Input<'_>, recipe: &Recipe, through: Through, observer: &Observer<'_>) -> Result<Analysis> {
     recipe.check()?;
-    let found = survey(source, obs, var, recipe, through, observer)?;
+    let source = input.feed.source;
+    let found = survey(input, recipe, through, observer)?;
     found.warnings.iter().for_each(|w| observer.warn(w));
     let mut a = Analysis {
         obsm: Vec::new(),
@@ -71,7 +87,7 @@ pub fn analyse(
         obs: Table::default(),
         var: Table::default(),
     };
-    if through >= Stage::Hvg {
+    if through >= Through::Hvg {
         if recipe.log1p.enabled {
             // scanpy writes {'base': None} for the natural logarithm; readers before anndata 0.12 know no None, and take a missing base for it.
             let base = recipe.log1p.base.map(|b| ("base".to_string(), Element::float(b)));
@@ -82,12 +98,12 @@ pub fn analyse(
             a.outcome.n_hvg = chosen.iter().filter(|c| **c).count();
         }
     }
-    if through >= Stage::Pca {
-        a.components(source, &found, recipe, observer)?;
+    if through >= Through::Pca {
+        a.components(input, &found, recipe, observer)?;
     }
     (a.obs, a.var) = (found.obs, found.var);
-    if through >= Stage::Neighbors {
-        a.graph(recipe, through, observer)?;
+    if through >= Through::Neighbors {
+        a.graph(recipe, through, input.journal, observer)?;
     }
     let text = methods(recipe, through, &a.outcome);
     a.uns.push((
@@ -116,7 +132,8 @@ pub fn value_steps(recipe: &Recipe, target_sum: Option<f64>) -> Vec<Step> {
 
 impl Analysis {
     /// Principal components of the chosen genes.
-    fn components(&mut self, source: &dyn Source, found: &Survey, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
+    fn components(&mut self, input: &Input<'_>, found: &Survey, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
+        let source = input.feed.source;
         let place = Place::element(source.location(), "var");
         let name = &recipe.pca.mask_var;
         let column = found.var.column(name).ok_or_else(|| Error::missing(place.clone(), name, found.var.names()))?;
@@ -151,9 +168,11 @@ impl Analysis {
         }
         let watch = observer.stage("principal components", "cells");
         let columns = Columns { detection, bound };
-        let result = pca(source, &select, &transform, &columns, n_comps, &watch).map_err(|e| e.at(&Place::store(source.location())))?;
-        watch.finish(n_obs as u64, result.nnz, 1);
-        self.source_reads += 1;
+        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
+        let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, &watch))
+            .map_err(|e| e.at(&Place::store(source.location())))?;
+        watch.finish(n_obs as u64, result.nnz, result.source_reads);
+        self.source_reads += result.source_reads;
         self.outcome.n_comps = n_comps;
         let mut loadings = vec![0f64; mask.len() * n_comps];
         let chosen = loadings.chunks_exact_mut(n_comps).zip(&mask).filter(|(_, m)| **m).map(|(row, _)| row);
@@ -178,7 +197,7 @@ impl Analysis {
     }
 
     /// Neighbours, UMAP and clusters of `X_pca`.
-    fn graph(&mut self, recipe: &Recipe, through: Stage, observer: &Observer<'_>) -> Result<()> {
+    fn graph(&mut self, recipe: &Recipe, through: Through, journal: Option<&Journal>, observer: &Observer<'_>) -> Result<()> {
         let (n, n_comps) = (self.outcome.n_obs, self.outcome.n_comps);
         let options = &recipe.neighbors;
         if n < options.n_neighbors {
@@ -200,20 +219,21 @@ impl Analysis {
         };
 
         let watch = observer.stage("neighbors", "cells");
-        let found = knn::knn(
-            Embedding::new(&x, n_pcs)?,
-            &knn::Options {
-                n_neighbors: options.n_neighbors,
-                mode: match options.mode.as_str() {
-                    "exact" => knn::Mode::Exact,
-                    "fast" => knn::Mode::Fast,
-                    _ => knn::Mode::Accurate,
-                },
-                metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
-                seed: recipe.seed,
+        let search = knn::Options {
+            n_neighbors: options.n_neighbors,
+            mode: match options.mode.as_str() {
+                "exact" => knn::Mode::Exact,
+                "fast" => knn::Mode::Fast,
+                _ => knn::Mode::Accurate,
             },
-            &watch,
-        )?;
+            metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
+            seed: recipe.seed,
+        };
+        let (order, k, indices, distances) = kept(journal, "neighbors", || {
+            let knn::Knn { order, distances: Distances { k, indices, distances } } = knn::knn(Embedding::new(&x, n_pcs)?, &search, &watch)?;
+            Ok((order, k, indices, distances))
+        })?;
+        let found = knn::Knn { order, distances: Distances { k, indices, distances } };
         let entries = found.distances.indices.len() as u64;
         watch.finish(n as u64, entries, 0);
         let watch = observer.stage("connectivities", "cells");
@@ -222,15 +242,20 @@ impl Analysis {
             "jaccard" => cellmill_graph::fuzzy::Method::Jaccard,
             _ => cellmill_graph::fuzzy::Method::UMAP,
         };
-        let graph = cellmill_graph::fuzzy::connectivities(&found.distances, method)?;
+        let (indptr, indices, values) = kept(journal, "connectivities", || {
+            let Connectivities { indptr, indices, weights } = cellmill_graph::fuzzy::connectivities(&found.distances, method)?;
+            Ok((indptr, indices, weights))
+        })?;
+        let graph = Connectivities { indptr, indices, weights: values };
         watch.finish(n as u64, graph.indices.len() as u64, 0);
         self.uns.push((keys::NEIGHBORS.into(), neighbors_params(recipe, n_pcs)));
 
-        if through >= Stage::Umap {
-            self.layout(recipe, &graph, &found.order, &x, n_pcs, observer)?;
+        if through >= Through::Umap {
+            let placed = (&found.order[..], &x[..], n_pcs);
+            self.layout(recipe, &graph, placed, journal, observer)?;
         }
-        if through >= Stage::Leiden {
-            self.clusters(recipe, &graph, &found.order, observer)?;
+        if through >= Through::Leiden {
+            self.clusters(recipe, &graph, &found.order, journal, observer)?;
         }
         let connectivities = graph.in_original_order(&found.order);
         let distances = found.in_original_order();
@@ -243,9 +268,8 @@ impl Analysis {
         &mut self,
         recipe: &Recipe,
         graph: &Connectivities,
-        order: &[u32],
-        x: &[f32],
-        n_pcs: usize,
+        (order, x, n_pcs): (&[u32], &[f32], usize),
+        journal: Option<&Journal>,
         observer: &Observer<'_>,
     ) -> Result<()> {
         let u = &recipe.umap;
@@ -273,7 +297,7 @@ impl Analysis {
         };
         let (a, b) = options.curve();
         let watch = observer.stage("umap", "epochs");
-        let placed = umap::umap(graph, &options, &watch)?;
+        let placed = kept(journal, "umap", || umap::umap(graph, &options, &watch))?;
         watch.finish(order.len() as u64, graph.indices.len() as u64, 0);
         let mut layout = vec![0f32; placed.len()];
         placed.chunks_exact(d).zip(order).for_each(|(row, &cell)| layout[cell as usize * d..][..d].copy_from_slice(row));
@@ -286,12 +310,22 @@ impl Analysis {
         Ok(())
     }
 
-    fn clusters(&mut self, recipe: &Recipe, graph: &Connectivities, order: &[u32], observer: &Observer<'_>) -> Result<()> {
+    fn clusters(
+        &mut self,
+        recipe: &Recipe,
+        graph: &Connectivities,
+        order: &[u32],
+        journal: Option<&Journal>,
+        observer: &Observer<'_>,
+    ) -> Result<()> {
         let l = &recipe.leiden;
         let resolutions = l.resolution.list();
         let watch = observer.stage("leiden", "cells");
         let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
-        let all = leiden::leiden_many(graph, &resolutions, &options, &watch)?;
+        let all: Vec<Clusters> = kept(journal, "leiden", || {
+            let all = leiden::leiden_many(graph, &resolutions, &options, &watch)?;
+            Ok(all.into_iter().map(|c| Clusters { labels: c.labels, n_clusters: c.n_clusters, modularity: c.modularity }).collect())
+        })?;
         watch.finish(order.len() as u64, graph.indices.len() as u64, 0);
         self.outcome.n_clusters = all.first().map_or(0, |c| c.n_clusters);
         for (clustering, &resolution) in all.iter().zip(&resolutions) {
@@ -316,6 +350,26 @@ impl Analysis {
         }
         Ok(())
     }
+}
+
+/// A clustering, as a journal keeps it.
+#[derive(Serialize, Deserialize)]
+struct Clusters {
+    labels: Vec<u32>,
+    n_clusters: usize,
+    modularity: f64,
+}
+
+/// What the journal has under this name, or else what `make` makes, which it has from then on.
+fn kept<T: Serialize + DeserializeOwned>(journal: Option<&Journal>, name: &str, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    if let Some(value) = journal.and_then(|j| j.load(name)) {
+        return Ok(value);
+    }
+    let value = make()?;
+    if let Some(journal) = journal {
+        journal.save(name, &value);
+    }
+    Ok(value)
 }
 
 /// Labels renumbered by size, descending, ties by the smallest member.

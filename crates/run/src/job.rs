@@ -1,13 +1,19 @@
 //! The whole job: open, analyse, write, and the trace of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use cellmill_matrix::{Error, Place, Result};
+use cellmill_engine::exec::{Feed, cut};
+use cellmill_engine::journal::Journal;
+use cellmill_engine::stage::{Allowance, Spill, Stage as Staged};
+use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use cellmill_store::dataset::{Dataset, OpenOptions};
 use cellmill_store::write::Format;
 use serde::Serialize;
 
-use crate::analysis::analyse;
+use crate::analysis::{Input, analyse};
+use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
 use crate::plan::{Plan, plan};
@@ -38,6 +44,10 @@ pub struct Job {
     pub memory: u64,
     /// The genome of a 10x file that has several.
     pub genome: Option<String>,
+    /// Where packed rows go that memory has no room for; beside the output if not given.
+    pub spill_dir: Option<PathBuf>,
+    /// Whether to go on where an earlier run of this job was stopped.
+    pub resume: bool,
 }
 
 /// What was done.
@@ -105,7 +115,7 @@ impl Job {
 
     /// Does it.
     pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
         let pool = rayon::ThreadPoolBuilder::new()
@@ -116,39 +126,101 @@ impl Job {
         pool.install(|| {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
-            plan(&data, self).check(self.memory)?;
-            let observer = Observer::new(listener, &*data.source);
-            let analysis = analyse(&*data.source, &data.obs, &data.var, &self.recipe, self.through, &observer)?;
-            let outcome = &analysis.outcome;
-            let mut summary = Summary {
-                input: self.input.display().to_string(),
-                output: self.output.display().to_string(),
-                shape: [outcome.n_source, outcome.n_source_vars as u64],
-                kept: [outcome.n_obs as u64, outcome.n_vars as u64],
-                n_hvg: outcome.n_hvg,
-                n_comps: outcome.n_comps,
-                n_clusters: outcome.n_clusters,
-                source_reads: 0,
-                wall_s: 0.0,
-                peak_rss_bytes: 0,
-                threads: self.threads,
-                version: env!("CARGO_PKG_VERSION").to_string(),
-                recipe_hash: format!("{:016x}", fnv1a(self.recipe.to_toml()?.as_bytes())),
-                stages: Vec::new(),
-                methods: crate::methods::methods(&self.recipe, self.through, outcome),
-            };
-            if self.in_place {
-                output::write_in_place(&self.input, analysis, &observer)?;
-            } else {
-                let target = Target { path: &self.output, format: self.output_format(), overwrite: self.overwrite, with_x: self.with_x };
-                output::write(&target, analysis, &*data.source, &self.recipe, &observer)?;
+            let plan = plan(&data, self);
+            plan.check(self.memory)?;
+            let journal = self.journal(listener)?;
+            let done = self.work(&data, &plan, journal.as_ref(), start, listener);
+            if let Some(journal) = &journal {
+                match &done {
+                    // What a run that was stopped has finished is good; what bad input has led to is not.
+                    Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Io { .. }) => {
+                        listener.warn(&format!("what was finished is kept in {}; go on with --resume", self.journal_folder().display()));
+                    }
+                    _ => journal.remove(),
+                }
             }
-            summary.stages = observer.stages();
-            summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
-            summary.wall_s = start.elapsed().as_secs_f64();
-            summary.peak_rss_bytes = peak_rss_bytes();
-            Ok(summary)
+            done
         })
+    }
+
+    /// Analyses and writes.
+    fn work(&self, data: &Dataset, plan: &Plan, journal: Option<&Journal>, start: Instant, listener: &dyn Listener) -> Result<Summary> {
+        let source = &*data.source;
+        let observer = Observer::new(listener, source);
+        let allowance = Allowance::new(plan.stage_bytes);
+        let scratch = self.scratch();
+        let spill = Arc::new(Spill::new(self.spill_dir.as_deref().unwrap_or(&scratch)));
+        let stage = |wanted: bool| wanted.then(|| Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone())));
+        // Rows are worth keeping if another pass will ask for them.
+        let rows = stage(plan.reads.len() > 1);
+        let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
+        let feed = Feed { source, stage: rows.as_ref() };
+        let input = Input { feed, obs: &data.obs, var: &data.var, selected: &selected, last: self.with_x.is_none(), journal };
+        let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
+        let outcome = &analysis.outcome;
+        let mut hash = Fnv::default();
+        hash.add(self.recipe.to_toml()?.as_bytes());
+        let mut summary = Summary {
+            input: self.input.display().to_string(),
+            output: self.output.display().to_string(),
+            shape: [outcome.n_source, outcome.n_source_vars as u64],
+            kept: [outcome.n_obs as u64, outcome.n_vars as u64],
+            n_hvg: outcome.n_hvg,
+            n_comps: outcome.n_comps,
+            n_clusters: outcome.n_clusters,
+            source_reads: 0,
+            wall_s: 0.0,
+            peak_rss_bytes: 0,
+            threads: self.threads,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            recipe_hash: format!("{:016x}", hash.finish()),
+            stages: Vec::new(),
+            methods: crate::methods::methods(&self.recipe, self.through, outcome),
+        };
+        if self.in_place {
+            output::write_in_place(&self.input, analysis, &observer)?;
+        } else {
+            let target = Target { path: &self.output, format: self.output_format(), overwrite: self.overwrite, with_x: self.with_x };
+            output::write(&target, analysis, feed, &self.recipe, &observer)?;
+        }
+        summary.stages = observer.stages();
+        summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
+        summary.wall_s = start.elapsed().as_secs_f64();
+        summary.peak_rss_bytes = peak_rss_bytes();
+        if let Some(trouble) = spill.trouble() {
+            listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
+        }
+        if let Some(trouble) = journal.and_then(Journal::trouble) {
+            listener.warn(&format!("{trouble}: the journal could not be written; the run could not have been resumed"));
+        }
+        Ok(summary)
+    }
+
+    /// The journal's folder: beside what the run writes.
+    fn journal_folder(&self) -> PathBuf {
+        let mut name = if self.in_place { self.input.clone() } else { self.output.clone() }.into_os_string();
+        name.push(".journal");
+        name.into()
+    }
+
+    /// Begins a journal, or goes on with the one that is there.
+    fn journal(&self, listener: &dyn Listener) -> Result<Option<Journal>> {
+        let folder = self.journal_folder();
+        let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
+        match (Journal::exists(&folder), self.resume) {
+            (true, true) => Journal::resume(&folder, &identity).map(Some),
+            (true, false) if !self.overwrite => Err(Error::invalid(
+                Place::store(folder.display().to_string()),
+                "an unfinished run of this output",
+                "--resume goes on with it, -y (--overwrite) starts anew",
+            )),
+            (there, resume) => {
+                if resume && !there {
+                    listener.warn("there is nothing to resume; the run starts from the beginning");
+                }
+                Journal::begin(&folder, &identity).map(Some)
+            }
+        }
     }
 
     /// Output and input must not stand in each other's way, and an output that exists is only replaced if asked.
@@ -197,9 +269,4 @@ fn writable(folder: &Path) -> Result<()> {
     std::fs::write(&probe, b"")
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|e| Error::io(Place::store(folder.display().to_string()), &e))
-}
-
-/// FNV-1a, 64 bits.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod budget;
 pub mod convert;
+pub mod fingerprint;
 pub mod job;
 pub mod methods;
 pub mod observe;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use cellmill_engine::exec::{Task, cut, in_order, sliced};
+use cellmill_engine::exec::{Feed, Scratch, Task, cut, in_order, sliced};
 use cellmill_engine::fold::Collect;
 use cellmill_engine::recipe::Step;
-use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Source, Sparse, Table, Values, keys};
+use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Sparse, Table, Values, keys};
 use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use cellmill_store::zarr::ZarrWriter;
@@ -42,7 +42,7 @@ pub struct Target<'a> {
 }
 
 /// Writes a new store. Nothing appears under its name before it is complete.
-pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
+pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
     let Analysis { obs, mut var, obsm, mut varm, obsp, uns, keep, keep_genes, target_sum, .. } = analysis;
     let watch = observer.stage("writing", "cells");
     let writer = create(target.path, target.format, target.overwrite)?;
@@ -73,7 +73,7 @@ pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recip
             steps.extend(value_steps(recipe, target_sum));
         }
         let mut stream = CsrStream::create(w, "X", obs.n_rows() as u64, var.n_rows())?;
-        nnz = stream_rows(source, &steps, var.n_rows(), &mut stream, &watch)?;
+        nnz = stream_rows(feed, &steps, var.n_rows(), &mut stream, &watch)?;
         stream.finish()?;
         reads = 1;
     }
@@ -85,13 +85,13 @@ pub fn write(target: &Target<'_>, analysis: Analysis, source: &dyn Source, recip
 
 /// Streams rows through a recipe into a matrix; returns the entries written.
 pub fn stream_rows(
-    source: &dyn Source,
+    feed: Feed<'_>,
     steps: &[Step],
     n_vars: usize,
     stream: &mut CsrStream<'_>,
     watch: &dyn cellmill_matrix::Watch,
 ) -> Result<u64> {
-    let n_obs = source.shape().n_obs;
+    let n_obs = feed.source.shape().n_obs;
     let tasks = cut(n_obs);
     let mut nnz = 0;
     // `take` runs on one thread at a time, but not always on the same.
@@ -102,7 +102,7 @@ pub fn stream_rows(
         |i| {
             let steps = sliced(steps, &tasks[i]);
             let fold = Collect { step: steps.len(), n_cols: n_vars };
-            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(source, &mut Csr::default())?.state.x)
+            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(feed, &mut Scratch::default())?.state.x)
         },
         |i, rows: Csr| {
             nnz += rows.nnz() as u64;

@@ -1,7 +1,8 @@
 //! What a run will cost, before it runs: reads, bytes, memory, time.
 
+use cellmill_engine::exec::{TASK_ROWS, cut};
 use cellmill_kernels::gram;
-use cellmill_matrix::{Error, ErrorKind, Result, Shape, SourceRow};
+use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
@@ -19,12 +20,16 @@ pub struct Plan {
     pub nnz: u64,
     /// The reads of the source, each with its purpose.
     pub reads: Vec<String>,
-    /// Bytes of the decoded matrix (8 an entry), times the reads.
+    /// Bytes of the decoded matrix: 8 an entry, once.
     pub bytes_decoded: u64,
-    /// Expected peak memory in bytes, by what takes it.
+    /// What takes memory at the worst moment, in bytes.
     pub memory: Vec<(String, u64)>,
-    /// Their sum at the worst moment.
+    /// Their sum: the smallest ceiling that works.
     pub peak_bytes: u64,
+    /// Packed rows for later passes: bytes that memory has room for, beside everything else.
+    pub stage_bytes: u64,
+    /// Packed rows that go to the spill file.
+    pub spill_bytes: u64,
     /// The ceiling.
     pub ceiling_bytes: u64,
     /// Rough seconds by stage on this many threads.
@@ -51,7 +56,21 @@ pub struct Size {
     pub obs_columns: usize,
     /// Bytes that reading needs beside the rows.
     pub overhead_bytes: u64,
+    /// Stored entries of the task that has most.
+    pub densest_task: u64,
 }
+
+/// When memory is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    Reads,
+    Components,
+    Graph,
+}
+
+/// Bytes of a packed entry at most, where values are counts.
+const PACKED: f64 = 2.1;
 
 /// Estimates a run over an open input.
 pub fn plan(data: &Dataset, job: &Job) -> Plan {
@@ -62,8 +81,15 @@ pub fn plan(data: &Dataset, job: &Job) -> Plan {
         nnz: data.source.entries_before(SourceRow(shape.n_obs)),
         obs_columns: data.obs.columns.len(),
         overhead_bytes: data.source.overhead_bytes(job.threads),
+        densest_task: densest_task(&*data.source),
     };
     estimate(&size, job)
+}
+
+/// Entries of the task that has most.
+pub fn densest_task(source: &dyn Source) -> u64 {
+    let before = |row: u64| source.entries_before(SourceRow(row));
+    cut(source.shape().n_obs).into_iter().map(|rows| before(rows.end) - before(rows.start)).max().unwrap_or(0)
 }
 
 /// Estimates a run from the size of its input.
@@ -85,39 +111,53 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
             reads.push("clipped sums (seurat_v3)".to_string());
         }
     }
+    let staged = nnz as f64 * PACKED;
     if job.through >= Stage::Pca {
         reads.push("covariance of the highly variable genes".to_string());
     }
     if job.with_x.is_some() {
         reads.push("X for the output".to_string());
     }
+    let later_reads = reads.len() > 1;
     let hvg = r.hvg.n_top_genes.filter(|&k| k > 0).unwrap_or(DEFAULT_TOP_GENES).min(shape.n_vars) as u64;
     let comps = r.pca.n_comps.unwrap_or(DEFAULT_COMPS).min(hvg as usize) as u64;
     // Highly variable genes hold about a fifth of the entries when 5,000 of 28,000 are chosen; in proportion, with a margin.
-    let share = (hvg as f64 / p.max(1) as f64 * 1.5).min(1.0);
+    let share = (hvg as f64 / p.max(1) as f64 * 2.0).min(1.0);
     let hvg_nnz = (nnz as f64 * share) as u64;
     let threads = job.threads as u64;
-    let mut memory = vec![
-        ("program and libraries".to_string(), 40 << 20),
-        ("chunks in flight".to_string(), threads * (48 << 20) + size.overhead_bytes),
-        ("gene sums".to_string(), (threads * 3 + 20) * p * 16),
-        ("obs and QC columns".to_string(), n * (48 + 16 * size.obs_columns as u64 + 24)),
+    let mut needs = vec![
+        (When::Always, "program and libraries", 48 << 20),
+        (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
+        (When::Reads, "chunks in flight", threads * (48 << 20) + size.overhead_bytes),
+        (When::Reads, "gene sums", (threads * 3 + 20) * p * 32),
+        (When::Components, "chunks in flight", threads * (32 << 20) + size.overhead_bytes),
     ];
     if job.through >= Stage::Pca {
-        let block = (hvg_nnz / n.max(1)).max(1) * gram::BLOCK as u64;
-        memory.push((
-            "covariance".into(),
-            gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg) + gram::Work::bytes(hvg as usize, block as usize, job.threads),
-        ));
-        memory.push(("rows in flight".into(), block * 8 * (threads + 2)));
-        memory.push(("highly variable genes, staged".into(), hvg_nnz * 2 + n * 8));
-        memory.push(("X_pca".into(), n * comps * 4 * 2));
+        let task = (size.densest_task as f64 * share) as u64;
+        let block = task * (gram::BLOCK as u64 / TASK_ROWS);
+        let matrix = gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg);
+        let work = gram::Work::bytes(hvg as usize, block as usize, job.threads);
+        needs.push((When::Components, "covariance", matrix + work));
+        needs.push((When::Components, "rows in flight", task * 12 * (threads * 3 + 5)));
+        needs.push((When::Components, "X_pca", n * comps * 4));
+        needs.push((When::Graph, "X_pca", n * comps * 4));
     }
     if job.through >= Stage::Neighbors {
         let k = r.neighbors.n_neighbors as u64;
-        memory.push(("graph".into(), n * (k * 8 * 2 + k * 2 * 8 * 2) + n * 50 * 4 * 2));
+        needs.push((When::Graph, "graph", n * (k * 8 * 2 + k * 2 * 8 * 2) + n * 50 * 4 * 2));
     }
-    let peak_bytes = memory.iter().map(|(_, b)| b).sum();
+    let of = |when: When| needs.iter().filter(|n| n.0 == when || n.0 == When::Always).map(|n| n.2).sum::<u64>();
+    let phases = [When::Reads, When::Components, When::Graph];
+    let worst = phases.into_iter().max_by_key(|&w| of(w)).unwrap_or(When::Always);
+    let peak_bytes = of(worst);
+    let memory = needs.iter().filter(|n| n.0 == worst || n.0 == When::Always).map(|n| (n.1.to_string(), n.2)).collect();
+    // What is staged is needed in the reads and for the components, not for the graph.
+    let room = job.memory.saturating_sub(of(When::Reads).max(of(When::Components)));
+    let staged = if later_reads { staged as u64 } else { 0 };
+    let stage_bytes = if later_reads { room } else { 0 };
+    if later_reads {
+        reads.iter_mut().skip(1).for_each(|read| *read += " (from the packed rows of read 1)");
+    }
     let cores = job.threads as f64;
     let mut seconds = vec![("reads".to_string(), nnz as f64 * reads.len() as f64 / READ_RATE / cores)];
     if job.through >= Stage::Pca {
@@ -140,10 +180,12 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         format: size.format.to_string(),
         shape: [n, p],
         nnz,
-        bytes_decoded: nnz * 8 * reads.len() as u64,
+        bytes_decoded: nnz * 8,
         reads,
         memory,
         peak_bytes,
+        stage_bytes,
+        spill_bytes: staged.saturating_sub(stage_bytes),
         ceiling_bytes: job.memory,
         seconds,
         threads: job.threads,

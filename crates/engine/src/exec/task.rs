@@ -3,12 +3,16 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
+use cellmill_kernels::select::renumbering;
 use cellmill_matrix::{Csr, Place, Result, Source, SourceRow, Watch};
+use serde::{Deserialize, Serialize};
 
 use super::order::{Tree, in_order};
 use crate::chunk::{Chunk, RowColumns};
 use crate::fold::Fold;
+use crate::journal::Log;
 use crate::recipe::{Rows, Step, apply};
+use crate::stage::{Piece, Stage};
 
 /// Source rows of a task. Fixed: the tree of merging, and with it every bit of a result, follows from the number of rows alone.
 pub const TASK_ROWS: u64 = 4096;
@@ -21,6 +25,22 @@ const CHUNK_ENTRIES: u64 = 1 << 21;
 pub struct Aside<'a> {
     /// Batch of each source row: `(n_obs,)`.
     pub batch: Option<&'a [u32]>,
+}
+
+/// Where rows come from.
+#[derive(Clone, Copy)]
+pub struct Feed<'a> {
+    /// The store.
+    pub source: &'a dyn Source,
+    /// Kept rows of all genes as the store has them: tasks that are there come from it, others are left in it on the way.
+    pub stage: Option<&'a Stage>,
+}
+
+impl<'a> Feed<'a> {
+    /// From the store alone.
+    pub fn source(source: &'a dyn Source) -> Self {
+        Feed { source, stage: None }
+    }
 }
 
 /// One task.
@@ -37,6 +57,7 @@ pub struct Task<'a, F> {
 }
 
 /// What a task leaves behind.
+#[derive(Serialize, Deserialize)]
 pub struct TaskOutput<S> {
     /// The state of its rows.
     pub state: S,
@@ -44,6 +65,15 @@ pub struct TaskOutput<S> {
     pub rows: RowColumns,
     /// Stored entries that were read.
     pub entries: u64,
+    /// Whether they were decoded from the store.
+    pub decoded: bool,
+}
+
+/// Memory that goes from task to task.
+#[derive(Default)]
+pub struct Scratch {
+    buffer: Csr,
+    packed: Vec<u8>,
 }
 
 /// Cuts rows into tasks.
@@ -51,34 +81,120 @@ pub fn cut(n_obs: u64) -> Vec<Range<u64>> {
     (0..n_obs).step_by(TASK_ROWS as usize).map(|start| start..(start + TASK_ROWS).min(n_obs)).collect()
 }
 
+/// The task that a source row belongs to.
+pub fn task_of(row: u64) -> usize {
+    (row / TASK_ROWS) as usize
+}
+
 impl<F: Fold> Task<'_, F> {
-    /// Reads the rows, chunk by chunk, and folds them. `buffer` keeps its memory from task to task.
-    pub fn run(&self, source: &dyn Source, buffer: &mut Csr) -> Result<TaskOutput<F::State>> {
-        let mut acc = self.fold.open();
-        let mut rows = RowColumns::default();
+    /// Reads the rows, chunk by chunk, and folds them.
+    pub fn run(&self, feed: Feed<'_>, scratch: &mut Scratch) -> Result<TaskOutput<F::State>> {
+        let mut open = Open { acc: self.fold.open(), rows: RowColumns::default() };
+        // Rows are staged once they are filtered: a recipe that begins with filters may begin behind them, if nobody looks before.
+        let filters = self.recipe.iter().take_while(|s| matches!(s, Step::KeepObs { .. })).count();
+        let kept = match feed.stage {
+            Some(stage) if !(0..filters).any(|s| self.fold.listens(s)) => stage.task(task_of(self.rows.start)),
+            _ => None,
+        };
+        let entries = match &kept {
+            Some(pieces) => self.from_stage(pieces, filters, feed.source, &mut open, scratch)?,
+            None => self.from_source(feed, filters, &mut open, scratch)?,
+        };
+        Ok(TaskOutput { state: self.fold.close(open.acc), rows: open.rows, entries, decoded: kept.is_none() })
+    }
+
+    fn from_source(&self, feed: Feed<'_>, filters: usize, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
+        let mut pieces = feed.stage.map(|_| Vec::new());
         let mut entries = 0;
         let mut start = self.rows.start;
         while start < self.rows.end {
-            let end = chunk_end(source, start, self.rows.end);
-            let place = Place::store(source.location()).rows(start..end);
-            source.read(SourceRow(start)..SourceRow(end), buffer)?;
-            entries += buffer.nnz() as u64;
+            let end = chunk_end(feed.source, start, self.rows.end);
+            let place = Place::store(feed.source.location()).rows(start..end);
+            feed.source.read(SourceRow(start)..SourceRow(end), &mut scratch.buffer)?;
+            entries += scratch.buffer.nnz() as u64;
             let at = (start - self.rows.start) as usize;
             let batch = self.batch.map(|b| b[at..at + (end - start) as usize].to_vec());
-            let mut chunk = Chunk::new(start..end, std::mem::take(buffer), batch);
-            let mut step = 0;
-            self.fold.accumulate(&mut acc, step, &mut chunk, &mut rows).map_err(|e| e.at(&place))?;
-            while step < self.recipe.len() {
-                // Steps may be fused as long as nobody looks at the rows between them.
-                let alone = (step + 1..self.recipe.len()).find(|&s| self.fold.listens(s)).unwrap_or(self.recipe.len());
-                step += apply(&self.recipe[step..alone], &mut chunk).map_err(|e| e.at(&place))?;
-                self.fold.accumulate(&mut acc, step, &mut chunk, &mut rows).map_err(|e| e.at(&place))?;
+            let mut chunk = Chunk::new(start..end, std::mem::take(&mut scratch.buffer), batch);
+            self.steps(&mut chunk, 0..filters, open).map_err(|e| e.at(&place))?;
+            if let (Some(stage), Some(list)) = (feed.stage, &mut pieces) {
+                match stage.pack(&chunk, &mut scratch.packed) {
+                    Some(piece) => list.push(piece),
+                    None => pieces = None,
+                }
             }
-            *buffer = chunk.x;
+            self.steps(&mut chunk, filters..self.recipe.len(), open).map_err(|e| e.at(&place))?;
+            self.look(&mut chunk, self.recipe.len(), open).map_err(|e| e.at(&place))?;
+            scratch.buffer = chunk.x;
             start = end;
         }
-        Ok(TaskOutput { state: self.fold.close(acc), rows, entries })
+        if let (Some(stage), Some(pieces)) = (feed.stage, pieces) {
+            stage.keep(task_of(self.rows.start), pieces);
+        }
+        Ok(entries)
     }
+
+    fn from_stage(&self, pieces: &[Piece], filters: usize, source: &dyn Source, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
+        let columns = self.columns_first(filters);
+        let mut entries = 0;
+        for piece in pieces {
+            let place = Place::store(source.location()).rows(piece.source().clone());
+            let buffer = std::mem::take(&mut scratch.buffer);
+            entries += piece.entries();
+            let (mut chunk, done) = match &columns {
+                Some(c) => (piece.chunk_of_columns(&c.map, c.n_kept, c.take_totals, buffer)?, filters + 1 + usize::from(c.take_totals)),
+                None => (piece.chunk(buffer)?, filters),
+            };
+            let at = (piece.source().start - self.rows.start) as usize;
+            chunk.batch = self.batch.map(|b| chunk.rows.iter().map(|&r| b[at + r as usize]).collect());
+            self.steps(&mut chunk, done..self.recipe.len(), open).map_err(|e| e.at(&place))?;
+            self.look(&mut chunk, self.recipe.len(), open).map_err(|e| e.at(&place))?;
+            scratch.buffer = chunk.x;
+        }
+        Ok(entries)
+    }
+
+    /// The choice of columns that comes next after `filters` steps, if nobody looks at the rows before it.
+    fn columns_first(&self, filters: usize) -> Option<Columns> {
+        let (take_totals, mask) = match &self.recipe[filters..] {
+            [Step::TakeTotals, Step::KeepVar { mask }, ..] => (true, mask),
+            [Step::KeepVar { mask }, ..] => (false, mask),
+            _ => return None,
+        };
+        if (filters..=filters + usize::from(take_totals)).any(|s| self.fold.listens(s)) {
+            return None;
+        }
+        let (map, n_kept) = renumbering(mask);
+        Some(Columns { map, n_kept, take_totals })
+    }
+
+    /// Applies these steps of the recipe; the fold looks before each.
+    fn steps(&self, chunk: &mut Chunk, steps: Range<usize>, open: &mut Open<F>) -> Result<()> {
+        let mut step = steps.start;
+        while step < steps.end {
+            self.look(chunk, step, open)?;
+            // Steps may be fused as long as nobody looks at the rows between them.
+            let alone = (step + 1..steps.end).find(|&s| self.fold.listens(s)).unwrap_or(steps.end);
+            step += apply(&self.recipe[step..alone], chunk)?;
+        }
+        Ok(())
+    }
+
+    fn look(&self, chunk: &mut Chunk, step: usize, open: &mut Open<F>) -> Result<()> {
+        if self.fold.listens(step) { self.fold.accumulate(&mut open.acc, step, chunk, &mut open.rows) } else { Ok(()) }
+    }
+}
+
+/// A task on its way.
+struct Open<F: Fold> {
+    acc: F::Acc,
+    rows: RowColumns,
+}
+
+/// Columns to keep while rows are unpacked.
+struct Columns {
+    map: Vec<u32>,
+    n_kept: usize,
+    take_totals: bool,
 }
 
 /// The row after the last that fits one chunk together with `start`; at least one row.
@@ -96,46 +212,66 @@ fn chunk_end(source: &dyn Source, start: u64, limit: u64) -> u64 {
     low
 }
 
-/// Runs a fold over all rows of a source on the threads of the installed pool.
+/// What a fold over all rows has found.
+pub struct Done<O> {
+    /// The answer.
+    pub output: O,
+    /// Columns of the rows.
+    pub rows: RowColumns,
+    /// Stored entries that were read.
+    pub entries: u64,
+    /// Whether rows were decoded from the store.
+    pub decoded: bool,
+}
+
+/// Runs a fold over all rows on the threads of the installed pool. What `log` holds already is not done again.
 pub fn run<F: Fold>(
-    source: &dyn Source,
+    feed: Feed<'_>,
     recipe: &[Step],
     fold: &F,
     aside: &Aside<'_>,
+    log: Option<&Log>,
     watch: &dyn Watch,
-) -> Result<(F::Output, RowColumns, u64)>
+) -> Result<Done<F::Output>>
 where
     F::State: Send,
 {
-    let tasks = cut(source.shape().n_obs);
+    let n_obs = feed.source.shape().n_obs;
+    let tasks = cut(n_obs);
     let mut tree = Tree::default();
     let mut rows = RowColumns::default();
-    let mut entries = 0;
-    let n_obs = source.shape().n_obs;
-    let buffers = Mutex::new(Vec::new());
+    let (mut entries, mut decoded) = (0, false);
+    let pool = Mutex::new(Vec::<Scratch>::new());
     in_order(
         tasks.len(),
         2,
         |i| {
+            if let Some(done) = log.and_then(|log| log.get::<TaskOutput<F::State>>(i as u64)) {
+                return Ok(TaskOutput { decoded: false, ..done });
+            }
             let rows = tasks[i].clone();
             let recipe = sliced(recipe, &rows);
             let batch = aside.batch.map(|b| &b[rows.start as usize..rows.end as usize]);
-            let mut buffer = buffers.lock().map_or_else(|_| Csr::default(), |mut b| b.pop().unwrap_or_default());
-            let done = Task { recipe: &recipe, fold, rows, batch }.run(source, &mut buffer);
-            if let Ok(mut buffers) = buffers.lock() {
-                buffers.push(buffer);
+            let mut scratch = pool.lock().map_or_else(|_| Scratch::default(), |mut p| p.pop().unwrap_or_default());
+            let done = Task { recipe: &recipe, fold, rows, batch }.run(feed, &mut scratch)?;
+            if let Ok(mut pool) = pool.lock() {
+                pool.push(scratch);
             }
-            done
+            if let Some(log) = log {
+                log.put(i as u64, &done);
+            }
+            Ok(done)
         },
         |i, done| {
             tree.push(done.state, |a, b| fold.merge(a, b));
             rows.append(done.rows);
             entries += done.entries;
+            decoded |= done.decoded;
             watch.tick(tasks[i].end, n_obs, "")
         },
     )?;
     let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
-    Ok((fold.finish(state), rows, entries))
+    Ok(Done { output: fold.finish(state), rows, entries, decoded })
 }
 
 /// The recipe as one task needs it: masks and columns of its own rows alone.

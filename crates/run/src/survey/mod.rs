@@ -5,14 +5,16 @@ mod columns;
 mod silent;
 
 use cellmill_engine::chunk::RowColumns;
-use cellmill_engine::exec::{self, Aside};
+use cellmill_engine::exec::{self, Aside, Feed};
 use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
 use cellmill_engine::host::hvg::{self, Flavor};
+use cellmill_engine::journal::Journal;
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
-use cellmill_matrix::{Column, Error, Place, Result, Source, Table, Values, keys};
+use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
 use self::columns::{batches, gene_set, median_of_positive};
 use self::silent::Silent;
+use crate::analysis::Input;
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -39,8 +41,8 @@ pub struct Survey {
 }
 
 /// Runs the survey as far as `through` needs it.
-pub fn survey(source: &dyn Source, obs: &Table, var: &Table, recipe: &Recipe, through: Stage, observer: &Observer) -> Result<Survey> {
-    let mut s = Surveyor::new(source, obs, var, recipe, observer)?;
+pub fn survey(input: &Input<'_>, recipe: &Recipe, through: Stage, observer: &Observer) -> Result<Survey> {
+    let mut s = Surveyor::new(input, recipe, observer)?;
     let wants_hvg = through >= Stage::Hvg;
     let first = s.first_read(wants_hvg)?;
     s.decide_cells(first.rows)?;
@@ -69,7 +71,8 @@ struct First {
 }
 
 struct Surveyor<'a> {
-    source: &'a dyn Source,
+    feed: Feed<'a>,
+    journal: Option<&'a Journal>,
     obs: &'a Table,
     var: &'a Table,
     recipe: &'a Recipe,
@@ -91,8 +94,9 @@ struct Surveyor<'a> {
 }
 
 impl<'a> Surveyor<'a> {
-    fn new(source: &'a dyn Source, obs: &'a Table, var: &'a Table, recipe: &'a Recipe, observer: &'a Observer<'a>) -> Result<Self> {
-        let location = source.location();
+    fn new(input: &Input<'a>, recipe: &'a Recipe, observer: &'a Observer<'a>) -> Result<Self> {
+        let Input { feed, obs, var, journal, .. } = *input;
+        let location = feed.source.location();
         let mut qc_vars = Vec::new();
         for (name, selector) in &recipe.qc.qc_vars {
             qc_vars.push((name.clone(), gene_set(name, selector, var, location)?));
@@ -105,7 +109,8 @@ impl<'a> Surveyor<'a> {
             Some(key) => Some(batches(obs, key, location)?),
         };
         Ok(Surveyor {
-            source,
+            feed,
+            journal,
             obs,
             var,
             recipe,
@@ -129,7 +134,7 @@ impl<'a> Surveyor<'a> {
     }
 
     fn place(&self, element: &str) -> Place {
-        Place::element(self.source.location(), element)
+        Place::element(self.feed.source.location(), element)
     }
 
     fn is_v3(&self) -> bool {
@@ -237,12 +242,13 @@ impl<'a> Surveyor<'a> {
     }
 
     fn read<F: Fold>(&mut self, what: &str, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
-        self.reads += 1;
         let watch = self.observer.stage(what, "cells");
         let aside = Aside { batch: self.batch.as_ref().map(|(codes, _)| &codes[..]) };
-        let (output, rows, entries) = exec::run(self.source, recipe, fold, &aside, &watch)?;
-        watch.finish(self.source.shape().n_obs, entries, 1);
-        Ok((output, rows))
+        let log = self.journal.map(|j| j.log(what));
+        let done = exec::run(self.feed, recipe, fold, &aside, log.as_ref(), &watch)?;
+        self.reads += u32::from(done.decoded);
+        watch.finish(self.feed.source.shape().n_obs, done.entries, u32::from(done.decoded));
+        Ok((done.output, done.rows))
     }
 
     fn first_read(&mut self, wants_hvg: bool) -> Result<First> {

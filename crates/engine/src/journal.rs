@@ -1,0 +1,342 @@
+//! What a run has finished, on disk, so that it can go on after it was stopped at any moment. A journal is a folder: `identity` says
+//! which input, recipe and version it belongs to; a *log* holds the outputs of a read's tasks, one checked record each; a *note* is a
+//! larger result, whole or absent. What a kill leaves half-written is found by its checksum and done again.
+//!
+//! A journal that can't be written (a full disk) stops no run: it says so once and is silent from then on.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cellmill_matrix::{Error, Place, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    folder: PathBuf,
+    trouble: Arc<Mutex<Option<Error>>>,
+}
+
+/// What a journal belongs to, by key: `("input", "…")`, `("recipe hvg.flavor", "…")`.
+pub type Identity = Vec<(String, String)>;
+
+const IDENTITY: &str = "identity.json";
+
+impl Journal {
+    /// Begins a new journal; one that was there is removed.
+    pub fn begin(folder: &Path, identity: &Identity) -> Result<Self> {
+        let place = || Place::store(folder.display().to_string());
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(place(), &e)),
+            _ => {}
+        }
+        fs::create_dir_all(folder).map_err(|e| Error::io(place(), &e))?;
+        let text = serde_json::to_vec_pretty(identity).map_err(|e| Error::bug(e.to_string()))?;
+        whole(folder, IDENTITY, |w| w.write_all(&text)).map_err(|e| Error::io(place(), &e))?;
+        Ok(Journal { folder: folder.to_path_buf(), trouble: Arc::default() })
+    }
+
+    /// Goes on with a journal. One of another input, recipe or version is refused with the difference.
+    pub fn resume(folder: &Path, identity: &Identity) -> Result<Self> {
+        let place = Place::store(folder.display().to_string());
+        let text = fs::read(folder.join(IDENTITY)).map_err(|e| Error::io(place.clone(), &e))?;
+        let old: Identity = serde_json::from_slice(&text)
+            .map_err(|e| Error::invalid(place.clone(), format!("no journal ({e})"), "run without --resume"))?;
+        let mut differences = Vec::new();
+        let find = |list: &Identity, key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+        let keys = old.iter().chain(identity.iter().filter(|(k, _)| find(&old, k).is_none())).map(|(k, _)| k);
+        for key in keys {
+            let (then, now) = (find(&old, key), find(identity, key));
+            if then != now {
+                let say = |v: Option<String>| v.unwrap_or_else(|| "nothing".into());
+                differences.push(format!("{key}: {} then, {} now", say(then), say(now)));
+            }
+        }
+        if !differences.is_empty() {
+            return Err(Error::invalid(
+                place,
+                format!("it belongs to another run ({})", differences.join("; ")),
+                "the same input, recipe and version are needed to go on; -y without --resume starts anew",
+            ));
+        }
+        Ok(Journal { folder: folder.to_path_buf(), trouble: Arc::default() })
+    }
+
+    /// Whether there is a journal.
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(IDENTITY).is_file()
+    }
+
+    /// Removes it.
+    pub fn remove(&self) {
+        // What is left of a journal harms nobody: the next run of that name removes it.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+
+    /// Why it is not written any more, if so.
+    pub fn trouble(&self) -> Option<Error> {
+        self.lock().clone()
+    }
+
+    /// The log of a read.
+    pub fn log(&self, name: &str) -> Log {
+        let opened = Log::open(&self.folder.join(format!("{name}.log")), self);
+        opened.unwrap_or_else(|e| {
+            self.fail(&e);
+            Log { journal: self.clone(), file: None, records: Mutex::default() }
+        })
+    }
+
+    /// Keeps a value under a name; it is there whole or not at all.
+    pub fn save<T: Serialize>(&self, name: &str, value: &T) {
+        if self.trouble().is_some() {
+            return;
+        }
+        let done = whole(&self.folder, name, |w| {
+            let mut w = Summed { inner: w, sum: crc32fast::Hasher::new() };
+            postcard::to_io(value, &mut w).map_err(io::Error::other)?;
+            let sum = w.sum.finalize();
+            w.inner.write_all(&sum.to_le_bytes())
+        });
+        if let Err(e) = done {
+            self.fail(&e);
+        }
+    }
+
+    /// The value of a name, if it is there and whole.
+    pub fn load<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let path = self.folder.join(name);
+        // Looked through once before it is taken apart: a damaged length must not ask for memory.
+        let length = fs::metadata(&path).ok()?.len().checked_sub(4)?;
+        let mut file = BufReader::new(File::open(&path).ok()?);
+        let mut sum = Summed { inner: io::sink(), sum: crc32fast::Hasher::new() };
+        io::copy(&mut (&mut file).take(length), &mut sum).ok()?;
+        let mut stored = [0; 4];
+        file.read_exact(&mut stored).ok()?;
+        if u32::from_le_bytes(stored) != sum.sum.finalize() {
+            return None;
+        }
+        let file = BufReader::with_capacity(1 << 16, File::open(&path).ok()?);
+        let mut scratch = vec![0; SCRATCH];
+        postcard::from_io::<T, _>((file, &mut scratch)).ok().map(|(value, _)| value)
+    }
+
+    fn fail(&self, error: &io::Error) {
+        self.lock().get_or_insert_with(|| Error::io(Place::store(self.folder.display().to_string()), error));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Longest string in a note.
+const SCRATCH: usize = 1 << 16;
+
+/// Writes a file that appears whole.
+fn whole(folder: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let temporary = folder.join(format!("{name}.new"));
+    let mut w = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
+    write(&mut w)?;
+    w.flush()?;
+    drop(w);
+    fs::rename(&temporary, folder.join(name))
+}
+
+/// Sums what passes.
+struct Summed<W> {
+    inner: W,
+    sum: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(bytes)?;
+        self.sum.update(&bytes[..n]);
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// Outputs of tasks by their number.
+pub struct Log {
+    journal: Journal,
+    file: Option<File>,
+    /// Place and length of each task's record, and where the next one goes.
+    records: Mutex<Records>,
+}
+
+#[derive(Default)]
+struct Records {
+    places: BTreeMap<u64, (u64, usize)>,
+    end: u64,
+}
+
+/// Before each record: task, length, checksum of both and of what follows.
+const HEADER: usize = 20;
+
+impl Log {
+    fn open(path: &Path, journal: &Journal) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        let length = file.metadata()?.len();
+        let mut records = Records::default();
+        let mut header = [0; HEADER];
+        while records.end + HEADER as u64 <= length {
+            file.read_exact_at(&mut header, records.end)?;
+            let (task, len, _) = parts(&header);
+            let Some(next) = records.end.checked_add(HEADER as u64).and_then(|e| e.checked_add(len)).filter(|&e| e <= length) else {
+                break;
+            };
+            records.places.insert(task, (records.end, len as usize));
+            records.end = next;
+        }
+        Ok(Log { journal: journal.clone(), file: Some(file), records: Mutex::new(records) })
+    }
+
+    /// Tasks that are there.
+    pub fn n_tasks(&self) -> usize {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).places.len()
+    }
+
+    /// The output of a task, if its record is there and whole.
+    pub fn get<T: DeserializeOwned>(&self, task: u64) -> Option<T> {
+        let &(at, len) = self.records.lock().unwrap_or_else(PoisonError::into_inner).places.get(&task)?;
+        let mut bytes = vec![0; HEADER + len];
+        self.file.as_ref()?.read_exact_at(&mut bytes, at).ok()?;
+        let (header, payload) = bytes.split_first_chunk::<HEADER>()?;
+        if parts(header).2 != checksum(task, payload) {
+            return None;
+        }
+        postcard::from_bytes(payload).ok()
+    }
+
+    /// Keeps the output of a task.
+    pub fn put<T: Serialize>(&self, task: u64, output: &T) {
+        let Some(file) = &self.file else { return };
+        if self.journal.trouble().is_some() {
+            return;
+        }
+        let Ok(bytes) = postcard::to_extend(output, vec![0; HEADER]) else { return };
+        let mut bytes = bytes;
+        let len = bytes.len() - HEADER;
+        let sum = checksum(task, &bytes[HEADER..]);
+        bytes[..8].copy_from_slice(&task.to_le_bytes());
+        bytes[8..16].copy_from_slice(&(len as u64).to_le_bytes());
+        bytes[16..HEADER].copy_from_slice(&sum.to_le_bytes());
+        // Written in turn, so that a kill can only cut the last record.
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = records.end;
+        match file.write_all_at(&bytes, at) {
+            Ok(()) => {
+                records.places.insert(task, (at, len));
+                records.end += bytes.len() as u64;
+            }
+            Err(e) => self.journal.fail(&e),
+        }
+    }
+}
+
+fn parts(header: &[u8; HEADER]) -> (u64, u64, u32) {
+    let word = |at: usize| header[at..at + 8].iter().rev().fold(0u64, |w, &b| w << 8 | u64::from(b));
+    let sum = header[16..HEADER].iter().rev().fold(0u32, |w, &b| w << 8 | u32::from(b));
+    (word(0), word(8), sum)
+}
+
+fn checksum(task: u64, payload: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&task.to_le_bytes());
+    sum.update(&(payload.len() as u64).to_le_bytes());
+    sum.update(payload);
+    sum.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(n: u32) -> Identity {
+        vec![("input".into(), "a.zarr".into()), ("recipe hvg.n_top_genes".into(), n.to_string())]
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("out.journal");
+        let journal = Journal::begin(&folder, &identity(5)).unwrap();
+        journal.log("read").put(3, &vec![1.5f64, -0.0]);
+        journal.save("note", &(7u64, "seven".to_string()));
+        let again = Journal::resume(&folder, &identity(5)).unwrap();
+        let log = again.log("read");
+        assert_eq!((log.get::<Vec<f64>>(3), log.get::<Vec<f64>>(2), log.n_tasks()), (Some(vec![1.5, -0.0]), None, 1));
+        log.put(2, &vec![2.5f64]);
+        assert_eq!(again.log("read").get::<Vec<f64>>(2), Some(vec![2.5]));
+        assert_eq!(again.load::<(u64, String)>("note"), Some((7, "seven".into())));
+        assert_eq!(again.load::<(u64, String)>("other"), None);
+        assert!(again.trouble().is_none());
+        again.remove();
+        assert!(!Journal::exists(&folder));
+    }
+
+    #[test]
+    fn another_recipe_is_refused_with_the_difference() {
+        let dir = tempfile::tempdir().unwrap();
+        Journal::begin(dir.path(), &identity(5)).unwrap();
+        let error = Journal::resume(dir.path(), &identity(6)).unwrap_err().to_string();
+        assert!(error.contains("recipe hvg.n_top_genes: 5 then, 6 now"), "{error}");
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_is_not_there_and_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), &identity(5)).unwrap();
+        let log = journal.log("read");
+        log.put(0, &vec![9u64; 5]);
+        log.put(1, &vec![8u64; 5]);
+        let path = dir.path().join("read.log");
+        let all = fs::read(&path).unwrap();
+        for cut in 0..all.len() {
+            fs::write(&path, &all[..cut]).unwrap();
+            let log = journal.log("read");
+            assert_eq!(log.get::<Vec<u64>>(0).is_some(), cut >= all.len() / 2, "{cut}");
+            assert!(log.get::<Vec<u64>>(1).is_none());
+            log.put(1, &vec![7u64; 3]);
+            assert_eq!(journal.log("read").get::<Vec<u64>>(1), Some(vec![7; 3]));
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), &identity(5)).unwrap();
+        journal.log("read").put(0, &vec![9u64; 5]);
+        journal.save("note", &vec![9u64; 5]);
+        for name in ["read.log", "note"] {
+            let path = dir.path().join(name);
+            let all = fs::read(&path).unwrap();
+            for bit in 0..all.len() * 8 {
+                let mut bad = all.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, &bad).unwrap();
+                let found = if name == "note" { journal.load::<Vec<u64>>(name) } else { journal.log("read").get(0) };
+                assert!(found.is_none(), "{name}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_that_goes_away_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("j");
+        let journal = Journal::begin(&folder, &identity(5)).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        journal.save("note", &1u8);
+        journal.log("read").put(0, &1u8);
+        assert!(journal.trouble().is_some());
+    }
+}
