@@ -125,6 +125,12 @@ impl Journal {
         postcard::from_io::<T, _>((file, &mut scratch)).ok().map(|(value, _)| value)
     }
 
+    /// Removes a value that a later one has replaced.
+    pub fn forget(&self, name: &str) {
+        // One that is left harms nobody.
+        let _ = fs::remove_file(self.folder.join(name));
+    }
+
     fn fail(&self, error: &io::Error) {
         self.lock().get_or_insert_with(|| Error::io(Place::store(self.folder.display().to_string()), error));
     }

@@ -104,6 +104,7 @@ pub fn pca(
             let fit = fit(rows, columns, n_comps, selected, journal, watch)?;
             if let Some(journal) = journal {
                 journal.save(FIT, &fit);
+                journal.forget(HALF);
             }
             fit
         }
@@ -156,7 +157,7 @@ fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Op
     let mut cost = Duration::from_millis(100);
     in_order(
         tasks.len() - first,
-        2,
+        1,
         |i| {
             let mut chunk = pass.selected(&tasks[first + i])?;
             if let Some(piece) = selected.pack(&chunk, &mut Vec::new()) {
@@ -198,7 +199,10 @@ impl Pass<'_> {
         let task = Task { recipe: &select, fold: &fold, rows: span.clone(), batch: None };
         let done = task.run(self.rows.feed, &mut Scratch::default())?;
         self.decoded.fetch_or(done.decoded, Ordering::Relaxed);
-        let Collected { x, normalizer } = done.state;
+        let Collected { mut x, normalizer } = done.state;
+        // Several wait for their turn: what growing left over is given back.
+        x.indices.shrink_to_fit();
+        x.data.shrink_to_fit();
         let mut chunk = Chunk::new(0..x.n_rows() as u64, x, None);
         chunk.normalizer = normalizer;
         Ok(chunk)

@@ -1,6 +1,6 @@
 //! What a run will cost, before it runs: reads, bytes, memory, time.
 
-use cellmill_engine::exec::{TASK_ROWS, cut};
+use cellmill_engine::exec::{CHUNK_BYTES, TASK_ROWS, cut};
 use cellmill_kernels::gram;
 use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
@@ -61,11 +61,16 @@ pub struct Size {
 }
 
 /// When memory is needed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum When {
     Always,
-    Reads,
-    Components,
+    /// Reads that fold over all genes.
+    Survey,
+    /// The pass over the chosen genes.
+    Covariance,
+    /// The eigenvectors.
+    Eigen,
+    Projection,
     Graph,
 }
 
@@ -125,21 +130,26 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let share = (hvg as f64 / p.max(1) as f64 * 2.0).min(1.0);
     let hvg_nnz = (nnz as f64 * share) as u64;
     let threads = job.threads as u64;
+    let flight = threads * CHUNK_BYTES * 4 + size.overhead_bytes;
     let mut needs = vec![
         (When::Always, "program and libraries", 48 << 20),
         (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
-        (When::Reads, "chunks in flight", threads * (48 << 20) + size.overhead_bytes),
-        (When::Reads, "gene sums", (threads * 3 + 20) * p * 32),
-        (When::Components, "chunks in flight", threads * (32 << 20) + size.overhead_bytes),
+        (When::Survey, "chunks in flight", flight),
+        (When::Survey, "gene sums", (threads * 4 + 20) * p * 48),
     ];
     if job.through >= Stage::Pca {
-        let task = (size.densest_task as f64 * share) as u64;
+        let task = ((size.densest_task as f64 * share) as u64).min(TASK_ROWS * hvg);
         let block = task * (gram::BLOCK as u64 / TASK_ROWS);
-        let matrix = gram::Gram::bytes(hvg as usize).max(2 * 8 * hvg * hvg);
-        let work = gram::Work::bytes(hvg as usize, block as usize, job.threads);
-        needs.push((When::Components, "covariance", matrix + work));
-        needs.push((When::Components, "rows in flight", task * 12 * (threads * 3 + 5)));
-        needs.push((When::Components, "X_pca", n * comps * 4));
+        let matrix = 8 * hvg * hvg;
+        let total = gram::Gram::bytes(hvg as usize);
+        needs.push((When::Covariance, "chunks in flight", flight));
+        needs.push((When::Covariance, "covariance", total + gram::Work::bytes(hvg as usize, block as usize, job.threads)));
+        // Finished tasks that wait (8 bytes an entry), and those on their way (with room to grow).
+        needs.push((When::Covariance, "rows in flight", task * (8 * (threads + 4) + 20 * threads)));
+        needs.push((When::Eigen, "covariance", total.max(if 4 * comps > hvg { 3 * matrix } else { 24 * hvg * (comps + 100) }) + matrix));
+        needs.push((When::Projection, "chunks in flight", flight));
+        needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
+        needs.push((When::Projection, "X_pca", n * comps * 4));
         needs.push((When::Graph, "X_pca", n * comps * 4));
     }
     if job.through >= Stage::Neighbors {
@@ -147,12 +157,13 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Graph, "graph", n * (k * 8 * 2 + k * 2 * 8 * 2) + n * 50 * 4 * 2));
     }
     let of = |when: When| needs.iter().filter(|n| n.0 == when || n.0 == When::Always).map(|n| n.2).sum::<u64>();
-    let phases = [When::Reads, When::Components, When::Graph];
-    let worst = phases.into_iter().max_by_key(|&w| of(w)).unwrap_or(When::Always);
+    let staging = [When::Survey, When::Covariance, When::Eigen, When::Projection];
+    let phases = staging.into_iter().chain([When::Graph]);
+    let worst = phases.max_by_key(|&w| of(w)).unwrap_or(When::Always);
     let peak_bytes = of(worst);
     let memory = needs.iter().filter(|n| n.0 == worst || n.0 == When::Always).map(|n| (n.1.to_string(), n.2)).collect();
-    // What is staged is needed in the reads and for the components, not for the graph.
-    let room = job.memory.saturating_sub(of(When::Reads).max(of(When::Components)));
+    // What is staged is needed until the projection, not for the graph. An allocation may take an eighth more than was asked for.
+    let room = job.memory.saturating_sub(staging.into_iter().map(of).max().unwrap_or(0)) / 9 * 8;
     let staged = if later_reads { staged as u64 } else { 0 };
     let stage_bytes = if later_reads { room } else { 0 };
     if later_reads {

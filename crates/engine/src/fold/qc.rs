@@ -1,6 +1,6 @@
 //! Quality control of raw counts: columns of obs for each row, totals of each gene.
 
-use cellmill_kernels::totals::column_totals;
+use cellmill_kernels::totals::{COUNT_BITS, column_counts, column_totals, look};
 use cellmill_matrix::{Error, Place, Result, Values};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,10 @@ pub struct GeneTotals {
 /// Gene sums and counts of one task, and what was noticed on the way.
 pub struct QcAcc {
     n_obs: u64,
+    /// Sums and counts of rows of whole numbers, since they were last moved to `columns`.
+    counts: Vec<u64>,
+    /// Rows that `counts` may still take.
+    room: usize,
     columns: Vec<[f64; 2]>,
     whole: bool,
     largest: f32,
@@ -54,15 +58,29 @@ impl Fold for Qc {
     }
 
     fn open(&self) -> QcAcc {
-        QcAcc { n_obs: 0, columns: vec![[0.0; 2]; self.n_vars], whole: true, largest: 0.0 }
+        QcAcc { n_obs: 0, counts: vec![0; self.n_vars], room: ROOM, columns: vec![[0.0; 2]; self.n_vars], whole: true, largest: 0.0 }
     }
 
     fn accumulate(&self, acc: &mut QcAcc, _: usize, chunk: &mut Chunk, rows: &mut RowColumns) -> Result<()> {
-        let (whole, largest) = self.inspect(chunk)?;
-        acc.whole &= whole;
-        acc.largest = acc.largest.max(largest);
-        acc.n_obs += chunk.x.n_rows() as u64;
-        column_totals(&chunk.x, &mut acc.columns);
+        let seen = look(&chunk.x.data);
+        if self.counts && !seen.counts {
+            return Err(not_a_count(chunk));
+        }
+        acc.whole &= seen.whole;
+        acc.largest = acc.largest.max(seen.largest);
+        let n_rows = chunk.x.n_rows();
+        acc.n_obs += n_rows as u64;
+        // Sums of whole numbers are exact either way, so both ways give the same bits.
+        if seen.whole && seen.counts && seen.largest < LARGEST && n_rows < ROOM {
+            if acc.room < n_rows {
+                acc.settle();
+            }
+            acc.room -= n_rows;
+            column_counts(&chunk.x, &mut acc.counts);
+        } else {
+            acc.settle();
+            column_totals(&chunk.x, &mut acc.columns);
+        }
         for (name, values) in row_qc(&self.rows, chunk) {
             rows.extend(&name, values);
         }
@@ -71,7 +89,8 @@ impl Fold for Qc {
         Ok(())
     }
 
-    fn close(&self, acc: QcAcc) -> GeneTotals {
+    fn close(&self, mut acc: QcAcc) -> GeneTotals {
+        acc.settle();
         let n_cells: Vec<u64> = acc.columns.iter().map(|c| c[1] as u64).collect();
         GeneTotals {
             n_obs: acc.n_obs,
@@ -100,27 +119,33 @@ impl Fold for Qc {
 /// The row column that holds Σ x of each row in f64; it never reaches obs.
 pub const EXACT_TOTAL: &str = "\0total";
 
-impl Qc {
-    /// Looks every value in the face: whether all are whole, the largest, and the first that can't be a count.
-    fn inspect(&self, chunk: &Chunk) -> Result<(bool, f32)> {
-        let mut whole = true;
-        let mut largest = 0f32;
-        let mut good = true;
-        for &v in &chunk.x.data {
-            // Below 2^23 a float that equals its integer part is a whole number; above, every float is one. NaN fails both.
-            whole &= v == (v as i32) as f32 || v.abs() >= 8_388_608.0;
-            largest = largest.max(v);
-            good &= (0.0..f32::INFINITY).contains(&v);
+/// Rows that a word of counts takes.
+const ROOM: usize = (1 << COUNT_BITS) - 1;
+/// Whole numbers below it are counted in words: `ROOM` of them stay below 2^(64 − COUNT_BITS).
+const LARGEST: f32 = 16_777_216.0;
+
+impl QcAcc {
+    /// Moves sums and counts from words to floats.
+    fn settle(&mut self) {
+        if self.room == ROOM {
+            return;
         }
-        if self.counts && !good {
-            let bad = |v: &f32| !(0.0..f32::INFINITY).contains(v);
-            let at = chunk.x.data.iter().position(bad).unwrap_or(0);
-            let row = chunk.x.indptr.partition_point(|&p| p as usize <= at).saturating_sub(1);
-            let source = chunk.source.start + u64::from(chunk.rows.get(row).copied().unwrap_or(0));
-            let place = Place { element: Some("X/data".into()), rows: Some(source..source + 1), store: None };
-            let (value, column) = (chunk.x.data[at], chunk.x.indices[at]);
-            return Err(Error::invalid(place, format!("the value {value} in column {column}"), "counts are finite and not negative"));
+        self.room = ROOM;
+        for (column, word) in self.columns.iter_mut().zip(&mut self.counts) {
+            column[0] += (*word >> COUNT_BITS) as f64;
+            column[1] += (*word & ROOM as u64) as f64;
+            *word = 0;
         }
-        Ok((whole, largest))
     }
+}
+
+/// The first value that can't be a count.
+fn not_a_count(chunk: &Chunk) -> Error {
+    let bad = |v: &f32| !(0.0..f32::INFINITY).contains(v);
+    let at = chunk.x.data.iter().position(bad).unwrap_or(0);
+    let row = chunk.x.indptr.partition_point(|&p| p as usize <= at).saturating_sub(1);
+    let source = chunk.source.start + u64::from(chunk.rows.get(row).copied().unwrap_or(0));
+    let place = Place { element: Some("X/data".into()), rows: Some(source..source + 1), store: None };
+    let (value, column) = (chunk.x.data[at], chunk.x.indices[at]);
+    Error::invalid(place, format!("the value {value} in column {column}"), "counts are finite and not negative")
 }

@@ -80,3 +80,45 @@ pub fn column_totals(x: &Csr, into: &mut [[f64; 2]]) {
         cell[1] += f64::from(u8::from(value != 0.0));
     }
 }
+
+/// [`column_totals`] for rows of whole numbers in `0..2^24`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
+/// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
+pub fn column_counts(x: &Csr, into: &mut [u64]) {
+    for (&column, &value) in x.indices.iter().zip(&x.data) {
+        into[column as usize] += u64::from(value as u32) << COUNT_BITS | u64::from(value != 0.0);
+    }
+}
+
+/// Bits of a word of [`column_counts`] that hold the count.
+pub const COUNT_BITS: u32 = 16;
+
+/// What the values of some rows are like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// Whether all are whole numbers.
+    pub whole: bool,
+    /// Whether all are finite and not negative.
+    pub counts: bool,
+    /// The largest, at least 0.
+    pub largest: f32,
+}
+
+/// Looks every value in the face.
+pub fn look(values: &[f32]) -> Look {
+    let (mut whole, mut counts) = ([true; 8], [true; 8]);
+    let mut largest = [0f32; 8];
+    let mut see = |l: usize, v: f32| {
+        // Below 2^23 a float that equals its integer part is a whole number; above, every float is one. NaN fails both.
+        whole[l] &= (v == (v as i32) as f32) | (v.abs() >= 8_388_608.0);
+        counts[l] &= (v >= 0.0) & (v < f32::INFINITY);
+        largest[l] = if v > largest[l] { v } else { largest[l] };
+    };
+    let (blocks, rest) = values.as_chunks::<8>();
+    for block in blocks {
+        for l in 0..8 {
+            see(l, block[l]);
+        }
+    }
+    rest.iter().for_each(|&v| see(0, v));
+    Look { whole: whole == [true; 8], counts: counts == [true; 8], largest: largest.into_iter().fold(0.0, f32::max) }
+}

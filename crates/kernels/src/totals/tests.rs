@@ -37,6 +37,10 @@ proptest! {
                 want_columns[j][1] += f64::from(u8::from(dense[j] != 0.0));
             }
         }
+        let mut words = vec![0u64; x.n_cols];
+        column_counts(&x, &mut words);
+        let counts: Vec<[f64; 2]> = words.iter().map(|w| [(w >> COUNT_BITS) as f64, (w & 0xffff) as f64]).collect();
+        prop_assert_eq!(&counts, &want_columns);
         prop_assert_eq!(columns, want_columns);
     }
 
@@ -53,4 +57,20 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_look_tells_counts_from_the_rest() {
+    let at = |v: f32| (0..20).map(|i| if i == 13 { v } else { i as f32 }).collect::<Vec<f32>>();
+    let of = |v: f32| {
+        let seen = look(&at(v));
+        (seen.whole, seen.counts, seen.largest)
+    };
+    assert_eq!(of(3.0), (true, true, 19.0));
+    assert_eq!(of(3e9), (true, true, 3e9));
+    assert_eq!(of(0.5), (false, true, 19.0));
+    assert_eq!(of(-2.0), (true, false, 19.0));
+    assert_eq!(of(f32::NAN), (false, false, 19.0));
+    assert_eq!(of(f32::INFINITY), (true, false, f32::INFINITY));
+    assert_eq!(look(&[]), Look { whole: true, counts: true, largest: 0.0 });
 }
