@@ -80,7 +80,7 @@ impl Rows<'_> {
 fn stream_matrix(w: &dyn TreeWriter, path: &str, source: &dyn Source, watch: &dyn Watch) -> Result<u64> {
     let shape = source.shape();
     let mut stream = CsrStream::create(w, path, shape.n_obs, shape.n_vars)?;
-    let nnz = stream_rows(Feed::source(source), &[], shape.n_vars, &mut stream, watch)?;
+    let (nnz, _) = stream_rows(Feed::source(source), &[], shape.n_vars, &mut stream, watch)?;
     stream.finish()?;
     Ok(nnz)
 }

@@ -207,18 +207,35 @@ impl Job {
     fn journal(&self, listener: &dyn Listener) -> Result<Option<Journal>> {
         let folder = self.journal_folder();
         let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
-        match (Journal::exists(&folder), self.resume) {
+        let there = Journal::exists(&folder);
+        if there && (self.resume || self.overwrite) {
+            self.sweep();
+        }
+        match (there, self.resume) {
             (true, true) => Journal::resume(&folder, &identity).map(Some),
             (true, false) if !self.overwrite => Err(Error::invalid(
                 Place::store(folder.display().to_string()),
                 "an unfinished run of this output",
                 "--resume goes on with it, -y (--overwrite) starts anew",
             )),
-            (there, resume) => {
-                if resume && !there {
+            (_, resume) => {
+                if resume {
                     listener.warn("there is nothing to resume; the run starts from the beginning");
                 }
                 Journal::begin(&folder, &identity).map(Some)
+            }
+        }
+    }
+
+    /// Removes what a run that was killed while it wrote has left beside the output.
+    fn sweep(&self) {
+        let Some(name) = self.output.file_name() else { return };
+        let prefix = format!(".{}.cellmill-", name.to_string_lossy());
+        let Ok(entries) = std::fs::read_dir(self.scratch()) else { return };
+        for path in entries.flatten().map(|e| e.path()) {
+            if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix)) {
+                // What can't be removed is in nobody's way.
+                let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             }
         }
     }

@@ -73,9 +73,9 @@ pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &R
             steps.extend(value_steps(recipe, target_sum));
         }
         let mut stream = CsrStream::create(w, "X", obs.n_rows() as u64, var.n_rows())?;
-        nnz = stream_rows(feed, &steps, var.n_rows(), &mut stream, &watch)?;
+        let (written, decoded) = stream_rows(feed, &steps, var.n_rows(), &mut stream, &watch)?;
         stream.finish()?;
-        reads = 1;
+        (nnz, reads) = (written, u32::from(decoded));
     }
     write_elements(w, obsm, varm, obsp, uns)?;
     writer.finish()?;
@@ -83,17 +83,17 @@ pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &R
     Ok(())
 }
 
-/// Streams rows through a recipe into a matrix; returns the entries written.
+/// Streams rows through a recipe into a matrix; returns the entries written, and whether rows were decoded from the store for it.
 pub fn stream_rows(
     feed: Feed<'_>,
     steps: &[Step],
     n_vars: usize,
     stream: &mut CsrStream<'_>,
     watch: &dyn cellmill_matrix::Watch,
-) -> Result<u64> {
+) -> Result<(u64, bool)> {
     let n_obs = feed.source.shape().n_obs;
     let tasks = cut(n_obs);
-    let mut nnz = 0;
+    let (mut nnz, mut decoded) = (0, false);
     // `take` runs on one thread at a time, but not always on the same.
     let stream = std::sync::Mutex::new(stream);
     in_order(
@@ -102,15 +102,17 @@ pub fn stream_rows(
         |i| {
             let steps = sliced(steps, &tasks[i]);
             let fold = Collect { step: steps.len(), n_cols: n_vars };
-            Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(feed, &mut Scratch::default())?.state.x)
+            let done = Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(feed, &mut Scratch::default())?;
+            Ok((done.state.x, done.decoded))
         },
-        |i, rows: Csr| {
+        |i, (rows, from_store): (Csr, bool)| {
             nnz += rows.nnz() as u64;
+            decoded |= from_store;
             stream.lock().map_err(|_| Error::bug("a writer panicked"))?.append(&rows)?;
             watch.tick(tasks[i].end, n_obs, "")
         },
     )?;
-    Ok(nnz)
+    Ok((nnz, decoded))
 }
 
 /// Writes what belongs to cells, genes, pairs of cells, and the rest.
