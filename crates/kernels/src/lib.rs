@@ -3,6 +3,8 @@
 //!
 //! Kernels know rows and columns; they know no recipe, no store and no thread count.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod gram;
 pub mod moments;
 pub mod pack;

@@ -72,6 +72,7 @@ enum When {
     Eigen,
     Projection,
     Graph,
+    Writing,
 }
 
 /// Bytes of a packed entry at most, where values are counts.
@@ -151,6 +152,8 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
         needs.push((When::Graph, "X_pca", n * comps * 4));
+        needs.push((When::Writing, "X_pca", n * comps * 4));
+        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
     }
     if job.through >= Stage::Neighbors {
         let k = r.neighbors.n_neighbors as u64;
@@ -158,7 +161,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     }
     let of = |when: When| needs.iter().filter(|n| n.0 == when || n.0 == When::Always).map(|n| n.2).sum::<u64>();
     let staging = [When::Survey, When::Covariance, When::Eigen, When::Projection];
-    let phases = staging.into_iter().chain([When::Graph]);
+    let phases = staging.into_iter().chain([When::Graph, When::Writing]);
     let worst = phases.max_by_key(|&w| of(w)).unwrap_or(When::Always);
     let peak_bytes = of(worst);
     let memory = needs.iter().filter(|n| n.0 == worst || n.0 == When::Always).map(|n| (n.1.to_string(), n.2)).collect();

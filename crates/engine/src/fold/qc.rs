@@ -122,7 +122,7 @@ pub const EXACT_TOTAL: &str = "\0total";
 /// Rows that a word of counts takes.
 const ROOM: usize = (1 << COUNT_BITS) - 1;
 /// Whole numbers below it are counted in words: `ROOM` of them stay below 2^(64 − COUNT_BITS).
-const LARGEST: f32 = 16_777_216.0;
+const LARGEST: f32 = 8_388_608.0;
 
 impl QcAcc {
     /// Moves sums and counts from words to floats.

@@ -81,16 +81,26 @@ pub fn column_totals(x: &Csr, into: &mut [[f64; 2]]) {
     }
 }
 
-/// [`column_totals`] for rows of whole numbers in `0..2^24`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
+/// [`column_totals`] for rows of whole numbers in `0..2^23`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
 /// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
 pub fn column_counts(x: &Csr, into: &mut [u64]) {
     for (&column, &value) in x.indices.iter().zip(&x.data) {
-        into[column as usize] += u64::from(value as u32) << COUNT_BITS | u64::from(value != 0.0);
+        let number = u64::from(whole_number(value));
+        into[column as usize] += number << COUNT_BITS | u64::from(number != 0);
     }
 }
 
 /// Bits of a word of [`column_counts`] that hold the count.
 pub const COUNT_BITS: u32 = 16;
+
+/// 2²³: from here on every f32 is a whole number, and up to here adding it leaves a whole number in the low 23 bits.
+const EVERY: f32 = 8_388_608.0;
+
+/// A whole number in `0..2^23` that is stored as a float. Cheaper than a cast, which has to look for NaN and overflow.
+#[inline(always)]
+pub fn whole_number(value: f32) -> u32 {
+    (value + EVERY).to_bits() & 0x7f_ffff
+}
 
 /// What the values of some rows are like.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,12 +115,14 @@ pub struct Look {
 
 /// Looks every value in the face.
 pub fn look(values: &[f32]) -> Look {
-    let (mut whole, mut counts) = ([true; 8], [true; 8]);
-    let mut largest = [0f32; 8];
+    // Flags as words and a comparison for the largest: what vectors of the oldest x86-64 can do.
+    let (mut fraction, mut no_count, mut largest) = ([0u32; 8], [0u32; 8], [0f32; 8]);
     let mut see = |l: usize, v: f32| {
-        // Below 2^23 a float that equals its integer part is a whole number; above, every float is one. NaN fails both.
-        whole[l] &= (v == (v as i32) as f32) | (v.abs() >= 8_388_608.0);
-        counts[l] &= (v >= 0.0) & (v < f32::INFINITY);
+        let size = v.abs();
+        // Rounds to a whole number; NaN differs from itself.
+        let whole = (size + EVERY) - EVERY;
+        fraction[l] |= u32::from(whole != size) & u32::from(!(size >= EVERY));
+        no_count[l] |= u32::from(!(v >= 0.0)) | u32::from(!(v < f32::INFINITY));
         largest[l] = if v > largest[l] { v } else { largest[l] };
     };
     let (blocks, rest) = values.as_chunks::<8>();
@@ -120,5 +132,5 @@ pub fn look(values: &[f32]) -> Look {
         }
     }
     rest.iter().for_each(|&v| see(0, v));
-    Look { whole: whole == [true; 8], counts: counts == [true; 8], largest: largest.into_iter().fold(0.0, f32::max) }
+    Look { whole: fraction == [0; 8], counts: no_count == [0; 8], largest: largest.into_iter().fold(0.0, f32::max) }
 }

@@ -7,7 +7,7 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{COUNT_BITS, Look, column_counts, column_totals, look, row_totals, subset_totals, top_shares};
+pub use cpu::{COUNT_BITS, Look, column_counts, column_totals, look, row_totals, subset_totals, top_shares, whole_number};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,8 @@
 
 use cellmill_matrix::Csr;
 
+use crate::totals::{look, whole_number};
+
 /// Small counts are so common that their logarithms are taken once a row: entries below this come from a table.
 const TABLE: usize = 32;
 
@@ -36,14 +38,17 @@ pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option
         let of = |v: f32| (libm::log1p(f64::from((f64::from(v) * factor) as f32)) * per) as f32;
         let span = x.span(i);
         let values = &mut x.data[span];
-        let largest = values.iter().fold(0f32, |m, &v| m.max(v));
-        let known = if values.len() < TABLE { 0 } else { TABLE.min(largest as usize + 1) };
+        let seen = look(values);
+        if values.len() < TABLE || !seen.whole || !seen.counts {
+            values.iter_mut().for_each(|v| *v = of(*v));
+            continue;
+        }
+        let known = TABLE.min(seen.largest as usize + 1);
         for (k, entry) in table.iter_mut().enumerate().take(known) {
             *entry = of(k as f32);
         }
         for v in values {
-            let k = *v as usize;
-            *v = if k < known && k as f32 == *v { table[k] } else { of(*v) };
+            *v = if *v < TABLE as f32 { table[whole_number(*v) as usize % TABLE] } else { of(*v) };
         }
     }
 }

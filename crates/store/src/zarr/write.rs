@@ -521,19 +521,22 @@ impl ArrayStream for ZarrStream {
             return Err(Error::bug(format!("{}: {} appended to {}", self.path, values.dtype(), self.dtype)));
         }
         self.entries += values.len() as u64;
-        let batch = BATCH * self.chunk_len();
-        let full = match (&mut self.waiting, values) {
-            (Waiting::Strings(strings), Values::Str(more)) => {
-                strings.extend_from_slice(more);
-                strings.len() >= batch
+        let batch = (BATCH * self.chunk_len()).max(1);
+        if let (Waiting::Strings(strings), Values::Str(more)) = (&mut self.waiting, values) {
+            strings.extend_from_slice(more);
+            return if strings.len() >= batch { self.flush(false) } else { Ok(()) };
+        }
+        // Some chunks at a time, so that a large array is not held twice.
+        let batch = batch * self.dtype.size().unwrap_or(1);
+        for part in numbers::to_le(values).chunks(batch) {
+            if let Waiting::Bytes(bytes) = &mut self.waiting {
+                bytes.extend_from_slice(part);
+                if bytes.len() >= batch {
+                    self.flush(false)?;
+                }
             }
-            (Waiting::Bytes(bytes), more) => {
-                bytes.extend_from_slice(&numbers::to_le(more));
-                bytes.len() >= batch * self.dtype.size().unwrap_or(1)
-            }
-            _ => false,
-        };
-        if full { self.flush(false) } else { Ok(()) }
+        }
+        Ok(())
     }
 
     fn close(mut self: Box<Self>) -> Result<()> {

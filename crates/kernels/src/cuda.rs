@@ -1,0 +1,12 @@
+//! The kernels for NVIDIA GPUs, beside their CPU twins in each kernel's folder. The CPU is the oracle: each contract names the tolerance.
+
+use cellmill_cuda::Source;
+
+/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is.
+pub const SOURCES: [Source; 5] = [
+    crate::pack::cuda::SOURCE,
+    crate::transform::cuda::SOURCE,
+    crate::moments::cuda::SOURCE,
+    crate::gram::cuda::SOURCE,
+    crate::project::cuda::SOURCE,
+];
