@@ -8,6 +8,7 @@ pub mod cuda;
 pub mod gram;
 pub mod moments;
 pub mod pack;
+pub mod product;
 pub mod project;
 pub mod select;
 pub mod totals;

@@ -142,12 +142,24 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         let task = ((size.densest_task as f64 * share) as u64).min(TASK_ROWS * hvg);
         let block = task * (gram::BLOCK as u64 / TASK_ROWS);
         let matrix = 8 * hvg * hvg;
+        let wide = hvg as usize > gram::MAX_COLUMNS;
         let total = gram::Gram::bytes(hvg as usize);
         needs.push((When::Covariance, "chunks in flight", flight));
-        needs.push((When::Covariance, "covariance", total + gram::Work::bytes(hvg as usize, block as usize, job.threads)));
+        if wide {
+            // No covariance: the rows are multiplied by a block of vectors, time and again.
+            needs.push((When::Covariance, "gene sums", 16 * hvg * (threads * 2 + 4)));
+            needs.push((When::Eigen, "eigenvectors", 8 * hvg * (2 * comps + 80) * 2 + 64 * hvg * (threads * 2 + 4)));
+            needs.push((When::Eigen, "rows in flight", threads * task * 20));
+        } else {
+            needs.push((When::Covariance, "covariance", total + gram::Work::bytes(hvg as usize, block as usize, job.threads)));
+            needs.push((
+                When::Eigen,
+                "covariance",
+                total.max(if 4 * comps > hvg { 3 * matrix } else { 24 * hvg * (comps + 100) }) + matrix,
+            ));
+        }
         // Finished tasks that wait (8 bytes an entry), and those on their way (with room to grow).
         needs.push((When::Covariance, "rows in flight", task * (8 * (threads + 4) + 20 * threads)));
-        needs.push((When::Eigen, "covariance", total.max(if 4 * comps > hvg { 3 * matrix } else { 24 * hvg * (comps + 100) }) + matrix));
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));

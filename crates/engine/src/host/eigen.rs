@@ -6,15 +6,37 @@
 //!
 //! Work is cut by fixed numbers of rows and each sum has a fixed order, so the bits do not depend on the number of threads.
 
+use cellmill_kernels::product::{LANES, Lane};
 use cellmill_matrix::{Error, Result, Watch};
 use faer::{Mat, MatRef, Side};
 use rayon::prelude::*;
 
-/// Vectors of a block: two 256-bit registers of f64.
-const BLOCK: usize = 8;
+/// Vectors of a block.
+const BLOCK: usize = LANES;
 
-/// One row of a block of vectors.
-type Lane = [f64; BLOCK];
+/// A symmetric matrix without negative eigenvalues, known by what it does to vectors.
+pub trait Operator: Sync {
+    /// Rows and columns.
+    fn size(&self) -> usize;
+    /// `out = C block`; both `(size,)` lanes. The same bits each time.
+    fn times(&self, block: &[Lane], out: &mut [Lane]) -> Result<()>;
+}
+
+/// A matrix that is there: `(p, p)` row by row.
+struct Dense<'a> {
+    c: &'a [f64],
+    p: usize,
+}
+
+impl Operator for Dense<'_> {
+    fn size(&self) -> usize {
+        self.p
+    }
+    fn times(&self, block: &[Lane], out: &mut [Lane]) -> Result<()> {
+        dots(self.c, self.p, block, out);
+        Ok(())
+    }
+}
 
 /// Residuals `|C v - value v|` are at most this share of the largest eigenvalue.
 const TOLERANCE: f64 = 1e-9;
@@ -44,12 +66,32 @@ pub fn top_eigenpairs(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Resul
         return Err(Error::bug("the covariance has entries that are not finite"));
     }
     watch.tick(0, k as u64, "")?;
-    let found = if p <= SMALL || 4 * k > p { None } else { krylov(c, p, k, watch)? };
-    let (mut values, mut vectors) = match found {
+    let found = if p <= SMALL || 4 * k > p { None } else { krylov(&Dense { c, p }, k, watch)? };
+    let pairs = match found {
         Some(pairs) => pairs,
         None => full(c, p, k)?,
     };
     watch.tick(k as u64, k as u64, "")?;
+    Ok(by_row(pairs, p, k))
+}
+
+/// Whether `k` of `p` eigenvalues are few enough for a Krylov basis of twice as many.
+pub fn few(k: usize, p: usize) -> bool {
+    4 * k + 2 * BLOCK <= p
+}
+
+/// [`top_eigenpairs`] of a matrix that is too large to be written down. At most a quarter of its eigenvalues.
+pub fn top_eigenpairs_of(operator: &dyn Operator, k: usize, watch: &dyn Watch) -> Result<(Vec<f64>, Vec<f64>)> {
+    let p = operator.size();
+    if k == 0 || !few(k, p) {
+        return Err(Error::option("n_comps", k, format!("between 1 and {}, a quarter of the {p} genes", p / 4)));
+    }
+    let pairs = krylov(operator, k, watch)?.ok_or_else(|| Error::bug("the eigensolver did not converge"))?;
+    Ok(by_row(pairs, p, k))
+}
+
+/// Values from 0 on; vectors row by row, their signs fixed.
+fn by_row((mut values, mut vectors): (Vec<f64>, Vec<f64>), p: usize, k: usize) -> (Vec<f64>, Vec<f64>) {
     values.iter_mut().for_each(|value| *value = value.max(0.0));
     flip(&mut vectors, p);
     let mut by_row = vec![0.0; p * k];
@@ -58,7 +100,7 @@ pub fn top_eigenpairs(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Resul
             *out = vectors[component * p + i];
         }
     });
-    Ok((values, by_row))
+    (values, by_row)
 }
 
 /// Makes the first of each vector's largest entries positive. `vectors`: `(k, p)`.
@@ -86,7 +128,7 @@ fn decompose(matrix: MatRef<'_, f64>) -> Result<(Vec<f64>, Mat<f64>)> {
 
 /// The basis and the matrix projected on it.
 struct Basis<'a> {
-    c: &'a [f64],
+    c: &'a dyn Operator,
     p: usize,
     /// Orthonormal vectors: `(m, p)`.
     vectors: Vec<f64>,
@@ -110,9 +152,10 @@ struct Ritz {
 }
 
 /// By block Krylov-Schur: values `(k,)` and vectors `(k, p)`, or `None` where it does not converge.
-fn krylov(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+fn krylov(c: &dyn Operator, k: usize, watch: &dyn Watch) -> Result<Option<(Vec<f64>, Vec<f64>)>> {
+    let p = c.size();
     let most = (2 * k + 10 * BLOCK).min(p - BLOCK) / BLOCK * BLOCK;
-    let mut basis = Basis::new(c, p, most);
+    let mut basis = Basis::new(c, most);
     basis.restart_at_random()?;
     // The eigenvalues before the search for missed ones.
     let mut before: Option<Vec<f64>> = None;
@@ -140,7 +183,7 @@ fn krylov(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Result<Option<(Ve
             && before.iter().zip(&ritz.values).all(|(a, b)| (a - b).abs() <= TOLERANCE * largest)
         {
             basis.keep(&ritz, k);
-            if basis.largest_residual(&ritz.values[..k]) <= 2.0 * TOLERANCE * largest {
+            if basis.largest_residual(&ritz.values[..k])? <= 2.0 * TOLERANCE * largest {
                 let mut values = ritz.values;
                 values.truncate(k);
                 return Ok(Some((values, basis.vectors)));
@@ -156,7 +199,8 @@ fn krylov(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Result<Option<(Ve
 }
 
 impl<'a> Basis<'a> {
-    fn new(c: &'a [f64], p: usize, most: usize) -> Self {
+    fn new(c: &'a dyn Operator, most: usize) -> Self {
+        let p = c.size();
         let vectors = Vec::with_capacity(most * p);
         let next = vec![[0.0; BLOCK]; p];
         Basis { c, p, vectors, projected: Mat::zeros(most, most), next, coupling: [[0.0; BLOCK]; BLOCK], norm: 0.0, seed: 0 }
@@ -186,7 +230,7 @@ impl<'a> Basis<'a> {
             self.vectors.extend(self.next.iter().map(|row| row[lane]));
         }
         let mut block = vec![[0.0; BLOCK]; self.p];
-        dots(self.c, self.p, &self.next, &mut block);
+        self.c.times(&self.next, &mut block)?;
         self.norm = (0..BLOCK).map(|lane| dot(&block, lane, lane).sqrt()).fold(self.norm, f64::max);
 
         let mut products = vec![[0.0; BLOCK]; m + BLOCK];
@@ -292,20 +336,20 @@ impl<'a> Basis<'a> {
     }
 
     /// The largest `|C v - value v|` over the basis, from the matrix itself.
-    fn largest_residual(&self, values: &[f64]) -> f64 {
+    fn largest_residual(&self, values: &[f64]) -> Result<f64> {
         let p = self.p;
         let mut largest = 0.0f64;
         for (rows, values) in self.vectors.chunks(BLOCK * p).zip(values.chunks(BLOCK)) {
             let n = values.len();
             let block: Vec<Lane> = (0..p).map(|i| std::array::from_fn(|lane| if lane < n { rows[lane * p + i] } else { 0.0 })).collect();
             let mut image = vec![[0.0; BLOCK]; p];
-            dots(self.c, p, &block, &mut image);
+            self.c.times(&block, &mut image)?;
             for (lane, value) in values.iter().enumerate() {
                 let square: f64 = image.iter().zip(&block).map(|(image, v)| (image[lane] - value * v[lane]).powi(2)).sum();
                 largest = largest.max(square.sqrt());
             }
         }
-        largest
+        Ok(largest)
     }
 }
 
@@ -529,7 +573,7 @@ mod tests {
     fn iteration_and_full_decomposition_agree() {
         let p = 560;
         let c = with_spectrum(&(0..p).map(|i| 30.0 * (-0.02 * i as f64).exp()).collect::<Vec<_>>());
-        let (values, vectors) = krylov(&c, p, 25, &()).unwrap().unwrap();
+        let (values, vectors) = krylov(&Dense { c: &c, p }, 25, &()).unwrap().unwrap();
         let (all, exact) = full(&c, p, 25).unwrap();
         for (a, (x, y)) in vectors.chunks(p).zip(exact.chunks(p)).enumerate() {
             assert!((values[a] - all[a]).abs() <= 1e-9 * all[0]);

@@ -115,22 +115,29 @@ pub struct Look {
 
 /// Looks every value in the face.
 pub fn look(values: &[f32]) -> Look {
-    // Flags as words and a comparison for the largest: what vectors of the oldest x86-64 can do.
-    let (mut fraction, mut no_count, mut largest) = ([0u32; 8], [0u32; 8], [0f32; 8]);
-    let mut see = |l: usize, v: f32| {
-        let size = v.abs();
-        // Rounds to a whole number; NaN differs from itself.
-        let whole = (size + EVERY) - EVERY;
-        fraction[l] |= u32::from(whole != size) & u32::from(!(size >= EVERY));
-        no_count[l] |= u32::from(!(v >= 0.0)) | u32::from(!(v < f32::INFINITY));
-        largest[l] = if v > largest[l] { v } else { largest[l] };
-    };
-    let (blocks, rest) = values.as_chunks::<8>();
-    for block in blocks {
-        for l in 0..8 {
-            see(l, block[l]);
+    // As integers, floats from 0 on are in their order, those with a sign have the highest bit, and infinity and NaN come last: three
+    // reductions without a branch tell everything about rows of counts.
+    let (mut fraction, mut all, mut most) = (0u32, 0u32, 0i32);
+    let (blocks, rest) = values.as_chunks::<64>();
+    for block in blocks.iter().map(|b| &b[..]).chain([rest]) {
+        for v in block {
+            let size = v.abs();
+            // Rounds to a whole number; NaN differs from itself.
+            fraction |= u32::from((size + EVERY) - EVERY != size) & u32::from(size.to_bits() < EVERY.to_bits());
+        }
+        for v in block {
+            all |= v.to_bits();
+        }
+        for v in block {
+            most = most.max(v.to_bits() as i32);
         }
     }
-    rest.iter().for_each(|&v| see(0, v));
-    Look { whole: fraction == [0; 8], counts: no_count == [0; 8], largest: largest.into_iter().fold(0.0, f32::max) }
+    if all >> 31 == 0 && most < f32::INFINITY.to_bits() as i32 {
+        return Look { whole: fraction == 0, counts: true, largest: f32::from_bits(most as u32) };
+    }
+    Look {
+        whole: fraction == 0 && !values.iter().any(|v| v.is_nan()),
+        counts: values.iter().all(|v| (0.0..f32::INFINITY).contains(v)),
+        largest: values.iter().copied().fold(0.0, f32::max),
+    }
 }

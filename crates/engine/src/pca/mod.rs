@@ -1,10 +1,12 @@
 //! Exact principal components of the highly variable genes: one pass for the Gram matrix, an eigensolver on the covariance, and a
-//! projection from the rows that were kept on the way.
+//! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
+
+mod wide;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cellmill_kernels::gram::{BLOCK, Gram, Work};
+use cellmill_kernels::gram::{BLOCK, Gram, MAX_COLUMNS, Work};
 use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Csr, Error, Result, Watch};
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};
-use crate::host::eigen::top_eigenpairs;
+use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
@@ -122,8 +124,22 @@ struct Pass<'a> {
     decoded: &'a AtomicBool,
 }
 
+/// Nanoseconds of an entry that is unpacked, transformed and multiplied by a block of vectors, against those of one of the covariance.
+const ENTRY: f64 = 10.0;
+
+/// Whether the eigensolver asks the rows instead of a covariance: where that has no room, or where all rows are read in less time than the
+/// covariance. Decided by the data alone, so that neither threads nor memory change a bit.
+pub fn by_rows(columns: &Columns, n_rows: u64, n_comps: usize) -> bool {
+    let p = columns.detection.len();
+    let entries = columns.detection.iter().map(|&d| f64::from(d)).sum::<f64>() * n_rows as f64;
+    p > MAX_COLUMNS || (p > 1000 && few(n_comps, p) && entries * ENTRY < (p * p) as f64)
+}
+
 fn fit(rows: Pass<'_>, columns: &Columns, n_comps: usize, selected: &Stage, journal: Option<&Journal>, watch: &dyn Watch) -> Result<Fit> {
     let p = columns.detection.len();
+    if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
+        return wide::fit(rows, p, n_comps, selected, watch);
+    }
     let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
         Some(half) => half,
         None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
@@ -160,12 +176,7 @@ fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Op
         1,
         |i| {
             let mut chunk = pass.selected(&tasks[first + i])?;
-            if let Some(piece) = selected.pack(&chunk, &mut Vec::new()) {
-                selected.keep(first + i, vec![piece]);
-                if let Some(stage) = rows.feed.stage.filter(|_| rows.last) {
-                    stage.forget(first + i);
-                }
-            }
+            pass.keep(selected, first + i, &chunk);
             apply_all(rows.transform, &mut chunk)?;
             Ok(chunk.x)
         },
@@ -207,6 +218,26 @@ impl Pass<'_> {
         chunk.normalizer = normalizer;
         Ok(chunk)
     }
+
+    /// Packs the chosen columns of a task; nobody asks for the others then.
+    fn keep(&self, selected: &Stage, task: usize, chunk: &Chunk) {
+        if let Some(piece) = selected.pack(chunk, &mut Vec::new()) {
+            selected.keep(task, vec![piece]);
+            if let Some(stage) = self.rows.feed.stage.filter(|_| self.rows.last) {
+                stage.forget(task);
+            }
+        }
+    }
+
+    /// Chosen columns of a task's rows as they enter the analysis: from what was selected, or else from the feed.
+    fn transformed(&self, selected: &Stage, task: usize, span: &std::ops::Range<u64>) -> Result<Chunk> {
+        let mut chunk = match selected.task(task) {
+            Some(pieces) if pieces.len() == 1 => pieces[0].chunk(Csr::default())?,
+            _ => self.selected(span)?,
+        };
+        apply_all(self.rows.transform, &mut chunk)?;
+        Ok(chunk)
+    }
 }
 
 /// X V − mean·V, task by task: from what was selected, or else from the feed.
@@ -224,12 +255,8 @@ fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, watch: &dyn Wat
         tasks.len(),
         2,
         |i| {
-            let mut chunk = match selected.task(i) {
-                Some(pieces) if pieces.len() == 1 => pieces[0].chunk(Csr::default())?,
-                _ => pass.selected(&tasks[i])?,
-            };
+            let chunk = pass.transformed(selected, i, &tasks[i])?;
             selected.forget(i);
-            apply_all(rows.transform, &mut chunk)?;
             let mut out = vec![0f32; chunk.x.n_rows() * k];
             projection.scores(&chunk.x, &mut out)?;
             Ok(out)

@@ -1,0 +1,194 @@
+//! Components of more genes than a covariance has room for: the eigensolver multiplies by the covariance row by row, from the stage.
+
+use cellmill_kernels::product::{self, LANES, Lane};
+use cellmill_matrix::{Csr, Error, Result, Watch};
+
+use super::{Fit, Pass};
+use crate::exec::{cut, in_order};
+use crate::host::eigen::{Operator, top_eigenpairs_of};
+use crate::recipe::apply_all;
+use crate::stage::Stage;
+
+/// Sums of the columns, from one pass that packs them.
+struct Sums {
+    sum: Vec<f64>,
+    squares: f64,
+    n_obs: u64,
+    nnz: u64,
+}
+
+/// The covariance of all rows, `(Σ x x' − n μ μ') / (n − 1)`, by what it does to vectors: one pass over the rows each time.
+struct Covariance<'a> {
+    pass: Pass<'a>,
+    selected: &'a Stage,
+    mean: &'a [f64],
+    n_obs: u64,
+    watch: &'a dyn Watch,
+}
+
+/// Components of `p` genes.
+pub(super) fn fit(pass: Pass<'_>, p: usize, n_comps: usize, selected: &Stage, watch: &dyn Watch) -> Result<Fit> {
+    let Sums { sum, squares, n_obs, nnz } = sums(pass, p, selected, watch)?;
+    let most = (n_obs as usize).min(p).saturating_sub(1);
+    if n_comps == 0 || n_comps > most {
+        return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}")));
+    }
+    let n = n_obs as f64;
+    let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
+    let total = (squares - n * mean.iter().map(|m| m * m).sum::<f64>()) / (n - 1.0);
+    let operator = Covariance { pass, selected, mean: &mean, n_obs, watch };
+    let (variance, components) = top_eigenpairs_of(&operator, n_comps, watch)?;
+    let variance_ratio = variance.iter().map(|v| v / total).collect();
+    Ok(Fit { mean, components, variance, variance_ratio, n_obs, nnz })
+}
+
+fn sums(pass: Pass<'_>, p: usize, selected: &Stage, watch: &dyn Watch) -> Result<Sums> {
+    let n_source = pass.rows.feed.source.shape().n_obs;
+    let tasks = cut(n_source);
+    let mut all = Sums { sum: vec![0.0; p], squares: 0.0, n_obs: 0, nnz: 0 };
+    in_order(
+        tasks.len(),
+        1,
+        |i| {
+            let mut chunk = pass.selected(&tasks[i])?;
+            pass.keep(selected, i, &chunk);
+            apply_all(pass.rows.transform, &mut chunk)?;
+            let mut sum = vec![0.0; p];
+            let mut squares = 0.0;
+            for (&column, &value) in chunk.x.indices.iter().zip(&chunk.x.data) {
+                let value = f64::from(value);
+                sum[column as usize] += value;
+                squares += value * value;
+            }
+            Ok((sum, squares, chunk.x.n_rows() as u64, chunk.x.nnz() as u64))
+        },
+        |i, (sum, squares, n_obs, nnz)| {
+            all.sum.iter_mut().zip(sum).for_each(|(a, b)| *a += b);
+            all.squares += squares;
+            all.n_obs += n_obs;
+            all.nnz += nnz;
+            watch.tick(tasks[i].end, n_source, "")
+        },
+    )?;
+    Ok(all)
+}
+
+impl Operator for Covariance<'_> {
+    fn size(&self) -> usize {
+        self.mean.len()
+    }
+
+    fn times(&self, block: &[Lane], out: &mut [Lane]) -> Result<()> {
+        let tasks = cut(self.pass.rows.feed.source.shape().n_obs);
+        let p = self.mean.len();
+        out.fill([0.0; LANES]);
+        in_order(
+            tasks.len(),
+            1,
+            |i| {
+                let x: Csr = self.pass.transformed(self.selected, i, &tasks[i])?.x;
+                let mut part = vec![[0.0; LANES]; p];
+                product::add(&x, block, &mut part);
+                Ok(part)
+            },
+            |i, part| {
+                out.as_flattened_mut().iter_mut().zip(part.as_flattened()).for_each(|(a, b)| *a += b);
+                self.watch.tick(i as u64 + 1, tasks.len() as u64, "eigenvectors")
+            },
+        )?;
+        let n = self.n_obs as f64;
+        let mut along = [0.0; LANES];
+        for (m, row) in self.mean.iter().zip(block) {
+            along.iter_mut().zip(row).for_each(|(a, v)| *a += m * v);
+        }
+        for (m, row) in self.mean.iter().zip(out) {
+            row.iter_mut().zip(along).for_each(|(x, a)| *x = (*x - n * m * a) / (n - 1.0));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::Feed;
+    use crate::host::eigen::top_eigenpairs;
+    use crate::pca::Rows;
+    use crate::stage::{Allowance, Spill};
+    use cellmill_matrix::{Shape, Source, SourceRow};
+    use std::ops::Range;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    /// Rows in memory.
+    struct Held(Csr);
+
+    impl Source for Held {
+        fn shape(&self) -> Shape {
+            Shape { n_obs: self.0.n_rows() as u64, n_vars: self.0.n_cols }
+        }
+        fn entries_before(&self, row: SourceRow) -> u64 {
+            self.0.indptr[row.0 as usize]
+        }
+        fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()> {
+            into.clear(self.0.n_cols);
+            for i in rows.start.0..rows.end.0 {
+                let (columns, values) = self.0.row(i as usize);
+                into.push_row(columns, values);
+            }
+            Ok(())
+        }
+        fn bytes_read(&self) -> u64 {
+            0
+        }
+        fn bytes_decoded(&self) -> u64 {
+            0
+        }
+        fn overhead_bytes(&self, _: usize) -> u64 {
+            0
+        }
+        fn location(&self) -> &str {
+            "held"
+        }
+    }
+
+    #[test]
+    fn it_finds_what_the_covariance_has() {
+        let (n, p, k) = (9000usize, 600usize, 5);
+        let mut x = Csr::empty(p);
+        for i in 0..n {
+            let columns: Vec<u32> = (0..p as u32).filter(|j| (i as u32 * 31 + j * j * 17) % 13 < 3).collect();
+            let values: Vec<f32> = columns.iter().map(|j| ((i % 7) as f32 + 1.0) * ((j % 5) as f32 + 1.0) + (i * 3 % 11) as f32).collect();
+            x.push_row(&columns, &values);
+        }
+        let mut dense = vec![0.0f64; n * p];
+        for i in 0..n {
+            let (columns, values) = x.row(i);
+            columns.iter().zip(values).for_each(|(&c, &v)| dense[i * p + c as usize] = f64::from(v));
+        }
+        let mean: Vec<f64> = (0..p).map(|j| (0..n).map(|i| dense[i * p + j]).sum::<f64>() / n as f64).collect();
+        let mut covariance = vec![0.0; p * p];
+        for row in dense.chunks_exact(p) {
+            for a in 0..p {
+                let x = row[a] - mean[a];
+                (0..p).for_each(|b| covariance[a * p + b] += x * (row[b] - mean[b]) / (n as f64 - 1.0));
+            }
+        }
+        let (values, vectors) = top_eigenpairs(&covariance, p, k, &()).unwrap();
+        let total: f64 = (0..p).map(|j| covariance[j * p + j]).sum();
+        let source = Held(x);
+        let allowance = Allowance::new(1 << 14);
+        let dir = tempfile::tempdir().unwrap();
+        let selected = Stage::new(3, &allowance, Some(Arc::new(Spill::new(dir.path()))));
+        let decoded = AtomicBool::new(false);
+        let rows = Rows { feed: Feed::source(&source), select: &[], n_genes: p, transform: &[], last: true };
+        let found = fit(Pass { rows, decoded: &decoded }, p, k, &selected, &()).unwrap();
+        assert_eq!(selected.n_kept(), 3);
+        for c in 0..k {
+            assert!((found.variance[c] / values[c] - 1.0).abs() < 1e-9);
+            assert!((found.variance_ratio[c] - values[c] / total).abs() < 1e-9);
+            let cosine: f64 = (0..p).map(|j| found.components[j * k + c] * vectors[j * k + c]).sum();
+            assert!(cosine > 1.0 - 1e-9, "component {c}: {cosine}");
+        }
+    }
+}
