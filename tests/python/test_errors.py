@@ -435,7 +435,8 @@ def test_a_full_disk(suffix, stores, tmp_path):
     done = cellmill("run", stores["v3"], "-o", tmp_path / "mount" / f"out{suffix}", "--quiet", "--with-x", "normalized", *FLAGS, before=[*script, prefix[-1]])
     said = message(done)
     assert "mount" in said and "space" in said.lower()
-    assert done.out.strip() == "", f"left: {done.out}"
+    # The journal may stay: with room made, --resume goes on.
+    assert done.out.split() in ([], [f"out{suffix}.journal"]), f"left: {done.out}"
 
 
 @pytest.mark.parametrize("suffix", [".zarr", ".h5ad"])
@@ -446,7 +447,7 @@ def test_a_file_that_may_not_grow(suffix, stores, tmp_path):
     done = cellmill("run", stores["v3"], "-o", refused_at / f"out{suffix}", "--quiet", "--with-x", "normalized", *FLAGS, file_size=4096 if suffix == ".zarr" else 65536)
     said = message(done)
     assert f"out{suffix}" in said
-    assert not list(refused_at.iterdir())
+    assert [p.name for p in refused_at.iterdir()] in ([], [f"out{suffix}.journal"])
 
 
 def test_output_inside_input(stores, tmp_path):
@@ -623,7 +624,7 @@ def test_convert_leaves_nothing(stores, tmp_path):
 
 
 def test_interrupt(pbmc_path, tmp_path):
-    """Ctrl-C: a line, status 130 or 1, nothing left."""
+    """Ctrl-C: a line, status 130 or 1, nothing left but the journal."""
     import signal
     import time
 
@@ -637,4 +638,4 @@ def test_interrupt(pbmc_path, tmp_path):
         pytest.skip("the run was over before the signal")
     assert started.returncode in (1, 130), (started.returncode, err)
     assert not any(word in err for word in TALK)
-    assert not list(tmp_path.iterdir())
+    assert [p.name for p in tmp_path.iterdir()] in ([], ["o.zarr.journal"])

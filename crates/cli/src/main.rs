@@ -1,5 +1,6 @@
 //! cellmill on the command line. Data go to stdout, talk to stderr; exit 0, 1 (your input) or 2 (our fault).
 
+mod bench;
 mod convert;
 mod demo;
 mod figures;
@@ -46,6 +47,8 @@ enum Command {
     Convert(convert::Convert),
     /// Write a realistic simulated data set, to size a machine with
     Simulate(simulate::Simulate),
+    /// Time a run on simulated cells: what this machine does
+    Bench(bench::Bench),
     /// Run everything on a small real data set that comes with cellmill
     Demo(demo::Demo),
 }
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Plot(c) => c.run(voice),
         Command::Convert(c) => c.run(voice),
         Command::Simulate(c) => c.run(voice),
+        Command::Bench(c) => c.run(voice),
         Command::Demo(c) => c.run(voice),
     };
     match work() {

@@ -100,13 +100,13 @@ impl<F: Fold> Task<'_, F> {
             _ => None,
         };
         let entries = match &kept {
-            Some(pieces) => self.from_stage(pieces, filters, feed.source, &mut open, scratch)?,
-            None => self.from_source(feed, filters, &mut open, scratch)?,
+            Some(pieces) => self.unpack(pieces, filters, feed.source, &mut open, scratch)?,
+            None => self.decode(feed, filters, &mut open, scratch)?,
         };
         Ok(TaskOutput { state: self.fold.close(open.acc), rows: open.rows, entries, decoded: kept.is_none() })
     }
 
-    fn from_source(&self, feed: Feed<'_>, filters: usize, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
+    fn decode(&self, feed: Feed<'_>, filters: usize, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
         let mut pieces = feed.stage.map(|_| Vec::new());
         let mut entries = 0;
         let mut start = self.rows.start;
@@ -136,7 +136,7 @@ impl<F: Fold> Task<'_, F> {
         Ok(entries)
     }
 
-    fn from_stage(&self, pieces: &[Piece], filters: usize, source: &dyn Source, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
+    fn unpack(&self, pieces: &[Piece], filters: usize, source: &dyn Source, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
         let columns = self.columns_first(filters);
         let mut entries = 0;
         for piece in pieces {

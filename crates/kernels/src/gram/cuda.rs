@@ -8,17 +8,14 @@
 //! Tolerance against the CPU: a value is off by at most `bound · 2^-22`, rounded to nearest; a product by `bound_i bound_j · 2^-30`.
 //! Both have no preferred sign, so covariances agree to about 1e-7 of `σ_i σ_j`.
 
-use std::sync::Arc;
-
-use cellmill_cuda::{Blas, Buffer, Device, Grid, Kernel, Operand, Source, Stream};
+use cellmill_cuda::{Blas, Buffer, Grid, Kernel, Operand, Source, Stream};
 use cellmill_matrix::{Error, Place, Result};
 
 use super::MAX_COLUMNS;
 use crate::pack::cuda::{Found, Rows};
 
 /// The kernels.
-pub const SOURCE: Source =
-    Source { name: "gram", parts: &[include_str!("gram.cu")], kernels: &["digits", "fold", "covariance", "sums"] };
+pub const SOURCE: Source = Source { name: "gram", parts: &[include_str!("gram.cu")], kernels: &["digits", "fold", "covariance", "sums"] };
 
 /// Rows whose digits are multiplied at once.
 pub const BLOCK: usize = 16_384;

@@ -73,11 +73,7 @@ impl Moments {
     /// Compiles them, if that was not done before.
     pub fn new(device: &Arc<Device>) -> Result<Self> {
         let program = device.program(&SOURCE)?;
-        Ok(Moments {
-            moments: program.kernel("moments")?,
-            column_totals: program.kernel("column_totals")?,
-            take: program.kernel("take")?,
-        })
+        Ok(Moments { moments: program.kernel("moments")?, column_totals: program.kernel("column_totals")?, take: program.kernel("take")? })
     }
 
     /// Adds values and squares of each column, transformed on the fly: [`super::accumulate`] after the steps. `maxima`: `(n_cols,)`,

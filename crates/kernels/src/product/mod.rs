@@ -71,7 +71,7 @@ mod tests {
         let block: Vec<Lane> = (0..30).map(|j| std::array::from_fn(|l| ((j * 5 + l * 3) % 11) as f64 - 4.5)).collect();
         let mut out = vec![[1.0; LANES]; 30];
         add(&x, &block, &mut out);
-        for j in 0..30 {
+        for (j, lanes) in out.iter().enumerate() {
             for l in 0..LANES {
                 let expected: f64 = (0..50)
                     .map(|i| {
@@ -80,7 +80,7 @@ mod tests {
                         at(j) * (0..30).map(|m| at(m) * block[m][l]).sum::<f64>()
                     })
                     .sum();
-                assert!((out[j][l] - 1.0 - expected).abs() < 1e-9 * expected.abs().max(1.0));
+                assert!((lanes[l] - 1.0 - expected).abs() < 1e-9 * expected.abs().max(1.0));
             }
         }
     }

@@ -1,0 +1,165 @@
+//! One GPU.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cellmill_matrix::{Error, Result};
+use cudarc::driver::{CudaContext, DriverError, sys};
+
+use crate::fault::{absent, refused};
+use crate::find::{self, words};
+use crate::pool::{Memory, Pool, Usage};
+use crate::program::{Program, Source};
+
+/// How to open a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Number of the GPU among those that the driver shows (default 0).
+    pub ordinal: usize,
+    /// Its memory pool.
+    pub memory: Memory,
+    /// Folder that keeps compiled kernels between runs; `None`: they are compiled in each run (about 0.3 s).
+    pub cache: Option<PathBuf>,
+}
+
+/// Least compute capability: 7.0 (Volta), the first with independent threads.
+const LEAST_CAPABILITY: u32 = 70;
+
+/// An open GPU: its primary context (shared with other users in the process), a pool and the kernels compiled so far.
+pub struct Device {
+    // Fields are dropped in this order.
+    programs: Mutex<BTreeMap<&'static str, Arc<Program>>>,
+    pool: Pool,
+    context: Arc<CudaContext>,
+    ordinal: usize,
+    name: String,
+    capability: u32,
+    multiprocessors: u32,
+    cache: Option<PathBuf>,
+    driver: i32,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({self})")
+    }
+}
+
+/// `cuda:0 (NVIDIA H100 80GB HBM3, compute capability 9.0)`
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (major, minor) = (self.capability / 10, self.capability % 10);
+        write!(f, "{} ({}, compute capability {major}.{minor})", self.place(), self.name)
+    }
+}
+
+impl Device {
+    /// Opens a GPU.
+    pub fn open(options: &Options) -> Result<Arc<Self>> {
+        let n = find::count()?;
+        let driver = find::driver()?;
+        let ordinal = options.ordinal;
+        let asked = format!("cuda:{ordinal}");
+        if ordinal >= n {
+            return Err(absent(asked, format!("the driver shows {n} GPUs: cuda:0 to cuda:{}", n - 1)));
+        }
+        let lost = |e: DriverError| absent(format!("cuda:{ordinal}"), format!("this GPU can't be used: {}", words(e)));
+        let context = CudaContext::new(ordinal).map_err(lost)?;
+        let name = context.name().map_err(lost)?;
+        let (major, minor) = context.compute_capability().map_err(lost)?;
+        let capability = (10 * major + minor) as u32;
+        if capability < LEAST_CAPABILITY {
+            return Err(absent(asked, format!("{name} has compute capability {major}.{minor}, and 7.0 or newer is needed")));
+        }
+        if !context.has_async_alloc() {
+            return Err(absent(asked, format!("{name} has no memory pools here: the driver or a virtual machine hides them")));
+        }
+        let sms = context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).map_err(lost)?;
+        let pool = Pool::new(ordinal, options.memory)?;
+        let device = Arc::new(Device {
+            programs: Mutex::default(),
+            pool,
+            context,
+            ordinal,
+            name,
+            capability,
+            multiprocessors: sms as u32,
+            cache: options.cache.clone(),
+            driver,
+        });
+        if options.memory.initial > 0 {
+            // What is freed stays with the pool.
+            let stream = device.stream()?;
+            drop(stream.alloc::<u8>(options.memory.initial as usize)?);
+            stream.synchronize()?;
+        }
+        Ok(device)
+    }
+
+    /// Number among the GPUs that the driver shows.
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+
+    /// The vendor's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Compute capability times ten: 90 for 9.0.
+    pub fn capability(&self) -> u32 {
+        self.capability
+    }
+
+    /// Streaming multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
+    /// Bytes of memory of the card: free and in all.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        let (free, total) = self.check("memory", self.context.mem_get_info())?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// What the pool has in use, and its peaks.
+    pub fn usage(&self) -> Usage {
+        self.pool.usage()
+    }
+
+    /// Kernels of a source, compiled at the first call.
+    pub fn program(self: &Arc<Self>, source: &Source) -> Result<Arc<Program>> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = programs.get(source.name) {
+            return Ok(program.clone());
+        }
+        self.bind()?;
+        let program = Arc::new(Program::new(&self.context, self.capability, self.cache.as_deref(), source)?);
+        programs.insert(source.name, program.clone());
+        Ok(program)
+    }
+
+    /// `cuda:0`
+    pub(crate) fn place(&self) -> String {
+        format!("cuda:{}", self.ordinal)
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn driver(&self) -> i32 {
+        self.driver
+    }
+
+    /// Makes the context current on this thread.
+    pub(crate) fn bind(&self) -> Result<()> {
+        self.check("context", self.context.bind_to_thread())
+    }
+
+    pub(crate) fn check<T>(&self, what: &str, done: Result<T, DriverError>) -> Result<T, Error> {
+        done.map_err(|e| refused(&self.place(), what, words(e)))
+    }
+}

@@ -1,0 +1,122 @@
+//! All pairs on a GPU.
+//!
+//! Every row is compared with every other by tensor cores on half-precision coordinates around the centre of the data (11 significant
+//! bits, sums in f32); the 32 or 64 nearest by these scores are ranked by exact distances in f32, `Σ (x − y)²` in the order of sums
+//! of the CPU. So distances have the CPU's bits, and a neighbour is missed only where more than half of the kept candidates overtake it
+//! by rounding: recall against the CPU's exact mode is 0.9999 or better on cells. The same card gives the same bits in every run.
+
+use std::sync::Arc;
+
+use cellmill_cuda::{Device, Grid, Source};
+use cellmill_matrix::{Error, Result, Watch};
+
+/// The kernels for rows of so many times 32 dimensions and so many candidates. They need compute capability 8.0.
+macro_rules! source {
+    ($pairs:literal, $kept:literal) => {
+        Source {
+            name: concat!("knn_", $pairs, "_", $kept),
+            parts: &[concat!("#define PAIRS ", $pairs, "\n#define KEPT ", $kept, "\n"), include_str!("knn.cu")],
+            kernels: &["halves", "scan", "rank"],
+        }
+    };
+}
+
+/// All of them: 32, 64 and 96 dimensions with 32 candidates, then with 64.
+pub const SOURCES: [Source; 6] = [source!(1, 32), source!(2, 32), source!(3, 32), source!(1, 64), source!(2, 64), source!(3, 64)];
+
+/// Least compute capability, times ten.
+pub const LEAST_CAPABILITY: u32 = 80;
+/// Most dimensions: three pairs of tensor-core steps.
+pub const MAX_DIMENSIONS: usize = 96;
+/// Most neighbours: of 64 candidates, nine are left for rounding, and one is the row itself.
+pub const MAX_NEIGHBORS: usize = 54;
+/// Up to so many neighbours, 32 candidates will do.
+const FEW: usize = 23;
+/// Queries of a block, and candidates of a tile.
+const BLOCK: usize = 256;
+/// Scaled coordinates are at most this large: norms of 96 of them stay far below the largest f32, products far above the least half.
+const LARGEST: f32 = 256.0;
+
+/// Neighbours of each row: ids and distances, `(n, k)`, ascending by (distance, id).
+pub type Found = (Vec<u32>, Vec<f32>);
+
+/// The `k` nearest other rows of each row of `x`, `(n, d)`, finite. Distances are Euclidean, or half their squares with `halve` (the
+/// cosine distance of rows of length 1). `Ok(None)`: this card or these sizes are beyond the kernels.
+pub fn neighbours(device: &Arc<Device>, x: &[f32], d: usize, k: usize, halve: bool, watch: &dyn Watch) -> Result<Option<Found>> {
+    if d == 0 || d > MAX_DIMENSIONS || k == 0 || k > MAX_NEIGHBORS || device.capability() < LEAST_CAPABILITY {
+        return Ok(None);
+    }
+    let n = x.len() / d;
+    if n <= k || n >= 1 << 31 || x.len() != n * d {
+        return Err(Error::bug(format!("{k} neighbours of {} numbers in rows of {d}", x.len())));
+    }
+    let (pairs, keep) = (d.div_ceil(32), if k <= FEW { 32 } else { 64 });
+    let (width, n_pad) = (32 * pairs, n.next_multiple_of(BLOCK));
+    let program = device.program(&SOURCES[pairs - 1 + if keep == 32 { 0 } else { 3 }])?;
+    let (scan, rank) = (program.kernel("scan")?, program.kernel("rank")?);
+    let (centre, unit) = scaling(x, d);
+
+    let stream = device.stream()?;
+    let rows = stream.upload(x)?;
+    let centre = stream.upload(&centre)?;
+    let mut halves = stream.alloc::<u16>(n_pad * width)?;
+    let mut norms = stream.alloc::<f32>(n_pad)?;
+    let args = [
+        (&rows).into(),
+        (n as u32).into(),
+        (n_pad as u32).into(),
+        (d as u32).into(),
+        (width as u32).into(),
+        (&centre).into(),
+        unit.into(),
+        (&mut halves).into(),
+        (&mut norms).into(),
+    ];
+    // SAFETY: the arguments of `halves`: `rows` is (n, d), `halves` (n_pad, width), `norms` (n_pad,).
+    unsafe { stream.launch(&program.kernel("halves")?, Grid::new(n_pad.div_ceil(8), 256), &args)? };
+
+    // Four blocks for each multiprocessor at a time: often enough for the watch.
+    let batch = (device.multiprocessors() as usize * 4 * BLOCK).min(n_pad);
+    let mut lists = stream.alloc::<u64>(batch * 2 * keep)?;
+    let mut ids = stream.alloc::<u32>(n * k)?;
+    let mut distances = stream.alloc::<f32>(n * k)?;
+    for first in (0..n).step_by(batch) {
+        let queries = batch.min(n - first);
+        let args = [(&halves).into(), (&norms).into(), (n_pad as u32).into(), (first as u32).into(), (&mut lists).into()];
+        // SAFETY: the arguments of `scan`: queries beyond n_pad are read as the last row, and the lists have room for all of them.
+        unsafe { stream.launch(&scan, Grid::new(queries.div_ceil(BLOCK), 256), &args)? };
+        let args = [
+            (&rows).into(),
+            (n as u32).into(),
+            (d as u32).into(),
+            (first as u32).into(),
+            (queries as u32).into(),
+            (k as u32).into(),
+            u32::from(halve).into(),
+            (&lists).into(),
+            (&mut ids).into(),
+            (&mut distances).into(),
+        ];
+        // SAFETY: the arguments of `rank`: it reads rows below n and writes k places of rows first .. first + queries.
+        unsafe { stream.launch(&rank, Grid::new(queries.div_ceil(8), 256), &args)? };
+        stream.synchronize()?;
+        watch.tick((first + queries) as u64, n as u64, "exact")?;
+    }
+    Ok(Some((stream.download(&ids, n * k)?, stream.download(&distances, n * k)?)))
+}
+
+/// Mean of each coordinate, and the power of two that brings the centred coordinates near to [`LARGEST`].
+fn scaling(x: &[f32], d: usize) -> (Vec<f32>, f32) {
+    let n = (x.len() / d) as f64;
+    let mut sums = vec![0f64; d];
+    for row in x.chunks_exact(d) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let centre: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
+    let mut most = 0f32;
+    for row in x.chunks_exact(d) {
+        most = row.iter().zip(&centre).fold(most, |most, (x, c)| most.max((x - c).abs()));
+    }
+    let unit = if most > 0.0 { (2.0f32).powi((LARGEST / most).log2().floor().clamp(-100.0, 100.0) as i32) } else { 1.0 };
+    (centre, unit)
+}

@@ -1,0 +1,287 @@
+// The nearest others of each row by comparing all pairs. Scores |y|^2 - 2 x y come from tensor cores on half-precision rows and choose
+// KEEP candidates a query; `rank` then takes exact distances in f32, with the roundings of kernel.rs.
+// Needs compute capability 8.0. PAIRS and KEPT are defined before this text.
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr u32 ALL = 0xffffffff;
+constexpr u32 WARPS = 8;       // of a block; each has 32 queries
+constexpr u64 EMPTY = ~0ull;
+
+// f32 to half precision.
+__device__ u16 half_of(float x) {
+    u16 h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+    return h;
+}
+
+__device__ float of_half(u16 h) {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h));
+    return x;
+}
+
+// halves[i, 0..width] = (x[i] - centre) * unit, filled up with zeros; norms[i] = |halves[i]|^2, infinite from n on. A warp a row.
+extern "C" __global__ void __launch_bounds__(256) halves(const float* x, u32 n, u32 n_pad, u32 d, u32 width, const float* centre, float unit,
+                                                         u16* out, float* norms) {
+    const u32 row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (row >= n_pad) return;
+    float sum = 0;
+    for (u32 t = lane; t < width; t += 32) {
+        const float value = row < n && t < d ? (x[(u64)row * d + t] - centre[t]) * unit : 0;
+        const u16 h = half_of(value);
+        out[(u64)row * width + t] = h;
+        sum = fmaf(of_half(h), of_half(h), sum);
+    }
+    for (u32 s = 16; s > 0; s /= 2) sum += __shfl_xor_sync(ALL, sum, s);
+    if (lane == 0) norms[row] = row < n ? sum : __int_as_float(0x7f800000);
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+
+// Floats in the order of unsigned numbers.
+__device__ u32 ordered(float x) {
+    const u32 bits = __float_as_uint(x);
+    return bits ^ (bits >> 31 ? ALL : 0x80000000);
+}
+
+__device__ float unordered(u32 bits) { return __uint_as_float(bits ^ (bits >> 31 ? 0x80000000 : ALL)); }
+
+// Sorts 32 * E keys, E a lane (key i of the list in lane i % 32, place i / 32), ascending.
+template <int E>
+__device__ void sort(u64 key[E], u32 lane) {
+    for (u32 size = 2; size <= 32 * E; size *= 2) {
+        for (u32 step = size / 2; step > 0; step /= 2) {
+            if (step >= 32) {
+                const u32 far = step / 32;
+#pragma unroll
+                for (u32 e = 0; e < E; e++) {
+                    if (!(e & far)) {
+                        const bool up = !((e * 32 + lane) & size);
+                        const u64 a = key[e], b = key[e | far];
+                        if ((a > b) == up) {
+                            key[e] = b;
+                            key[e | far] = a;
+                        }
+                    }
+                }
+            } else {
+#pragma unroll
+                for (u32 e = 0; e < E; e++) {
+                    const u64 other = __shfl_xor_sync(ALL, key[e], step);
+                    const bool up = !((e * 32 + lane) & size), low = !(lane & step);
+                    key[e] = (up == low) ? min(key[e], other) : max(key[e], other);
+                }
+            }
+        }
+    }
+}
+
+// Keeps the KEEP least keys of a list of at most CAP; returns the score of the last, or infinity.
+template <int KEEP>
+__device__ float prune(u64* list, u32& count, u32 lane) {
+    constexpr int E = 2 * KEEP / 32;
+    u64 key[E];
+#pragma unroll
+    for (u32 e = 0; e < E; e++) key[e] = e * 32 + lane < count ? list[e * 32 + lane] : EMPTY;
+    sort<E>(key, lane);
+#pragma unroll
+    for (u32 e = 0; e < KEEP / 32; e++) list[e * 32 + lane] = key[e];
+    count = min(count, (u32)KEEP);
+    const u64 last = __shfl_sync(ALL, key[KEEP / 32 - 1], 31);
+    return last == EMPTY ? __int_as_float(0x7f800000) : unordered((u32)(last >> 32));
+}
+
+__device__ void copy_16(void* to, const void* from) {
+    const u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from));
+}
+
+// lists[q]: the KEEP candidates of least score for query first_query + q, ascending; 2 KEEP places each. A block has 256 queries.
+template <int STEPS, int KEEP>  // STEPS pairs of k-steps of 16: rows are 32 STEPS wide
+__device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 first_query, u64* lists) {
+    // Candidates in shared memory at a time; two tiles take less than 48 KiB.
+    constexpr u32 TILE = STEPS < 3 ? 128 : 64;
+    constexpr u32 WIDTH = 32 * STEPS, STRIDE = WIDTH + 8, CAP = 2 * KEEP;
+    __shared__ __align__(16) u16 tile[2][TILE * STRIDE];
+    __shared__ __align__(16) float tile_norms[2][TILE];
+    __shared__ u32 counts[WARPS * 32];
+    __shared__ float limits[WARPS * 32];
+    const u32 t = threadIdx.x, lane = t % 32, warp = t / 32, group = lane / 4, part = lane % 4;
+    const u32 block_query = blockIdx.x * WARPS * 32;
+    counts[t] = 0;
+    limits[t] = __int_as_float(0x7f800000);
+    u64* own = lists + (u64)(block_query + warp * 32) * CAP;
+    u32* count = counts + warp * 32;
+    float* limit = limits + warp * 32;
+
+    // -2 x of 32 queries: two tiles of 16 rows.
+    u32 a[2][2 * STEPS][4];
+#pragma unroll
+    for (u32 m = 0; m < 2; m++) {
+#pragma unroll
+        for (u32 s = 0; s < 2 * STEPS; s++) {
+#pragma unroll
+            for (u32 r = 0; r < 4; r++) {
+                const u32 query = min(first_query + block_query + warp * 32 + m * 16 + group + (r % 2) * 8, n_pad - 1);
+                const u32 value = *(const u32*)(rows + (u64)query * WIDTH + s * 16 + part * 2 + (r / 2) * 8);
+                asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(a[m][s][r]) : "r"(value), "r"(0xC000C000u));
+            }
+        }
+    }
+    float bound[4];
+    for (u32 r = 0; r < 4; r++) bound[r] = __int_as_float(0x7f800000);
+
+    auto load = [&](u32 index, u32 slot) {
+        const u16* from = rows + (u64)index * TILE * WIDTH;
+        for (u32 c = t; c < TILE * WIDTH / 8; c += WARPS * 32) {
+            const u32 row = c / (WIDTH / 8), at = c % (WIDTH / 8) * 8;
+            copy_16(&tile[slot][row * STRIDE + at], from + (u64)row * WIDTH + at);
+        }
+        if (t < TILE / 4) copy_16(&tile_norms[slot][t * 4], norms + index * TILE + t * 4);
+        asm volatile("cp.async.commit_group;");
+    };
+    const u32 n_tiles = n_pad / TILE;
+    load(0, 0);
+    for (u32 index = 0; index < n_tiles; index++) {
+        const u32 slot = index % 2;
+        if (index + 1 < n_tiles) {
+            load(index + 1, slot ^ 1);
+            asm volatile("cp.async.wait_group 1;");
+        } else {
+            asm volatile("cp.async.wait_group 0;");
+        }
+        __syncthreads();
+#pragma unroll 2
+        for (u32 c0 = 0; c0 < TILE; c0 += 8) {
+            const float2 norm = *(const float2*)&tile_norms[slot][c0 + part * 2];
+            float acc[2][4];
+#pragma unroll
+            for (u32 m = 0; m < 2; m++) {
+                acc[m][0] = acc[m][2] = norm.x;
+                acc[m][1] = acc[m][3] = norm.y;
+            }
+#pragma unroll
+            for (u32 s = 0; s < STEPS; s++) {
+                u32 b[4];
+                const u32 at = (u32)__cvta_generic_to_shared(&tile[slot][(c0 + lane % 8) * STRIDE + s * 32 + lane / 8 * 8]);
+                asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                             : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                             : "r"(at));
+#pragma unroll
+                for (u32 h = 0; h < 2; h++) {
+#pragma unroll
+                    for (u32 m = 0; m < 2; m++) {
+                        const u32* x = a[m][2 * s + h];
+                        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                            : "+f"(acc[m][0]), "+f"(acc[m][1]), "+f"(acc[m][2]), "+f"(acc[m][3])
+                            : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(b[2 * h]), "r"(b[2 * h + 1]));
+                    }
+                }
+            }
+            // Of this thread's queries, row r is m = r / 2, half r % 2.
+            bool near = false;
+#pragma unroll
+            for (u32 r = 0; r < 4; r++) near |= fminf(acc[r / 2][r % 2 * 2], acc[r / 2][r % 2 * 2 + 1]) < bound[r];
+            if (__any_sync(ALL, near)) {
+#pragma unroll
+                for (u32 r = 0; r < 4; r++) {
+#pragma unroll
+                    for (u32 c = 0; c < 2; c++) {
+                        const float score = acc[r / 2][r % 2 * 2 + c];
+                        if (score < bound[r]) {
+                            const u32 query = r * 8 + group;
+                            const u32 place = atomicAdd(&count[query], 1);
+                            own[query * CAP + place] = (u64)ordered(score) << 32 | (index * TILE + c0 + part * 2 + c);
+                        }
+                    }
+                }
+                __syncwarp();
+                u32 full = __ballot_sync(ALL, count[lane] > CAP - 8);
+                if (full) {
+                    while (full) {
+                        const u32 query = __ffs(full) - 1;
+                        full &= full - 1;
+                        u32 here = count[query];
+                        const float least = prune<KEEP>(own + query * CAP, here, lane);
+                        __syncwarp();
+                        if (lane == 0) {
+                            count[query] = here;
+                            limit[query] = least;
+                        }
+                        __syncwarp();
+                    }
+                    for (u32 r = 0; r < 4; r++) bound[r] = limit[r * 8 + group];
+                }
+            }
+        }
+        __syncthreads();
+    }
+    for (u32 query = 0; query < 32; query++) {
+        u32 here = count[query];
+        prune<KEEP>(own + query * CAP, here, lane);
+        __syncwarp();
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) scan(const u16* rows, const float* norms, u32 n_pad, u32 first, u64* lists) {
+    scan_pairs<PAIRS, KEPT>(rows, norms, n_pad, first, lists);
+}
+
+// Exact distances of the candidates, ascending by (distance, row), the query itself left out. A warp a query.
+template <int KEEP>
+__device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_queries, u32 k, u32 halve, const u64* lists, u32* ids,
+                          float* distances) {
+    constexpr int E = KEEP / 32;
+    const u32 lane = threadIdx.x % 32, q = blockIdx.x * 8 + threadIdx.x / 32;
+    if (q >= n_queries) return;
+    const u32 query = first_query + q;
+    const float* own = x + (u64)query * d;
+    u64 key[E];
+#pragma unroll
+    for (u32 e = 0; e < E; e++) {
+        const u64 candidate = lists[(u64)q * 2 * KEEP + e * 32 + lane];
+        const u32 id = (u32)candidate;
+        key[e] = EMPTY;
+        if (candidate != EMPTY && id < n && id != query) {
+            const float* other = x + (u64)id * d;
+            float sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+            u32 t = 0;
+            for (; t + 8 <= d; t += 8) {
+#pragma unroll
+                for (u32 l = 0; l < 8; l++) {
+                    const float apart = __fsub_rn(own[t + l], other[t + l]);
+                    sum[l] = __fmaf_rn(apart, apart, sum[l]);
+                }
+            }
+#pragma unroll
+            for (u32 l = 0; l < 8; l++) {
+                if (t + l < d) {
+                    const float apart = __fsub_rn(own[t + l], other[t + l]);
+                    sum[l] = __fmaf_rn(apart, apart, sum[l]);
+                }
+            }
+            const float squared = ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+            const float distance = halve ? 0.5f * squared : __fsqrt_rn(squared);
+            key[e] = (u64)__float_as_uint(distance) << 32 | id;
+        }
+    }
+    sort<E>(key, lane);
+#pragma unroll
+    for (u32 e = 0; e < E; e++) {
+        const u32 place = e * 32 + lane;
+        if (place < k) {
+            ids[(u64)query * k + place] = (u32)key[e];
+            distances[(u64)query * k + place] = __uint_as_float((u32)(key[e] >> 32));
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256) rank(const float* x, u32 n, u32 d, u32 first, u32 n_queries, u32 k, u32 halve,
+                                                       const u64* lists, u32* ids, float* distances) {
+    rank_rows<KEPT>(x, n, d, first, n_queries, k, halve, lists, ids, distances);
+}
+
+#endif
