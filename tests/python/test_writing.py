@@ -222,3 +222,77 @@ def test_a_folder_that_is_not_there_yet(small_path, tmp_path):
         assert not list(tmp_path.iterdir())
     else:
         assert read(tmp_path / "new" / "out.zarr").n_obs
+
+
+# ---- what the input says besides X
+
+
+@pytest.fixture(scope="module")
+def annotated(small_path, tmp_path_factory):
+    """The small data set with something in every mapping."""
+    rng = np.random.default_rng(1)
+    a = read(small_path)
+    a.var_names_make_unique()
+    n, p = a.shape
+    a.obsm["spatial"] = rng.normal(size=(n, 2))
+    a.obsm["frame"] = a.obs.assign(score=rng.normal(size=n))[["score"]]
+    a.obsm["sparse"] = sp.random(n, 7, 0.3, format="csr", random_state=1)
+    a.obsm["X_pca"] = np.zeros((n, 3), dtype=np.float32)
+    a.varm["loadings"] = rng.normal(size=(p, 3)).astype(np.float32)
+    a.obsp["pairs"] = sp.random(n, n, 0.05, format="csr", random_state=2)
+    a.obsp["dense"] = rng.normal(size=(n, n))
+    a.varp["genes"] = sp.random(p, p, 0.01, format="csc", random_state=3)
+    a.uns["study"] = {"title": "nuclei", "sizes": np.arange(4), "deep": {"ok": True}}
+    a.uns["pca"] = {"old": 1}
+    a.layers["counts"] = a.X.copy()
+    folder = tmp_path_factory.mktemp("annotated")
+    a.write_h5ad(folder / "a.h5ad")
+    a.write_zarr(folder / "a.zarr")
+    return a, {".h5ad": folder / "a.h5ad", ".zarr": folder / "a.zarr"}
+
+
+@pytest.mark.parametrize("to", [".h5ad", ".zarr"])
+@pytest.mark.parametrize("source", [".h5ad", ".zarr"])
+def test_annotations_go_along_for_kept_cells_and_genes(source, to, annotated, run):
+    a, paths = annotated
+    done = read(run(paths[source], *FLAGS, "--min-cells", 3, "--with-x", "hvg", suffix=to))
+    part = a[done.obs_names, done.var_names]
+    assert 0 < done.n_obs < a.n_obs and done.n_vars == 200
+    for slot, names in {"obsm": ["spatial", "frame", "sparse"], "varm": ["loadings"], "obsp": ["pairs", "dense"], "varp": ["genes"]}.items():
+        for name in names:
+            assert_equal(getattr(done, slot)[name], getattr(part, slot)[name])
+    assert_equal(done.uns["study"], a.uns["study"])
+    # What the run found takes the place of what was there under its name.
+    assert done.obsm["X_pca"].shape == (done.n_obs, 20) and "variance" in done.uns["pca"] and "old" not in done.uns["pca"]
+    assert not done.layers
+
+
+def test_annotations_that_are_not_replaced_stay(annotated, run):
+    a, paths = annotated
+    done = read(run(paths[".zarr"], "--through", "qc", "--filter-cells", ""))
+    assert done.n_obs == a.n_obs
+    assert_equal(done.obsm["X_pca"], a.obsm["X_pca"])
+    assert_equal(done.varp["genes"], a.varp["genes"])
+
+
+def test_damaged_annotations_are_left_out_with_a_word(annotated, tmp_path):
+    import shutil
+
+    a, paths = annotated
+    for name, damage in {
+        "obsm/spatial": lambda g: g["obsm/spatial"].resize((a.n_obs - 1, 2)),
+        "uns/study": lambda g: (tmp_path / "d.zarr/uns/study/sizes/c/0").write_bytes(b"no zstd"),
+    }.items():
+        path = tmp_path / "d.zarr"
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(paths[".zarr"], path)
+        inputs.unconsolidate(path)
+        damage(zarr.open_group(path, mode="r+"))
+        done = cellmill("run", path, "-o", tmp_path / "o.zarr", "-y", "--through", "qc")
+        assert done.code == 0, str(done)
+        assert name in done.err and "left out" in done.err
+        slot, key = name.split("/")
+        assert key not in getattr(read(tmp_path / "o.zarr"), slot)
+    # A copy must be whole.
+    assert "uns/study/sizes" in message(cellmill("convert", tmp_path / "d.zarr", tmp_path / "c.h5ad"))
+    assert not (tmp_path / "c.h5ad").exists()

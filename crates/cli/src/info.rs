@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use cellmill_engine::exec::TASK_ROWS;
 use cellmill_matrix::{Element, Encoding, Error, Place, Values, keys};
 use cellmill_run::budget::say_bytes;
+use cellmill_run::carry::Annotations;
 use cellmill_run::job::Job;
 use cellmill_run::plan::{Size, estimate};
 use cellmill_run::recipe::{Recipe, Stage};
@@ -68,7 +69,7 @@ fn anndata(path: &Path, format: InputFormat, store: &AnnData) -> anyhow::Result<
     for name in store.matrices()? {
         let info = store.matrix_info(&name)?;
         if name == "X" {
-            needs = need(format, &info, store.obs_columns().len());
+            needs = need(format, &info, store)?;
         }
         matrices.push(matrix(&**store.tree(), &name, &info));
     }
@@ -136,7 +137,7 @@ fn looks_like(tree: &dyn Tree, path: &str) -> &'static str {
 }
 
 /// What the default recipe needs.
-fn need(format: InputFormat, info: &MatrixInfo, obs_columns: usize) -> Value {
+fn need(format: InputFormat, info: &MatrixInfo, store: &AnnData) -> anyhow::Result<Value> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let job = Job {
         input: PathBuf::new(),
@@ -157,14 +158,22 @@ fn need(format: InputFormat, info: &MatrixInfo, obs_columns: usize) -> Value {
     // Rows are not looked at here: three times the mean stands for the densest task.
     let densest_task = (info.nnz / info.shape.n_obs.max(1) + 1) * TASK_ROWS * 3;
     let overhead_bytes = chunk * threads as u64;
-    let size = Size { format: format.name(), shape: info.shape, nnz: info.nnz, obs_columns, overhead_bytes, densest_task };
+    let size = Size {
+        format: format.name(),
+        shape: info.shape,
+        nnz: info.nnz,
+        obs_columns: store.obs_columns().len(),
+        overhead_bytes,
+        densest_task,
+        annotation_bytes: Annotations::of(store).bytes()?,
+    };
     let plan = estimate(&size, &job);
-    json!({
+    Ok(json!({
         "threads": threads,
         "reads": plan.reads.len(),
         "peak_bytes": plan.peak_bytes,
         "seconds": plan.seconds.iter().map(|(_, s)| s).sum::<f64>(),
-    })
+    }))
 }
 
 /// Facts about a 10x input.

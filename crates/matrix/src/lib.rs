@@ -9,6 +9,7 @@ mod error;
 pub mod keys;
 mod port;
 mod rows;
+mod select;
 
 pub use csr::Csr;
 pub use element::{Array, Column, DType, Element, Sparse, SparseFormat, Table, Values};

@@ -1,5 +1,6 @@
 //! Any readable format to AnnData zarr or h5ad. X is streamed; everything else is carried over.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cellmill_engine::exec::Feed;
@@ -9,6 +10,7 @@ use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use serde::Serialize;
 
+use crate::carry::Annotations;
 use crate::job::open;
 use crate::observe::{Listener, Observer};
 use crate::output::stream_rows;
@@ -125,14 +127,7 @@ fn carry_over(
     watch: &dyn Watch,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    for group in ["obsm", "varm", "obsp", "varp", "uns"] {
-        for name in store.names(group)? {
-            let path = format!("{group}/{name}");
-            if let Some(element) = store.element(&path, warnings)? {
-                write_element(w, &path, &element)?;
-            }
-        }
-    }
+    Annotations::of(store).write(w, &BTreeSet::new(), warnings)?;
     for matrix in store.matrices()?.into_iter().filter(|m| m != "X") {
         if matrix == "raw/X" {
             write_element(w, "raw", &Element::Dict(Vec::new()))?;

@@ -13,6 +13,7 @@ use cellmill_store::write::Format;
 use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
+use crate::carry::Annotations;
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
@@ -110,7 +111,7 @@ impl Job {
         self.recipe.check()?;
         self.check_paths()?;
         let data = self.open(listener)?;
-        Ok(plan(&data, self))
+        plan(&data, self)
     }
 
     /// Does it.
@@ -126,7 +127,7 @@ impl Job {
         pool.install(|| {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
-            let plan = plan(&data, self);
+            let plan = plan(&data, self)?;
             plan.check(self.memory)?;
             let journal = self.journal(listener)?;
             let done = self.work(&data, &plan, journal.as_ref(), start, listener);
@@ -181,7 +182,7 @@ impl Job {
             output::write_in_place(&self.input, analysis, &observer)?;
         } else {
             let target = Target { path: &self.output, format: self.output_format(), overwrite: self.overwrite, with_x: self.with_x };
-            output::write(&target, analysis, feed, &self.recipe, &observer)?;
+            output::write(&target, analysis, feed, self.annotations(data).as_ref(), &self.recipe, &observer)?;
         }
         summary.stages = observer.stages();
         summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
@@ -194,6 +195,13 @@ impl Job {
             listener.warn(&format!("{trouble}: the journal could not be written; the run could not have been resumed"));
         }
         Ok(summary)
+    }
+
+    /// What a new output takes over from the input. Another matrix than X and its layers has genes of its own.
+    pub fn annotations<'a>(&self, data: &'a Dataset) -> Option<Annotations<'a>> {
+        let other_genes = self.recipe.input.matrix.starts_with("raw");
+        let store = data.anndata.as_ref().filter(|_| !self.in_place)?;
+        Some(Annotations { other_genes, strict: false, ..Annotations::of(store) })
     }
 
     /// The journal's folder: beside what the run writes.

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod budget;
+pub mod carry;
 pub mod convert;
 pub mod fingerprint;
 pub mod job;

@@ -1,5 +1,6 @@
 //! Writing what was found: a new AnnData store that appears whole, or new elements of the input store.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cellmill_engine::exec::{Feed, Scratch, Task, cut, in_order, sliced};
@@ -12,6 +13,7 @@ use cellmill_store::zarr::ZarrWriter;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, value_steps};
+use crate::carry::Annotations;
 use crate::observe::Observer;
 use crate::recipe::Recipe;
 use crate::survey::kept_steps;
@@ -42,7 +44,16 @@ pub struct Target<'a> {
 }
 
 /// Writes a new store. Nothing appears under its name before it is complete.
-pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
+///
+/// What the `input` says besides X, obs and var goes along for kept cells and genes, unless the analysis found something of that name.
+pub fn write(
+    target: &Target<'_>,
+    analysis: Analysis,
+    feed: Feed<'_>,
+    input: Option<&Annotations<'_>>,
+    recipe: &Recipe,
+    observer: &Observer<'_>,
+) -> Result<()> {
     let Analysis { obs, mut var, obsm, mut varm, obsp, uns, keep, keep_genes, target_sum, .. } = analysis;
     let watch = observer.stage("writing", "cells");
     let writer = create(target.path, target.format, target.overwrite)?;
@@ -54,9 +65,10 @@ pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &R
         Some(WithX::Hvg) => Some(highly_variable(&var)?),
         _ => None,
     };
+    let genes = kept_genes(keep_genes.as_deref(), chosen.as_deref());
     if let Some(mask) = &chosen {
         for (_, array) in &mut varm {
-            *array = rows_of(array, mask)?;
+            *array = array.select(mask);
         }
         var = var.select(mask);
     }
@@ -77,7 +89,13 @@ pub fn write(target: &Target<'_>, analysis: Analysis, feed: Feed<'_>, recipe: &R
         stream.finish()?;
         (nnz, reads) = (written, u32::from(decoded));
     }
+    let taken = paths(&obsm, &varm, &obsp, &uns);
     write_elements(w, obsm, varm, obsp, uns)?;
+    if let Some(input) = input {
+        let mut warnings = Vec::new();
+        Annotations { cells: Some(&keep), genes: genes.as_deref(), ..*input }.write(w, &taken, &mut warnings)?;
+        warnings.iter().for_each(|m| observer.warn(m));
+    }
     writer.finish()?;
     watch.finish(obs.n_rows() as u64, nnz, reads);
     Ok(())
@@ -138,16 +156,23 @@ fn highly_variable(var: &Table) -> Result<Vec<bool>> {
     }
 }
 
-/// The rows of a matrix whose flag is true.
-fn rows_of(array: &Array, mask: &[bool]) -> Result<Array> {
-    let width: usize = array.shape.iter().skip(1).product();
-    let flags: Vec<bool> = mask.iter().flat_map(|&m| std::iter::repeat_n(m, width)).collect();
-    if flags.len() != array.values.len() {
-        return Err(Error::bug("a var-shaped array has another length than var"));
+/// Which genes of the source the output has: those that filters kept, and of them the chosen.
+fn kept_genes(filtered: Option<&[bool]>, chosen: Option<&[bool]>) -> Option<Vec<bool>> {
+    match (filtered, chosen) {
+        (Some(filtered), Some(chosen)) => {
+            let mut chosen = chosen.iter();
+            Some(filtered.iter().map(|&kept| kept && chosen.next() == Some(&true)).collect())
+        }
+        (one, other) => one.or(other).map(<[bool]>::to_vec),
     }
-    let mut shape = array.shape.clone();
-    shape[0] = mask.iter().filter(|m| **m).count();
-    Ok(Array { shape, values: array.values.select(&flags) })
+}
+
+/// The paths of what was found.
+fn paths(obsm: &Named<Array>, varm: &Named<Array>, obsp: &Named<Sparse>, uns: &Named<Element>) -> BTreeSet<String> {
+    fn of<'a, T>(group: &'static str, list: &'a Named<T>) -> impl Iterator<Item = String> + 'a {
+        list.iter().map(move |(name, _)| format!("{group}/{name}"))
+    }
+    of("obsm", obsm).chain(of("varm", varm)).chain(of("obsp", obsp)).chain(of("uns", uns)).collect()
 }
 
 /// Adds results to an existing zarr store: each element appears whole. All cells and genes must have been kept.

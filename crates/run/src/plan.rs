@@ -58,6 +58,8 @@ pub struct Size {
     pub overhead_bytes: u64,
     /// Stored entries of the task that has most.
     pub densest_task: u64,
+    /// Bytes that taking over annotations of the input needs.
+    pub annotation_bytes: u64,
 }
 
 /// When memory is needed.
@@ -79,7 +81,7 @@ enum When {
 const PACKED: f64 = 2.1;
 
 /// Estimates a run over an open input.
-pub fn plan(data: &Dataset, job: &Job) -> Plan {
+pub fn plan(data: &Dataset, job: &Job) -> Result<Plan> {
     let shape = data.source.shape();
     let size = Size {
         format: data.format.name(),
@@ -88,8 +90,9 @@ pub fn plan(data: &Dataset, job: &Job) -> Plan {
         obs_columns: data.obs.columns.len(),
         overhead_bytes: data.source.overhead_bytes(job.threads),
         densest_task: densest_task(&*data.source),
+        annotation_bytes: job.annotations(data).map_or(Ok(0), |a| a.bytes())?,
     };
-    estimate(&size, job)
+    Ok(estimate(&size, job))
 }
 
 /// Entries of the task that has most.
@@ -135,6 +138,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let mut needs = vec![
         (When::Always, "program and libraries", 48 << 20),
         (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
+        (When::Writing, "annotations of the input", size.annotation_bytes),
         (When::Survey, "chunks in flight", flight),
         (When::Survey, "gene sums", (threads * 4 + 20) * p * 48),
     ];
