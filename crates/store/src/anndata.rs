@@ -214,10 +214,16 @@ impl AnnData {
 
     /// Names in a mapping (`layers`, `obsm`, `varm`, `obsp`, `varp`, `uns`), sorted; none if it is not there.
     pub fn names(&self, group: &str) -> Result<Vec<String>> {
-        match self.tree.node(group)? {
-            Some(Node::Group(_)) => self.tree.children(group),
-            _ => Ok(Vec::new()),
+        let mut names = match self.tree.node(group)? {
+            Some(Node::Group(_)) => self.tree.children(group)?,
+            _ => Vec::new(),
+        };
+        if group == "uns" && matches!(self.tree.node("obs")?, Some(Node::Array(_))) {
+            // anndata 0.6: categories of columns, which are read with these.
+            let coded = |name: &str| self.obs.columns.iter().chain(&self.var.columns).any(|c| name.strip_suffix("_categories") == Some(c));
+            names.retain(|name| !coded(name));
         }
+        Ok(names)
     }
 
     /// The matrices that [`AnnData::source`] opens: `X`, `layers/…`, `raw/X`.

@@ -62,7 +62,7 @@ pub(super) fn read_record_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<
         }
     }
     let (name, index) = found.ok_or_else(|| Error::missing(place(tree, path), "index", columns.iter().map(|(n, _)| n.as_str())))?;
-    table.index_name = if name == "index" { "_index".into() } else { name };
+    table.index_name = name;
     table.index = match index.values {
         Values::Str(names) => names,
         other => (0..other.len()).map(|i| other.text(i)).collect(),
