@@ -1,7 +1,6 @@
 """Past memory: one decode, a ceiling that is kept, and a run that goes on after it was killed at any moment."""
 
 import json
-import os
 import random
 import signal
 import subprocess

@@ -6,6 +6,9 @@ use std::ops::Range;
 
 use cellmill_matrix::{Array, DType, Error, Result, Values};
 
+/// The attribute by which [`crate::tree::Node`] names the fields of a dataset of records.
+pub const COMPOUND: &str = "cellmill-compound";
+
 /// Attributes of a node.
 pub type Attrs = serde_json::Map<String, serde_json::Value>;
 

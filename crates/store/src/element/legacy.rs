@@ -4,7 +4,7 @@
 use cellmill_matrix::{Array, Column, Element, Error, Result, Table, Values};
 
 use super::{categorical, flag, join, place, sparse, text};
-use crate::tree::{Attrs, Node, Tree};
+use crate::tree::{Attrs, COMPOUND, Node, Tree};
 
 /// Names by which the index of a record array goes.
 const INDEX: [&str; 2] = ["index", "_index"];
@@ -96,7 +96,11 @@ pub struct Lengths {
 pub fn table_lengths(tree: &dyn Tree, path: &str) -> Result<Lengths> {
     let node = super::need(tree, path)?;
     match &node {
-        Node::Array(info) => Ok(Lengths { rows: info.shape.first().copied().unwrap_or(0), columns: Vec::new() }),
+        Node::Array(info) => {
+            let fields = info.attrs.get(COMPOUND).and_then(|f| f.as_array()).into_iter().flatten();
+            let columns = fields.filter_map(|v| v.as_str()).filter(|n| !INDEX.contains(n)).map(str::to_string).collect();
+            Ok(Lengths { rows: info.shape.first().copied().unwrap_or(0), columns })
+        }
         Node::Group(attrs) => {
             let index = text(attrs, "_index").unwrap_or("_index");
             let rows = match super::need(tree, &join(path, index))? {

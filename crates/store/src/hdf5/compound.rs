@@ -9,8 +9,7 @@ use super::heap::{Heaps, REFERENCE, fixed};
 use super::kind::{Kind, kind_of, swap_bytes};
 use super::tree::{Hdf5Tree, guard, numbers};
 
-/// The attribute by which [`crate::tree::Node`] names the fields of a dataset of records.
-pub const COMPOUND: &str = "cellmill-compound";
+pub use crate::tree::COMPOUND;
 
 impl Hdf5Tree {
     /// The fields of a dataset of records (`(n,)`), each with all of its values: `(n,)`, or `(n, k)` for a field that is an
