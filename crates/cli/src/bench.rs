@@ -91,6 +91,7 @@ impl Bench {
             genome: None,
             spill_dir: None,
             resume: false,
+            device: self.machine.device()?,
         };
         Ok(job.run(&listener)?)
     }

@@ -55,6 +55,7 @@ impl Demo {
             genome: None,
             spill_dir: None,
             resume: false,
+            device: self.machine.device()?,
         };
         let summary = job.run(&Terminal::new(voice.quiet))?;
         let open = Open::new(&output)?;

@@ -7,6 +7,7 @@ use cellmill_engine::exec::TASK_ROWS;
 use cellmill_matrix::{Element, Encoding, Error, Place, Values, keys};
 use cellmill_run::budget::say_bytes;
 use cellmill_run::carry::Annotations;
+use cellmill_run::device::Choice;
 use cellmill_run::job::Job;
 use cellmill_run::plan::{Size, estimate};
 use cellmill_run::recipe::{Recipe, Stage};
@@ -153,6 +154,7 @@ fn need(format: InputFormat, info: &MatrixInfo, store: &AnnData) -> anyhow::Resu
         genome: None,
         spill_dir: None,
         resume: false,
+        device: Choice::default(),
     };
     let chunk: u64 = info.data.chunk.iter().product::<u64>() * 16;
     // Rows are not looked at here: three times the mean stands for the densest task.

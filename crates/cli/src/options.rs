@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use cellmill_cuda::Memory;
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_matrix::Error;
+use cellmill_run::device::Choice;
 use cellmill_run::recipe::{Recipe, Resolutions, Stage, Target, TargetWord};
 use cellmill_store::write::Format;
 use clap::{Args, ValueEnum};
@@ -78,6 +80,15 @@ pub struct Machine {
     /// Memory ceiling, such as 4GiB [default: 80 % of what is available]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
+    /// What computes: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto (a GPU if there is one and it pays)
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Device memory that is taken at once and kept, such as 10GB
+    #[arg(long, value_name = "SIZE")]
+    pub gpu_memory: Option<String>,
+    /// Device memory that is never exceeded, such as 20GB [default: what the card has]
+    #[arg(long, value_name = "SIZE")]
+    pub gpu_memory_max: Option<String>,
 }
 
 impl Machine {
@@ -88,6 +99,13 @@ impl Machine {
             Some(n) => Ok(n),
             None => Ok(std::thread::available_parallelism().map_or(1, usize::from)),
         }
+    }
+
+    /// The processor.
+    pub fn device(&self) -> anyhow::Result<Choice> {
+        let bytes = |text: &Option<String>| text.as_deref().map(cellmill_run::budget::parse_bytes).transpose();
+        let memory = Memory { initial: bytes(&self.gpu_memory)?.unwrap_or(0), max: bytes(&self.gpu_memory_max)? };
+        Ok(Choice { device: self.device.parse()?, memory })
     }
 
     /// Ceiling in bytes.

@@ -104,6 +104,7 @@ impl Run {
             genome: self.genome.clone(),
             spill_dir: self.spill_dir.clone(),
             resume: self.resume,
+            device: self.machine.device()?,
         })
     }
 

@@ -4,6 +4,7 @@
 //! each row of a result is owned by one task, ties are ordered by id, sums have a fixed order, and random numbers are a
 //! function of (seed, what, where), never of time.
 
+pub mod cuda;
 pub mod fuzzy;
 pub mod knn;
 pub mod leiden;
@@ -12,7 +13,7 @@ mod paga;
 mod types;
 pub mod umap;
 
-pub use knn::{Knn, knn};
+pub use knn::{Knn, knn, knn_on};
 pub use louvain::louvain;
 pub use paga::{Paga, paga, paga_sparse};
 pub use types::{Connectivities, Distances, Embedding};

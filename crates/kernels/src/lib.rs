@@ -3,7 +3,6 @@
 //!
 //! Kernels know rows and columns; they know no recipe, no store and no thread count.
 
-#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod gram;
 pub mod moments;

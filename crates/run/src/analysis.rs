@@ -1,11 +1,13 @@
 //! The main job on an open matrix: survey → components → neighbours → UMAP → clusters, as plain values under AnnData's names.
 
+use cellmill_cuda::Processor;
 use cellmill_engine::exec::Feed;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{Columns, Rows, pca};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::Stage;
 use cellmill_graph::{Connectivities, Distances, Embedding, knn, leiden, umap};
+use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, SparseFormat, Table, Values, keys};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -56,6 +58,8 @@ pub struct Input<'a> {
     pub last: bool,
     /// What an earlier run has finished, and where this one leaves what it finishes.
     pub journal: Option<&'a Journal>,
+    /// What computes the heavy parts.
+    pub processor: &'a Processor,
 }
 
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.
@@ -103,7 +107,7 @@ pub fn analyse(input: &Input<'_>, recipe: &Recipe, through: Through, observer: &
     }
     (a.obs, a.var) = (found.obs, found.var);
     if through >= Through::Neighbors {
-        a.graph(recipe, through, input.journal, observer)?;
+        a.graph(recipe, through, input, observer)?;
     }
     let text = methods(recipe, through, &a.outcome);
     a.uns.push((
@@ -128,6 +132,13 @@ pub fn value_steps(recipe: &Recipe, target_sum: Option<f64>) -> Vec<Step> {
         steps.push(Step::Log1p { base: recipe.log1p.base });
     }
     steps
+}
+
+/// No value of a chosen gene is larger, where that is known: for rows that were counts and had a given sum.
+fn largest(recipe: &Recipe, target_sum: Option<f64>, inverse_std: &[f64]) -> Option<Vec<f32>> {
+    let most = Logged { target_sum, log1p: recipe.log1p.enabled, base: recipe.log1p.base }.bound()?;
+    // Rounding to f32 may lift it by one unit.
+    Some(inverse_std.iter().map(|inverse| (most * inverse * (1.0 + 1e-6)) as f32).collect())
 }
 
 impl Analysis {
@@ -155,6 +166,7 @@ impl Analysis {
         };
         let n = found.totals.n_obs.max(1) as f32;
         let detection = n_cells.iter().zip(&mask).filter(|(_, m)| **m).map(|(&c, _)| (c as f32 / n).min(1.0)).collect();
+        let largest = largest(recipe, found.target_sum, &inverse_std);
         let bound = squares.iter().zip(&inverse_std).map(|(s, i)| s * i * i).fold(1.0, f64::max) * 1.001;
         let mut select = kept_steps(&found.keep, found.keep_genes.as_deref());
         if found.target_sum.is_some() {
@@ -167,9 +179,9 @@ impl Analysis {
             transform.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
         }
         let watch = observer.stage("principal components", "cells");
-        let columns = Columns { detection, bound };
+        let columns = Columns { detection, bound, largest };
         let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
-        let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, &watch))
+        let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, input.processor, &watch))
             .map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, result.source_reads);
         self.source_reads += result.source_reads;
@@ -197,7 +209,8 @@ impl Analysis {
     }
 
     /// Neighbours, UMAP and clusters of `X_pca`.
-    fn graph(&mut self, recipe: &Recipe, through: Through, journal: Option<&Journal>, observer: &Observer<'_>) -> Result<()> {
+    fn graph(&mut self, recipe: &Recipe, through: Through, input: &Input<'_>, observer: &Observer<'_>) -> Result<()> {
+        let journal = input.journal;
         let (n, n_comps) = (self.outcome.n_obs, self.outcome.n_comps);
         let options = &recipe.neighbors;
         if n < options.n_neighbors {
@@ -230,7 +243,8 @@ impl Analysis {
             seed: recipe.seed,
         };
         let (order, k, indices, distances) = kept(journal, "neighbors", || {
-            let knn::Knn { order, distances: Distances { k, indices, distances } } = knn::knn(Embedding::new(&x, n_pcs)?, &search, &watch)?;
+            let knn::Knn { order, distances: Distances { k, indices, distances } } =
+                knn::knn_on(Embedding::new(&x, n_pcs)?, &search, input.processor, &watch)?;
             Ok((order, k, indices, distances))
         })?;
         let found = knn::Knn { order, distances: Distances { k, indices, distances } };
@@ -252,7 +266,7 @@ impl Analysis {
 
         if through >= Through::Umap {
             let placed = (&found.order[..], &x[..], n_pcs);
-            self.layout(recipe, &graph, placed, journal, observer)?;
+            self.layout(recipe, &graph, placed, input, observer)?;
         }
         if through >= Through::Leiden {
             self.clusters(recipe, &graph, &found.order, journal, observer)?;
@@ -269,7 +283,7 @@ impl Analysis {
         recipe: &Recipe,
         graph: &Connectivities,
         (order, x, n_pcs): (&[u32], &[f32], usize),
-        journal: Option<&Journal>,
+        input: &Input<'_>,
         observer: &Observer<'_>,
     ) -> Result<()> {
         let u = &recipe.umap;
@@ -297,7 +311,7 @@ impl Analysis {
         };
         let (a, b) = options.curve();
         let watch = observer.stage("umap", "epochs");
-        let placed = kept(journal, "umap", || umap::umap(graph, &options, &watch))?;
+        let placed = kept(input.journal, "umap", || umap::umap_on(graph, &options, input.processor, &watch))?;
         watch.finish(order.len() as u64, graph.indices.len() as u64, 0);
         let mut layout = vec![0f32; placed.len()];
         placed.chunks_exact(d).zip(order).for_each(|(row, &cell)| layout[cell as usize * d..][..d].copy_from_slice(row));

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use cellmill_cuda::Processor;
 use cellmill_engine::exec::{Feed, cut};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::stage::{Allowance, Spill, Stage as Staged};
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
+use crate::device::Choice;
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
@@ -49,6 +51,8 @@ pub struct Job {
     pub spill_dir: Option<PathBuf>,
     /// Whether to go on where an earlier run of this job was stopped.
     pub resume: bool,
+    /// What computes.
+    pub device: Choice,
 }
 
 /// What was done.
@@ -76,6 +80,10 @@ pub struct Summary {
     pub peak_rss_bytes: u64,
     /// Threads.
     pub threads: usize,
+    /// The GPU that took part.
+    pub device: Option<String>,
+    /// Most device memory that was held at a time.
+    pub device_peak_bytes: u64,
     /// cellmill's version.
     pub version: String,
     /// Hash of the recipe (FNV-1a, 64 bits, of its TOML).
@@ -129,8 +137,9 @@ impl Job {
             data.warnings.iter().for_each(|w| listener.warn(w));
             let plan = plan(&data, self)?;
             plan.check(self.memory)?;
+            let processor = self.device.open(plan.nnz, listener)?;
             let journal = self.journal(listener)?;
-            let done = self.work(&data, &plan, journal.as_ref(), start, listener);
+            let done = self.work(&data, &plan, journal.as_ref(), &processor, start, listener);
             if let Some(journal) = &journal {
                 match &done {
                     // What a run that was stopped has finished is good; what bad input has led to is not.
@@ -145,7 +154,15 @@ impl Job {
     }
 
     /// Analyses and writes.
-    fn work(&self, data: &Dataset, plan: &Plan, journal: Option<&Journal>, start: Instant, listener: &dyn Listener) -> Result<Summary> {
+    fn work(
+        &self,
+        data: &Dataset,
+        plan: &Plan,
+        journal: Option<&Journal>,
+        processor: &Processor,
+        start: Instant,
+        listener: &dyn Listener,
+    ) -> Result<Summary> {
         let source = &*data.source;
         let observer = Observer::new(listener, source);
         let allowance = Allowance::new(plan.stage_bytes);
@@ -156,7 +173,8 @@ impl Job {
         let rows = stage(plan.reads.len() > 1);
         let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
         let feed = Feed { source, stage: rows.as_ref() };
-        let input = Input { feed, obs: &data.obs, var: &data.var, selected: &selected, last: self.with_x.is_none(), journal };
+        let last = self.with_x.is_none();
+        let input = Input { feed, obs: &data.obs, var: &data.var, selected: &selected, last, journal, processor };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
         let mut hash = Fnv::default();
@@ -173,6 +191,8 @@ impl Job {
             wall_s: 0.0,
             peak_rss_bytes: 0,
             threads: self.threads,
+            device: processor.device().map(|d| d.to_string()),
+            device_peak_bytes: 0,
             version: env!("CARGO_PKG_VERSION").to_string(),
             recipe_hash: format!("{:016x}", hash.finish()),
             stages: Vec::new(),
@@ -188,6 +208,7 @@ impl Job {
         summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
         summary.wall_s = start.elapsed().as_secs_f64();
         summary.peak_rss_bytes = peak_rss_bytes();
+        summary.device_peak_bytes = processor.device().map_or(0, |d| d.usage().reserved_peak);
         if let Some(trouble) = spill.trouble() {
             listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
         }

@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod budget;
 pub mod carry;
 pub mod convert;
+pub mod device;
 pub mod fingerprint;
 pub mod job;
 pub mod methods;

@@ -1,11 +1,13 @@
 //! Exact principal components of the highly variable genes: one pass for the Gram matrix, an eigensolver on the covariance, and a
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
+mod gpu;
 mod wide;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cellmill_cuda::Processor;
 use cellmill_kernels::gram::{BLOCK, Gram, MAX_COLUMNS, Work};
 use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Csr, Error, Result, Watch};
@@ -43,6 +45,8 @@ pub struct Columns {
     pub detection: Vec<f32>,
     /// At least each column's sum of squares after the recipe, over all kept rows.
     pub bound: f64,
+    /// No value of a column is larger in magnitude after the recipe, where that is known: `(p,)`. A GPU needs it.
+    pub largest: Option<Vec<f32>>,
 }
 
 /// The rows of an analysis: where they come from and what happens to them.
@@ -96,6 +100,7 @@ pub fn pca(
     n_comps: usize,
     selected: &Stage,
     journal: Option<&Journal>,
+    processor: &Processor,
     watch: &dyn Watch,
 ) -> Result<Pca> {
     let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -103,7 +108,7 @@ pub fn pca(
         Some(fit) => fit,
         None => {
             let rows = Pass { rows, decoded: &first };
-            let fit = fit(rows, columns, n_comps, selected, journal, watch)?;
+            let fit = fit(rows, columns, n_comps, selected, journal, processor, watch)?;
             if let Some(journal) = journal {
                 journal.save(FIT, &fit);
                 journal.forget(HALF);
@@ -135,24 +140,39 @@ pub fn by_rows(columns: &Columns, n_rows: u64, n_comps: usize) -> bool {
     p > MAX_COLUMNS || (p > 1000 && few(n_comps, p) && entries * ENTRY < (p * p) as f64)
 }
 
-fn fit(rows: Pass<'_>, columns: &Columns, n_comps: usize, selected: &Stage, journal: Option<&Journal>, watch: &dyn Watch) -> Result<Fit> {
+fn fit(
+    rows: Pass<'_>,
+    columns: &Columns,
+    n_comps: usize,
+    selected: &Stage,
+    journal: Option<&Journal>,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Fit> {
     let p = columns.detection.len();
     if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
         return wide::fit(rows, p, n_comps, selected, watch);
     }
-    let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
-        Some(half) => half,
-        None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
+    let on_gpu = match processor.device() {
+        Some(device) => gpu::covariance(device, rows, columns, selected, watch)?,
+        None => None,
     };
-    let Half { gram, nnz, .. } = covariance_pass(rows, half, selected, journal, watch)?;
-    let n_obs = gram.n_rows();
+    let gpu::Found { covariance, sums, n_obs, nnz } = match on_gpu {
+        Some(found) => found,
+        None => {
+            let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
+                Some(half) => half,
+                None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
+            };
+            let Half { gram, nnz, .. } = covariance_pass(rows, half, selected, journal, watch)?;
+            gpu::Found { covariance: gram.covariance()?, sums: gram.sums(), n_obs: gram.n_rows(), nnz }
+        }
+    };
     let most = (n_obs as usize).min(p).saturating_sub(1);
     if n_comps == 0 || n_comps > most {
         return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}")));
     }
-    let covariance = gram.covariance()?;
-    let mean: Vec<f64> = gram.sums().iter().map(|s| s / n_obs as f64).collect();
-    drop(gram);
+    let mean: Vec<f64> = sums.iter().map(|s| s / n_obs as f64).collect();
     let total: f64 = (0..p).map(|j| covariance[j * p + j]).sum();
     let (variance, components) = top_eigenpairs(&covariance, p, n_comps, watch)?;
     let variance_ratio = variance.iter().map(|v| v / total).collect();

@@ -5,6 +5,7 @@
 //! searched is decided by the recall on a sample of cells whose neighbours are found exactly, so hard data cost more time and
 //! not quality.
 
+mod cuda;
 mod descent;
 mod exact;
 mod join;
@@ -19,9 +20,13 @@ mod tune;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use cellmill_cuda::{Device, Processor};
 use cellmill_matrix::{Error, Place, Result, Watch};
 use rayon::prelude::*;
 
+pub(crate) use self::cuda::SOURCES;
 use self::kernel::Simd;
 use self::progress::Progress;
 use self::tune::Sample;
@@ -122,6 +127,8 @@ impl Knn {
 
 /// Up to this many cells, comparing all pairs is the faster way to 0.99.
 const ALL_PAIRS: usize = 16_384;
+/// Up to this many cells, a GPU that compares all pairs is faster than a search in lists.
+const MOST_ON_GPU: usize = 6_000_000;
 /// Largest magnitude of a coordinate: its square, times any number of dimensions in use, is finite in f32.
 const LARGEST: f32 = 1e17;
 
@@ -130,11 +137,24 @@ const LARGEST: f32 = 1e17;
 /// Distances are f32, `Σ (x − y)²` in a fixed order of sums, so equal rows are at distance 0; each row ascends by (distance,
 /// position). The result has the same bits for any number of threads.
 pub fn knn(x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
-    run(Simd::detect(), x, options, watch, ALL_PAIRS)
+    knn_on(x, options, &Processor::Cpu, watch)
 }
 
-/// [`knn`] with these instructions, and all pairs up to `all_pairs` cells.
-fn run(simd: Simd, x: Embedding, options: &Options, watch: &dyn Watch, all_pairs: usize) -> Result<Knn> {
+/// [`knn`] on a processor. A GPU compares all pairs (up to 6 million cells), so its recall is that of `exact` but for ties.
+pub fn knn_on(x: Embedding, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Knn> {
+    run(&Engine { simd: Simd::detect(), processor, all_pairs: ALL_PAIRS }, x, options, watch)
+}
+
+/// What searches.
+struct Engine<'a> {
+    simd: Simd,
+    processor: &'a Processor,
+    /// Up to so many cells the CPU compares all pairs.
+    all_pairs: usize,
+}
+
+/// [`knn`] by an engine.
+fn run(engine: &Engine<'_>, x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
     let n = x.n();
     if options.n_neighbors == 0 || options.n_neighbors > n {
         return Err(Error::option(
@@ -152,10 +172,10 @@ fn run(simd: Simd, x: Embedding, options: &Options, watch: &dyn Watch, all_pairs
         return Ok(Knn { order: (0..n as u32).collect(), distances: Distances { k, indices: Vec::new(), distances: Vec::new() } });
     }
     match options.metric {
-        Metric::Euclidean => search(simd, x, k, options, watch, all_pairs),
+        Metric::Euclidean => search(engine, x, k, options, watch),
         Metric::Cosine => {
             let (rows, d, zero) = normalised(x);
-            let mut found = search(simd, Embedding { data: &rows, d }, k, options, watch, all_pairs)?;
+            let mut found = search(engine, Embedding { data: &rows, d }, k, options, watch)?;
             drop(rows);
             level(&mut found, &zero);
             Ok(found)
@@ -164,9 +184,14 @@ fn run(simd: Simd, x: Embedding, options: &Options, watch: &dyn Watch, all_pairs
 }
 
 /// Neighbours of rows as they are.
-fn search(simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch, all_pairs: usize) -> Result<Knn> {
-    let (n, metric) = (x.n(), options.metric);
-    if options.mode == Mode::Exact || n <= all_pairs {
+fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Knn> {
+    let (n, metric, simd) = (x.n(), options.metric, engine.simd);
+    if let Some(device) = engine.processor.device().filter(|_| n <= MOST_ON_GPU)
+        && let Some(found) = on_gpu(device, simd, x, k, options, watch)?
+    {
+        return Ok(found);
+    }
+    if options.mode == Mode::Exact || n <= engine.all_pairs {
         let progress = Progress::new(watch, n as u64);
         let distances = exact::neighbours(simd, x, k, metric, &progress)?;
         return Ok(Knn { order: (0..n as u32).collect(), distances });
@@ -201,6 +226,20 @@ fn search(simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Wat
         probes += 1;
         join = 0.5 * (1.0 + join);
     }
+}
+
+/// All pairs on a GPU, the cells in the order in which the CPU would search them; `None` if they are beyond its kernels.
+fn on_gpu(device: &Arc<Device>, simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Option<Knn>> {
+    let halve = options.metric == Metric::Cosine;
+    let (order, rows) = if x.n() <= ALL_PAIRS {
+        ((0..x.n() as u32).collect(), x.data.to_vec())
+    } else {
+        let lists = lists::cut(simd, x, options.seed, &Progress::new(watch, 4 * x.n() as u64))?;
+        let rows = lists::gather(x, &lists.order);
+        (lists.order, rows)
+    };
+    let found = cuda::neighbours(device, &rows, x.d, k, halve, watch)?;
+    Ok(found.map(|(indices, distances)| Knn { order, distances: Distances { k, indices, distances } }))
 }
 
 /// What a mode must reach.

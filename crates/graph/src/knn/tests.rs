@@ -9,6 +9,11 @@ use super::means::draw;
 use super::*;
 
 /// A standard normal that depends on its arguments alone (Box & Muller 1958).
+/// Never all pairs.
+fn engine(simd: Simd) -> Engine<'static> {
+    Engine { simd, processor: &Processor::Cpu, all_pairs: 0 }
+}
+
 fn normal(seed: u64, at: usize) -> f64 {
     let unit = |at: u64| ((draw(seed, at) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     (-2.0 * unit(2 * at as u64).ln()).sqrt() * (std::f64::consts::TAU * unit(2 * at as u64 + 1)).cos()
@@ -82,7 +87,7 @@ fn options(n_neighbors: usize, mode: Mode, metric: Metric) -> Options {
 
 /// By lists, however few the cells are.
 fn by_lists(x: Embedding, options: &Options) -> Knn {
-    run(Simd::detect(), x, options, &(), 0).unwrap()
+    run(&engine(Simd::detect()), x, options, &()).unwrap()
 }
 
 proptest! {
@@ -208,7 +213,7 @@ fn threads_and_instructions_do_not_change_a_bit() {
         }
         let small = Embedding { data: &data[..25 * 1500], d: 25 };
         let options = options(15, mode, Metric::Euclidean);
-        assert!(by_lists(small, &options) == run(Simd::Portable, small, &options, &(), 0).unwrap(), "{mode:?}, portable");
+        assert!(by_lists(small, &options) == run(&engine(Simd::Portable), small, &options, &()).unwrap(), "{mode:?}, portable");
     }
 }
 
@@ -273,7 +278,7 @@ fn an_interrupt_stops_every_pass() {
     let x = Embedding { data: &data, d: 10 };
     for left in 0..12 {
         let stop = Stop { left: AtomicU64::new(left) };
-        let stopped = run(Simd::detect(), x, &Options::default(), &stop, 0);
+        let stopped = run(&engine(Simd::detect()), x, &Options::default(), &stop);
         if left < 6 || stopped.is_err() {
             assert_eq!(stopped.unwrap_err().kind(), &ErrorKind::Interrupted);
         }

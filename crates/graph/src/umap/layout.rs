@@ -4,9 +4,11 @@
 //! block began, so that the layout does not depend on the number of threads. Blocks follow one another (Gauss-Seidel), and cells that
 //! stand next to each other in the order of the graph are in different blocks.
 
+use cellmill_cuda::Processor;
 use cellmill_matrix::{Result, Watch};
 use rayon::prelude::*;
 
+use super::cuda::{self, Edges};
 use super::force::{self, Forces, Job, Task};
 use super::lanes::Point;
 use super::random::{self, Use};
@@ -39,6 +41,13 @@ pub(super) struct Plan {
     pub least: f32,
     /// The largest weight.
     pub most: f32,
+}
+
+impl Plan {
+    fn on_gpu(&self, pool: usize) -> cuda::Plan {
+        let Plan { a, b, gamma, alpha, negative_sample_rate, n_epochs, seed, .. } = *self;
+        cuda::Plan { a, b, gamma, alpha, negative_sample_rate, n_epochs, seed, pool }
+    }
 }
 
 /// The graph with its cells renumbered block by block.
@@ -112,12 +121,22 @@ impl Blocks {
     }
 }
 
+impl Blocks {
+    /// Points of the blocks' cells, `(n,)`, as the graph numbers them.
+    fn in_graph_order<const S: usize>(&self, points: &[[f32; S]]) -> Vec<[f32; S]> {
+        let mut result = vec![[0.0; S]; points.len()];
+        self.old.iter().zip(points).for_each(|(&i, point)| result[i as usize] = *point);
+        result
+    }
+}
+
 /// Optimises the row-major `(n, S)` start: `S` is 2 or 4, unused coordinates are 0 and stay 0.
 pub(super) fn optimise<const S: usize>(
     graph: &Connectivities,
     plan: &Plan,
     start: Vec<[f32; S]>,
     epochs: std::ops::Range<usize>,
+    processor: &Processor,
     watch: &dyn Watch,
 ) -> Result<Vec<[f32; S]>>
 where
@@ -127,6 +146,12 @@ where
     let blocks = Blocks::new(graph, plan);
     let mut points: Vec<[f32; S]> = blocks.old.iter().map(|&i| start[i as usize]).collect();
     drop(start);
+    if let Some(device) = processor.device() {
+        let Blocks { starts, indptr, targets, rates, .. } = &blocks;
+        let pool = if n > DIRECT { POOL } else { 0 };
+        cuda::optimise(device, &Edges { starts, indptr, targets, rates }, &plan.on_gpu(pool), &mut points, epochs, watch)?;
+        return Ok(blocks.in_graph_order(&points));
+    }
     let longest = blocks.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
     let mut moved = vec![[0.0; S]; longest];
     let mut pool: Vec<[f32; S]> = Vec::new();
@@ -152,9 +177,7 @@ where
             points[range].copy_from_slice(moved);
         }
     }
-    let mut result = vec![[0.0; S]; n];
-    blocks.old.iter().zip(points).for_each(|(&i, point)| result[i as usize] = point);
-    Ok(result)
+    Ok(blocks.in_graph_order(&points))
 }
 
 /// The state in which a block moves.

@@ -3,6 +3,7 @@
 //! Semantics and constants are umap-learn's; the optimiser gives the same bits for any number of threads.
 
 mod components;
+mod cuda;
 mod curve;
 mod dense;
 mod force;
@@ -14,8 +15,10 @@ mod spectral;
 #[cfg(test)]
 mod tests;
 
+use cellmill_cuda::Processor;
 use cellmill_matrix::{Error, Place, Result, Watch};
 
+pub(crate) use self::cuda::SOURCES;
 pub use self::curve::find_ab;
 use self::layout::Plan;
 use crate::Connectivities;
@@ -137,6 +140,11 @@ fn default_epochs(n: usize) -> usize {
 
 /// Layout of the graph: `(n, n_components)` row-major f32.
 pub fn umap(graph: &Connectivities, options: &Options, watch: &dyn Watch) -> Result<Vec<f32>> {
+    umap_on(graph, options, &Processor::Cpu, watch)
+}
+
+/// [`umap`] on a processor, with the same bits on each.
+pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     options.check()?;
     let (n, d) = (graph.n(), options.n_components);
     let place = || Place { element: Some("obsp/connectivities".into()), ..Place::default() };
@@ -163,15 +171,22 @@ pub fn umap(graph: &Connectivities, options: &Options, watch: &dyn Watch) -> Res
         least,
         most,
     };
-    if d <= 2 { optimise::<2>(graph, &plan, &start, d, watch) } else { optimise::<4>(graph, &plan, &start, d, watch) }
+    if d <= 2 { optimise::<2>(graph, &plan, &start, d, processor, watch) } else { optimise::<4>(graph, &plan, &start, d, processor, watch) }
 }
 
 /// Optimises in rows of `S` coordinates, of which the first `d` are used.
-fn optimise<const S: usize>(graph: &Connectivities, plan: &Plan, start: &[f32], d: usize, watch: &dyn Watch) -> Result<Vec<f32>>
+fn optimise<const S: usize>(
+    graph: &Connectivities,
+    plan: &Plan,
+    start: &[f32],
+    d: usize,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Vec<f32>>
 where
     [f32; S]: lanes::Point<S>,
 {
     let padded = start.chunks(d).map(|row| std::array::from_fn(|c| row.get(c).copied().unwrap_or(0.0))).collect();
-    let layout = layout::optimise::<S>(graph, plan, padded, 0..plan.n_epochs, watch)?;
+    let layout = layout::optimise::<S>(graph, plan, padded, 0..plan.n_epochs, processor, watch)?;
     Ok(layout.iter().flat_map(|row| row[..d].to_vec()).collect())
 }

@@ -8,7 +8,6 @@
 //! second-level cache; every column of a higher rank (a sparser one) then adds its few rows of that panel, with the sums in registers.
 //! So the work is `sum over pairs of min(detection)`: nobody multiplies the zeros of the sparser column.
 
-#[cfg(feature = "cuda")]
 pub mod cuda;
 mod fixed;
 mod panel;

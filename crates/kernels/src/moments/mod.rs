@@ -3,7 +3,6 @@
 //! Contract: `into[j]` = [Σ_i x[i, j], Σ_i x[i, j]²] in f64, added row after row. A caller turns the sums of a few thousand rows into
 //! mean and squared deviations before it merges them, so cancellation never sees more than one task's rows.
 
-#[cfg(feature = "cuda")]
 pub mod cuda;
 
 use cellmill_matrix::Csr;

@@ -74,6 +74,23 @@ impl Found {
 }
 
 impl Rows {
+    /// Copies rows of the host into device memory and waits. Their totals are left 0: nobody normalises them again.
+    pub fn upload(stream: &Stream, x: &Csr) -> Result<Rows> {
+        let beyond = |_| Error::bug(format!("{} entries for a GPU at once", x.nnz()));
+        let starts = x.indptr.iter().map(|&p| u32::try_from(p)).collect::<std::result::Result<Vec<u32>, _>>().map_err(beyond)?;
+        Ok(Rows {
+            n_rows: x.n_rows(),
+            n_cols: x.n_cols,
+            starts: stream.upload(&starts)?,
+            ends: None,
+            columns: stream.upload(&x.indices)?,
+            values: stream.upload(&x.data)?,
+            n_genes: stream.zeros(0)?,
+            total: stream.zeros(0)?,
+            found: stream.zeros(2)?,
+        })
+    }
+
     /// Addresses of starts and ends for a kernel.
     pub(crate) fn spans(&self) -> [cellmill_cuda::Arg; 2] {
         let ends = self.ends.as_ref().map_or(self.starts.address() + 4, Buffer::address);

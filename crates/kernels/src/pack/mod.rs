@@ -32,7 +32,6 @@ mod avx2;
 mod block;
 mod checksum;
 mod columns;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 mod decode;
 mod encode;

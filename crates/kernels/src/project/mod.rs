@@ -3,7 +3,6 @@
 //! For a row with entries x_j: `y = offset + sum over its entries in order of x_j W[j]`, one fused multiply-add an entry in f32 from
 //! zero, then the offset in f64. A row's components are summed in registers, `WIDTH` of them at a time.
 
-#[cfg(feature = "cuda")]
 pub mod cuda;
 
 use cellmill_matrix::{Csr, Error, Result};

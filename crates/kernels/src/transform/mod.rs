@@ -4,7 +4,6 @@
 //! Both products and logarithms are taken in f64 and rounded once. Tolerance for other back ends: 1 unit in the last place.
 
 mod cpu;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 #[cfg(test)]
 mod tests;

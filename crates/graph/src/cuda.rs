@@ -1,0 +1,8 @@
+//! The kernels for NVIDIA GPUs, beside their CPU twins in each algorithm's folder.
+
+use cellmill_cuda::Source;
+
+/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is.
+pub fn sources() -> impl Iterator<Item = Source> {
+    crate::knn::SOURCES.into_iter().chain(crate::umap::SOURCES)
+}
