@@ -2,3 +2,4 @@
 
 pub mod eigen;
 pub mod hvg;
+pub mod rank;
