@@ -71,7 +71,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fold::{ByGene, Clipped, Collect, GeneMoments, Genes, GroupStats, Grouped, Moments, Qc, Residuals, SetSums};
+    use crate::fold::{
+        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, Logistic, Moments, Qc, Residuals, SetSums,
+    };
     use crate::recipe::RowQc;
 
     fn rows() -> impl Strategy<Value = (Csr, Vec<u32>)> {
@@ -162,6 +164,43 @@ mod tests {
                     let same = a.entries.iter().flatten().zip(b.entries.iter().flatten()).all(|(a, b)| near(*a, *b));
                     same && a.n_obs == b.n_obs && a.totals == b.totals
                 })
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn logistic((x, batch) in rows(), n_groups in 2usize..4) {
+            let k = if n_groups == 2 { 1 } else { n_groups };
+            let weights = (0..31 * k).map(|i| (i as f64 * 0.37).sin() / 200.0).collect();
+            check_laws(&Logistic { n_vars: 30, n_groups, weights }, &x, Some(&batch), |a, b| {
+                a.n_obs == b.n_obs && near(a.loss, b.loss) && a.gradient.iter().zip(&b.gradient).all(|(a, b)| near(*a, *b))
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn the_gradient_is_the_slope_of_the_loss((x, batch) in rows(), n_groups in 2usize..4, at in 0usize..31) {
+            let k = if n_groups == 2 { 1 } else { n_groups };
+            let loss = |moved: f64| {
+                let mut weights: Vec<f64> = (0..31 * k).map(|i| (i as f64 * 0.37).sin() / 200.0).collect();
+                weights[at * k] += moved;
+                let fold = Logistic { n_vars: 30, n_groups, weights };
+                let mut acc = fold.open();
+                let mut chunk = Chunk::new(0..x.n_rows() as u64, x.clone(), Some(batch.clone()));
+                fold.accumulate(&mut acc, 0, &mut chunk, &mut RowColumns::default()).unwrap();
+                acc
+            };
+            let step = 1e-5;
+            let slope = (loss(step).loss - loss(-step).loss) / (2.0 * step);
+            let found = loss(0.0).gradient[at * k];
+            prop_assert!((slope - found).abs() <= 1e-3 * (1.0 + found.abs()), "{} {}", slope, found);
+        }
+
+        #[test]
+        fn cross((x, _) in rows()) {
+            let regressors = (0..80).map(|i| (f64::from(i) * 0.7).cos()).collect();
+            check_laws(&Cross { n_vars: 30, width: 2, regressors }, &x, None, |a, b| {
+                a.gram.iter().chain(&a.cross).zip(b.gram.iter().chain(&b.cross)).all(|(a, b)| near(*a, *b))
             })
             .map_err(TestCaseError::fail)?;
         }
