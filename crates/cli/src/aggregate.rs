@@ -12,15 +12,17 @@ use crate::options::OutFormat;
 use crate::progress::Terminal;
 use crate::subject::{Subject, cost};
 
+/// What help says after the options.
+const EXAMPLES: &str = "\
+Sums of counts for a bulk test want the counts themselves:
+
+  cellmill aggregate atlas.h5ad --obs atlas.cellmill.zarr --by sample,leiden --func sum --target-sum none --no-log1p -o bulk.zarr
+
+Without these flags values are made as for 'cellmill markers': by the recipe of the labels, or by what X looks like.";
+
 /// Aggregate cells by labels (pseudobulk), as scanpy.get.aggregate: a store of groups by genes with one layer a function.
-///
-/// Sums of counts for a bulk test want the counts themselves:
-///
-///   cellmill aggregate atlas.h5ad --obs atlas.cellmill.zarr --by sample,leiden --func sum --target-sum none --no-log1p -o bulk.zarr
-///
-/// Without these flags values are made as for 'cellmill markers': by the recipe of the labels, or by what X looks like.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct Aggregate {
     #[command(flatten)]
     subject: Subject,

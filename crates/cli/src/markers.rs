@@ -39,20 +39,22 @@ pub enum CorrectionName {
     Bonferroni,
 }
 
+/// What help says after the options.
+const EXAMPLES: &str = "\
+A run's output has the clusters but, unless it was made with --with-x, no X. Give the store that it was made from, and the output as --obs:
+
+  cellmill markers atlas.h5ad --obs atlas.cellmill.zarr -o markers.csv
+
+Cells and genes of the output are found in the store by name, and values are made of the counts as the output's recipe says. A store with
+X and labels of its own needs no --obs:
+
+  cellmill markers labelled.h5ad --groupby cell_type --method wilcoxon -o markers.csv
+
+Whole numbers are taken for counts, normalised to 10,000 a cell and logged; other values are taken as they are.";
+
 /// Rank the genes of each group of cells, as scanpy's rank_genes_groups.
-///
-/// A run's output has the clusters but, unless it was made with --with-x, no X. Give the store that it was made from, and the output as --obs:
-///
-///   cellmill markers atlas.h5ad --obs atlas.cellmill.zarr -o markers.csv
-///
-/// Cells and genes of the output are found in the store by name, and values are made of the counts as the output's recipe says. A store with
-/// X and labels of its own needs no --obs:
-///
-///   cellmill markers labelled.h5ad --groupby cell_type --method wilcoxon -o markers.csv
-///
-/// Whole numbers are taken for counts, normalised to 10,000 a cell and logged; other values are taken as they are.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct Markers {
     #[command(flatten)]
     subject: Subject,

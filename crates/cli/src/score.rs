@@ -11,14 +11,16 @@ use crate::Voice;
 use crate::progress::Terminal;
 use crate::subject::{Named, Subject, cost};
 
-/// Score each cell for sets of genes, as scanpy's score_genes and score_genes_cell_cycle: the mean of the set less that of control genes of
-/// like expression. The same seed draws the same control genes as scanpy.
-///
-///   cellmill score atlas.h5ad --obs atlas.cellmill.zarr --set T=CD3D,CD3E,CD3G --set B=b_cells.txt -o scores.csv
-///
-/// A list of genes is a file with one name a line, or names between commas. Values are made as for 'cellmill markers'.
+/// What help says after the options.
+const EXAMPLES: &str = "\
+  cellmill score atlas.h5ad --obs atlas.cellmill.zarr --set T=CD3D,CD3E,CD3G --set B=b_cells.txt -o scores.csv
+
+A list of genes is a file with one name a line, or names between commas. Values are made as for 'cellmill markers'.";
+
+/// Score each cell for sets of genes, as scanpy's score_genes and score_genes_cell_cycle
+/// the mean of the set less that of control genes of like expression. The same seed draws the same control genes as scanpy.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 pub struct Score {
     #[command(flatten)]
     subject: Subject,

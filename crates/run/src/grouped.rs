@@ -1,6 +1,6 @@
 //! Statistics of every gene in each group, under the memory ceiling: in one pass, or gene run by gene run where groups are very many.
 
-use cellmill_engine::fold::{GroupStats, Grouped, GroupedStats};
+use cellmill_engine::fold::{Fold, Grouped, GroupedStats};
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
 use crate::view::{Groups, View, mask_of, runs};
@@ -22,7 +22,7 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         let done = view.pass(&view.steps(), &fold, Some(groups.codes), watch)?;
         return Ok((done.output, u32::from(done.decoded)));
     }
-    let mut whole = fold.finish_none();
+    let mut whole = fold.finish(fold.init());
     let mut reads = 0;
     for run in runs(&vec![1; view.n_vars], genes) {
         let part = Grouped { n_vars: run.len(), n_groups: groups.names.len() };
@@ -38,18 +38,6 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         }
     }
     Ok((whole, reads))
-}
-
-/// An empty answer of a fold.
-trait FinishNone {
-    fn finish_none(&self) -> GroupedStats;
-}
-
-impl FinishNone for Grouped {
-    fn finish_none(&self) -> GroupedStats {
-        let none = || GroupStats::none(self.n_vars);
-        GroupedStats { groups: (0..self.n_groups).map(|_| none()).collect(), rest: none() }
-    }
 }
 
 /// Refuses groups of fewer than two cells: they have no variance.

@@ -161,9 +161,9 @@ impl Fold for Grouped {
     }
 
     fn finish(&self, mut state: Self::State) -> GroupedStats {
-        let mut or_none = |s: Option<GroupStats>| s.unwrap_or_else(|| GroupStats::none(self.n_vars));
+        let or_none = |s: Option<GroupStats>| s.unwrap_or_else(|| GroupStats::none(self.n_vars));
         let rest = or_none(state.pop().flatten());
-        GroupedStats { groups: state.into_iter().map(or_none).collect(), rest }
+        GroupedStats { groups: state.into_iter().map(&or_none).collect(), rest }
     }
 }
 

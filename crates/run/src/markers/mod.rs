@@ -204,7 +204,7 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
         let reference = other(group);
         let own = &stats.groups[group as usize];
         let change = |j: usize| log_fold_change(own.mean(j), reference.mean(j), options.log_base);
-        out.ranked.push(listed(group, &scores, Some((&pvals, &change)), options));
+        out.ranked.push(listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options));
     }
     if options.pts {
         let within = tested.iter().map(|&g| (0..view.n_vars).map(|j| stats.groups[g as usize].share(j)).collect()).collect();
