@@ -1,6 +1,6 @@
 //! `cellmill score`: open, score each cell for sets of genes, write a table or columns of obs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -88,7 +88,10 @@ impl Job {
             subject.var.index.iter().zip(0..).for_each(|(name, j)| _ = places.entry(name).or_insert(j));
             let mut options = self.options.clone();
             if let Some(pool) = &self.gene_pool {
-                options.gene_pool = Some(pool.iter().filter_map(|g| places.get(g).copied()).collect());
+                // As pandas' intersection: in the pool's order, each once.
+                let mut seen = BTreeSet::new();
+                let known = pool.iter().filter_map(|g| places.get(g).copied());
+                options.gene_pool = Some(known.filter(|j| seen.insert(*j)).collect());
             }
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("means of genes", "cells");
