@@ -1,5 +1,6 @@
 //! Formats behind the ports: AnnData in zarr and h5ad, 10x Genomics h5 and mtx.
 
+mod ahead;
 pub mod anndata;
 pub mod dataset;
 pub mod element;

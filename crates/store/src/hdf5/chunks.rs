@@ -323,6 +323,24 @@ impl Chunks for Hdf5Chunks {
         &self.info
     }
 
+    fn will_decode(&self, chunks: Range<u64>) {
+        match &self.stored {
+            Stored::Inline(_) => {}
+            Stored::Run(at) => {
+                let row_bytes = self.row_bytes() as u64;
+                let rows = self.rows(chunks.start).start..self.rows(chunks.end.max(1) - 1).end;
+                self.file.will_read(at + rows.start * row_bytes, rows.end.saturating_sub(rows.start) * row_bytes);
+            }
+            Stored::Grid(entries) => {
+                let chunks = (chunks.start as usize).min(entries.len())..(chunks.end as usize).min(entries.len());
+                // Neighbours in the file are asked for in one go.
+                for run in entries[chunks].chunk_by(|a, b| a.address + a.size == b.address) {
+                    self.file.will_read(run[0].address, run.iter().map(|e| e.size).sum());
+                }
+            }
+        }
+    }
+
     fn n_chunks(&self) -> u64 {
         match &self.stored {
             Stored::Grid(entries) => entries.len() as u64,

@@ -170,6 +170,12 @@ impl Source for CsrSource {
         Ok(())
     }
 
+    fn will_read(&self, rows: Range<SourceRow>) {
+        let entries = self.offsets.before(rows.start.index())..self.offsets.before(rows.end.index());
+        self.indices.will_read(entries.clone());
+        self.data.will_read(entries);
+    }
+
     fn bytes_read(&self) -> u64 {
         self.indices.bytes_read() + self.data.bytes_read()
     }
