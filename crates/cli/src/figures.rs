@@ -127,9 +127,12 @@ impl Open {
 
     /// Means against dispersions of genes.
     pub fn draw_hvg(&self) -> anyhow::Result<Figure> {
-        let v3 = self.var.column(keys::VARIANCES_NORM).is_some();
+        let of = |column: &str| self.var.column(column).is_some();
+        let (v3, residuals) = (of(keys::VARIANCES_NORM), of(keys::RESIDUAL_VARIANCES));
         let (what, y, y_norm) = if v3 {
             ("variances", keys::VARIANCES, keys::VARIANCES_NORM)
+        } else if residuals {
+            ("variances", keys::VARIANCES, keys::RESIDUAL_VARIANCES)
         } else {
             ("dispersions", keys::DISPERSIONS, keys::DISPERSIONS_NORM)
         };
@@ -142,7 +145,7 @@ impl Open {
             dispersions_norm: &y_norm,
             highly_variable: &chosen,
             what,
-            log: v3,
+            log: v3 || residuals,
         })?)
     }
 

@@ -2,6 +2,7 @@
 
 use cellmill_cuda::Processor;
 use cellmill_engine::exec::Feed;
+use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{Columns, Rows, pca};
 use cellmill_engine::recipe::Step;
@@ -97,7 +98,13 @@ pub fn analyse(input: &Input<'_>, recipe: &Recipe, through: Through, observer: &
             let base = recipe.log1p.base.map(|b| ("base".to_string(), Element::float(b)));
             a.uns.push((keys::LOG1P.into(), Element::Dict(base.into_iter().collect())));
         }
-        a.uns.push((keys::HVG.into(), Element::Dict(vec![("flavor".into(), Element::string(recipe.hvg.flavor.name()))])));
+        let mut about = vec![("flavor".to_string(), Element::string(recipe.hvg.flavor.name()))];
+        if recipe.hvg.flavor == Flavor::PearsonResiduals {
+            let matrix = &recipe.input.matrix;
+            let computed_on = matrix.strip_prefix("layers/").map_or_else(|| format!("adata.{matrix}"), String::from);
+            about.push(("computed_on".into(), Element::string(computed_on)));
+        }
+        a.uns.push((keys::HVG.into(), Element::Dict(about)));
         if let Some(Column::Plain(Values::Bool(chosen))) = found.var.column(keys::HIGHLY_VARIABLE) {
             a.outcome.n_hvg = chosen.iter().filter(|c| **c).count();
         }

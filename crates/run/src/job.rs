@@ -127,12 +127,7 @@ impl Job {
         let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads.max(1))
-            .thread_name(|i| format!("cellmill-{i}"))
-            .build()
-            .map_err(|e| Error::bug(format!("no threads: {e}")))?;
-        pool.install(|| {
+        pool(self.threads)?.install(|| {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
             let plan = plan(&data, self)?;
@@ -300,6 +295,12 @@ impl Job {
         }
         writable(&folder)
     }
+}
+
+/// Threads of a job.
+pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("cellmill-{i}"));
+    pool.build().map_err(|e| Error::bug(format!("no threads: {e}")))
 }
 
 /// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.

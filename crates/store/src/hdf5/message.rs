@@ -95,6 +95,28 @@ pub(super) fn datatype(dtype: DType) -> Vec<u8> {
     }
 }
 
+/// The type of records of these fields, packed (IV.A.2.d, class 6, version 3), and their size. `None` if it is too long for a header.
+pub(super) fn compound(fields: &[(&str, DType)]) -> Option<(Vec<u8>, usize)> {
+    let size: usize = fields.iter().map(|(_, dtype)| entry_size(*dtype)).sum();
+    let count = u16::try_from(fields.len()).ok()?.to_le_bytes();
+    let mut out = vec![0x36, count[0], count[1], 0];
+    out.extend(u32::try_from(size).ok()?.to_le_bytes());
+    // Offsets take as many bytes as the size needs.
+    let width = (8 - (size as u64).leading_zeros() as usize / 8).max(1);
+    let mut at = 0usize;
+    for (name, dtype) in fields {
+        out.extend(name.as_bytes());
+        out.push(0);
+        out.extend(&(at as u64).to_le_bytes()[..width]);
+        let mut kind = datatype(*dtype);
+        // Parts of a version 3 type are of version 3 too.
+        kind[0] = (kind[0] & 0x0f) | 0x30;
+        out.extend(kind);
+        at += entry_size(*dtype);
+    }
+    (out.len() <= usize::from(u16::MAX)).then_some((out, size))
+}
+
 /// Bytes of an entry on disk.
 pub(super) fn entry_size(dtype: DType) -> usize {
     dtype.size().unwrap_or(super::heap::REFERENCE)
