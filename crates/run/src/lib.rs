@@ -6,6 +6,7 @@ pub mod carry;
 pub mod convert;
 pub mod device;
 pub mod fingerprint;
+mod graph;
 pub mod job;
 pub mod methods;
 pub mod observe;

@@ -108,12 +108,27 @@ pub fn leiden_many(graph: &Connectivities, resolutions: &[f64], options: &Option
     each.iter().try_for_each(Options::check)?;
     let strength = strengths(graph)?;
     let network = level_0(graph, &strength);
-    each.iter().map(|options| run(&network, options, Method::Leiden, watch)).collect()
+    let mut all = Vec::with_capacity(each.len());
+    // A few at a time: while one commits its moves, threads plan for the others.
+    for some in each.chunks(AT_A_TIME) {
+        let found: Vec<Clustering> =
+            some.par_iter().with_max_len(1).map(|options| run(&network, options, Method::Leiden, watch)).collect::<Result<_>>()?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Resolutions that are clustered side by side; each needs some 100 bytes a cell.
+const AT_A_TIME: usize = 4;
+
+/// The graph between the cells with `keep`, renumbered in their order.
+pub fn within(graph: &Connectivities, keep: &[bool]) -> Result<Connectivities> {
+    subset::subset(graph, keep)
 }
 
 /// Clusters the cells with `keep` by the graph between them; `labels` follow the order of these cells.
 pub fn leiden_within(graph: &Connectivities, keep: &[bool], options: &Options, watch: &dyn Watch) -> Result<Clustering> {
-    leiden(&subset::subset(graph, keep)?, options, watch)
+    leiden(&within(graph, keep)?, options, watch)
 }
 
 /// Modularity of any labels (`(n,)`, 0-based without large gaps) at a resolution: igraph's weighted formula.
