@@ -13,7 +13,7 @@ use cellmill_graph::leiden::{self, leiden_many};
 use cellmill_graph::{Embedding, knn, umap};
 use rayon::prelude::*;
 
-type Anything<T> = Result<T, Box<dyn Error>>;
+type Anything<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What was asked for.
 struct Asked {
@@ -55,7 +55,7 @@ fn main() -> Anything<()> {
             ("through", v) => asked.through = v.into(),
             ("quality", v) => asked.quality = v.parse()?,
             ("epochs", v) => asked.epochs = Some(v.parse()?),
-            ("resolution", v) => asked.resolutions = v.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            ("resolution", v) => asked.resolutions = v.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?,
             ("repeat", v) => asked.repeat = v.parse()?,
             (key, _) => return Err(format!("unknown key {key}").into()),
         }
@@ -224,7 +224,7 @@ fn normal(seed: u64, what: u64, at: u64) -> f32 {
 fn cells(n: usize, d: usize, seed: u64) -> Vec<f32> {
     const TYPES: usize = 30;
     const SIGNAL: usize = 20;
-    let spread = |t: usize| if t < SIGNAL { 14.0 / (1.0 + 0.35 * t as f32) } else { 0.0 };
+    let spread = |t: usize| if t < SIGNAL { 8.0 / (1.0 + 0.27 * t as f32) } else { 0.0 };
     let centres: Vec<f32> = (0..TYPES * d)
         .map(|at| {
             let (kind, t) = (at / d, at % d);

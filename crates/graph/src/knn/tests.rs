@@ -218,6 +218,31 @@ fn threads_and_instructions_do_not_change_a_bit() {
 }
 
 #[test]
+fn streamed_rows_give_the_same_bits() {
+    // Enough cells for several parts, in rows wider than the search looks at.
+    let (n, wide, d) = (40_000, 9, 8);
+    let mut data = cells(n, wide, 6.0);
+    for cell in [3, 20_000, n - 1] {
+        data[cell * wide..(cell + 1) * wide].fill(0.0);
+    }
+    let x = Embedding::columns(&data, wide, d).unwrap();
+    let folder = std::env::temp_dir();
+    let file = RowFile::create(&folder, n, wide).unwrap();
+    file.write(0, &data).unwrap();
+    let file = file.columns(d);
+    for metric in [Metric::Euclidean, Metric::Cosine] {
+        let options = options(15, Mode::Accurate, metric);
+        let here = run(&engine(Simd::detect()), x, &options, &()).unwrap();
+        let there = stream(&engine(Simd::detect()), &file, &options, &folder, &()).unwrap();
+        assert!(here == there, "{metric:?}");
+    }
+    data[7 * wide + 2] = f32::NAN;
+    file.write(0, &data).unwrap();
+    let error = knn_streamed(&file, &Options::default(), &folder, &()).unwrap_err().to_string();
+    assert!(error.contains("dimension 2 of cell 7"), "{error}");
+}
+
+#[test]
 fn the_order_is_a_permutation_and_can_be_undone() {
     let data = cells(4000, 10, 12.0);
     let x = Embedding::of(&data, 10);
