@@ -169,7 +169,18 @@ impl Job {
         let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
         let feed = Feed { source, stage: rows.as_ref() };
         let last = self.with_x.is_none();
-        let input = Input { feed, obs: &data.obs, var: &data.var, selected: &selected, last, journal, processor };
+        let aside = plan.aside.then(|| self.spill_dir.as_deref().unwrap_or(&scratch));
+        let input = Input {
+            feed,
+            obs: &data.obs,
+            var: &data.var,
+            selected: &selected,
+            last,
+            journal,
+            processor,
+            store: data.anndata.as_ref(),
+            scratch: aside,
+        };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
         let mut hash = Fnv::default();

@@ -9,6 +9,7 @@ pub mod delimited;
 pub mod device;
 pub mod fingerprint;
 pub mod grouped;
+mod graph;
 pub mod job;
 pub mod markers;
 pub mod methods;
