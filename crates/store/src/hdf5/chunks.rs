@@ -89,8 +89,8 @@ impl Hdf5Chunks {
             Layout::Chunked { index: ChunkIndex::BTreeV2, .. } => {
                 return Err(Error::invalid(
                     place(),
-                    "an array with several unlimited axes (a version 2 B-tree of chunks)",
-                    "only other kinds of chunk list can be read; rewrite the file with anndata (`adata.write_h5ad`) or `h5repack`",
+                    "a list of chunks (a version 2 B-tree) that can't be understood",
+                    "it is sound and has fewer than 4 million chunks; rewrite the file with anndata (`adata.write_h5ad`) or `h5repack`",
                 ));
             }
             Layout::Chunked { .. } => {
