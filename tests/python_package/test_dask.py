@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scanpy as sc
 import zarr
-from conftest import dense, same_frame
+from kinds import dense, same_frame
 
 import cellmill as cm
 from cellmill.dask import forget, trace

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 import pytest
-from conftest import PBMC
+from kinds import PBMC
 
 import cellmill
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import scanpy as sc
-from conftest import as_kind, same_frame
+from kinds import as_kind, same_frame
 
 import cellmill as cm
 

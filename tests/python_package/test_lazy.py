@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
-from conftest import PBMC, ROOT, dense, same_frame
+from kinds import PBMC, ROOT, dense, same_frame
 
 import cellmill as cm
 

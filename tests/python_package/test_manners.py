@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import PBMC
+from kinds import PBMC
 
 import cellmill as cm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scanpy as sc
-from conftest import as_kind
+from kinds import as_kind
 
 import cellmill as cm
 

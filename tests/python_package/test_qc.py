@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scanpy as sc
-from conftest import KINDS, as_kind, dense, same_frame
+from kinds import KINDS, as_kind, dense, same_frame
 
 import cellmill as cm
 

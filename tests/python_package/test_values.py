@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import scanpy as sc
-from conftest import KINDS, as_kind, dense
+from kinds import KINDS, as_kind, dense
 
 import cellmill as cm
 

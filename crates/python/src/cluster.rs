@@ -27,12 +27,15 @@ pub fn graph_of(indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, weights: 
         let place = Place { element: Some("obsp/connectivities".into()), ..Place::default() };
         return Err(raised(Error::invalid(place, "indptr, indices and data that don't fit each other", "a square csr_matrix is expected")));
     }
-    let mut graph = Connectivities { indptr: vec![0], indices: Vec::with_capacity(indices.len()), weights: Vec::with_capacity(indices.len()) };
+    let mut graph =
+        Connectivities { indptr: vec![0], indices: Vec::with_capacity(indices.len()), weights: Vec::with_capacity(indices.len()) };
     let mut row: Vec<(u32, f32)> = Vec::new();
     for i in 0..n {
         row.clear();
         let span = indptr[i] as usize..indptr[i + 1] as usize;
-        row.extend(indices[span.clone()].iter().zip(&weights[span]).map(|(&j, &w)| (j as u32, w)).filter(|&(j, w)| j as usize != i && w != 0.0));
+        row.extend(
+            indices[span.clone()].iter().zip(&weights[span]).map(|(&j, &w)| (j as u32, w)).filter(|&(j, w)| j as usize != i && w != 0.0),
+        );
         row.sort_unstable_by_key(|e| e.0);
         graph.indices.extend(row.iter().map(|e| e.0));
         graph.weights.extend(row.iter().map(|e| e.1));
@@ -65,7 +68,8 @@ pub fn cluster<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let graph = graph_of(indptr, indices, &weights)?;
     let options = Options { resolution, n_iterations, seed, ..Options::default() };
-    let found = pool::run(py, method, |call| if method == "louvain" { louvain(&graph, &options, call) } else { leiden(&graph, &options, call) })?;
+    let found =
+        pool::run(py, method, |call| if method == "louvain" { louvain(&graph, &options, call) } else { leiden(&graph, &options, call) })?;
     let labels: Vec<i32> = found.labels.iter().map(|&l| l as i32).collect();
     (labels.into_pyarray(py), found.n_clusters, found.modularity).into_bound_py_any(py)
 }

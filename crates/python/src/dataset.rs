@@ -27,7 +27,12 @@ pub struct Store {
 
 impl Store {
     fn options(&self, matrix: &str) -> OpenOptions {
-        OpenOptions { matrix: matrix.to_string(), scratch: self.scratch.clone(), memory_bytes: pool::memory() / 4, ..OpenOptions::default() }
+        OpenOptions {
+            matrix: matrix.to_string(),
+            scratch: self.scratch.clone(),
+            memory_bytes: pool::memory() / 4,
+            ..OpenOptions::default()
+        }
     }
 }
 
@@ -36,7 +41,14 @@ impl Store {
     /// Opens an input. `scratch`: where a matrix that lies by columns is turned into rows.
     #[new]
     #[pyo3(signature = (path, matrix="X", genome=None, gex_only=true, scratch=None))]
-    fn new(py: Python<'_>, path: PathBuf, matrix: &str, genome: Option<String>, gex_only: bool, scratch: Option<PathBuf>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        matrix: &str,
+        genome: Option<String>,
+        gex_only: bool,
+        scratch: Option<PathBuf>,
+    ) -> PyResult<Self> {
         let scratch = scratch.unwrap_or_else(std::env::temp_dir);
         let options =
             OpenOptions { matrix: matrix.to_string(), genome, gex_only, scratch: scratch.clone(), memory_bytes: pool::memory() / 4 };

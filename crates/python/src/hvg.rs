@@ -85,9 +85,8 @@ pub fn highly_variable_v3<'py>(
     let fits = choice::fits(&raw, options.span).map_err(raised)?;
     let recipe = matrix.whole_recipe();
     let fold = At { step: recipe.len(), fold: Clipped { clip: fits.iter().map(|f| f.clip.clone()).collect() } };
-    let sums = matrix.feed(py, |feed| {
-        pool::run(py, "clipped sums", |call| exec::run(feed, &recipe, &fold, &batches.aside(), None, call))
-    })?;
+    let sums =
+        matrix.feed(py, |feed| pool::run(py, "clipped sums", |call| exec::run(feed, &recipe, &fold, &batches.aside(), None, call)))?;
     columns(py, choice::ranks(&raw, fits, &sums.output, by_batch, flavor, &options).map_err(raised)?)
 }
 

@@ -41,8 +41,14 @@ fn one_of<T: Copy>(name: &str, found: &str, known: &[(&str, T)]) -> PyResult<T> 
 #[pyfunction]
 pub fn run(py: Python<'_>, request: Request, recipe: &str) -> PyResult<String> {
     let recipe = Recipe::parse(recipe, "recipe").map_err(raised)?;
-    let format = request.format.as_deref().map(|f| one_of("format", f, &[("zarr", Format::Zarr3), ("zarr2", Format::Zarr2), ("h5ad", Format::H5ad)]));
-    let with_x = request.with_x.as_deref().map(|x| one_of("with_x", x, &[("raw", WithX::Raw), ("normalized", WithX::Normalized), ("hvg", WithX::Hvg)]));
+    let format = request
+        .format
+        .as_deref()
+        .map(|f| one_of("format", f, &[("zarr", Format::Zarr3), ("zarr2", Format::Zarr2), ("h5ad", Format::H5ad)]));
+    let with_x = request
+        .with_x
+        .as_deref()
+        .map(|x| one_of("with_x", x, &[("raw", WithX::Raw), ("normalized", WithX::Normalized), ("hvg", WithX::Hvg)]));
     let stages = Stage::ALL.map(|s| (s.name(), s));
     let device: Word = request.device.parse().map_err(raised)?;
     let job = Job {

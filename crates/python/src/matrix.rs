@@ -282,9 +282,7 @@ impl Matrix {
         let stop = stop.unwrap_or(self.n_obs).min(self.n_obs);
         let keep = rows::range(self.keep(), self.origin.shape().n_obs as usize, self.n_obs, start.min(stop)..stop);
         let recipe = self.recipe(&rows::columns_first(&self.steps), keep.as_deref());
-        let x = self.feed(py, |feed| {
-            pool::run(py, "reading", |call| rows::collect(feed, &recipe, keep.as_deref(), self.n_vars, call))
-        })?;
+        let x = self.feed(py, |feed| pool::run(py, "reading", |call| rows::collect(feed, &recipe, keep.as_deref(), self.n_vars, call)))?;
         let (indptr, indices) = convert::index(py, x.indptr, x.indices, self.n_vars);
         pyo3::IntoPyObjectExt::into_bound_py_any((indptr, indices, x.data.into_pyarray(py)), py)
     }
@@ -296,11 +294,7 @@ impl Matrix {
         fn pick<T: Copy>(v: &[T], mask: &[bool]) -> Vec<T> {
             v.iter().zip(mask).filter(|(_, k)| **k).map(|(x, _)| *x).collect()
         }
-        let moments = self.moments().map(|m| GeneMoments {
-            n_obs: m.n_obs,
-            mean: pick(&m.mean, mask),
-            squares: pick(&m.squares, mask),
-        });
+        let moments = self.moments().map(|m| GeneMoments { n_obs: m.n_obs, mean: pick(&m.mean, mask), squares: pick(&m.squares, mask) });
         let detection = self.detection().map(|d| Arc::new(pick(&d, mask)));
         let mut next = self.then(Step::KeepVar { mask: mask.to_vec() }, Known::of(moments, detection));
         next.n_vars = mask.iter().filter(|k| **k).count();

@@ -113,7 +113,13 @@ impl<'a> Sparse<'a> {
         for i in 0..indptr.len() {
             match indptr.position(i) {
                 Some(end) if end >= before && (i > 0 || end == 0) => before = end,
-                _ => return Err(Error::invalid(place().rows(i as u64..i as u64 + 1), "a row that ends before its start", "indptr rises from 0")),
+                _ => {
+                    return Err(Error::invalid(
+                        place().rows(i as u64..i as u64 + 1),
+                        "a row that ends before its start",
+                        "indptr rises from 0",
+                    ));
+                }
             }
         }
         if before != indices.len() as u64 || before != data.len() as u64 {

@@ -78,9 +78,7 @@ pub fn of_batches(py: Python<'_>, matrix: &Matrix, batches: &Batches, linear: Li
         }
     };
     let folds = (fold(end), at_linear.map(fold));
-    let done = matrix.feed(py, |feed| {
-        pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &batches.aside(), None, call))
-    })?;
+    let done = matrix.feed(py, |feed| pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &batches.aside(), None, call)))?;
     let (values, linear) = done.output;
     matrix.remember_moments(merged(&values, matrix.n_vars()));
     Ok(Found { values, linear })
@@ -103,9 +101,8 @@ pub fn overall(py: Python<'_>, matrix: &Matrix) -> PyResult<(GeneMoments, Vec<f3
     let step = recipe.len();
     let counts = At { step, fold: Qc { n_vars, rows: RowQc::default(), counts: false } };
     let folds = (At { step, fold: Moments { n_vars, n_batches: 1 } }, counts);
-    let done: Result<_> = Ok(matrix.feed(py, |feed| {
-        pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &Aside::default(), None, call))
-    })?);
+    let done: Result<_> =
+        Ok(matrix.feed(py, |feed| pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &Aside::default(), None, call)))?);
     let (moments, totals) = done.map_err(raised)?.output;
     let moments = merged(&moments, n_vars);
     let n = totals.n_obs.max(1) as f32;

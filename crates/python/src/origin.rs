@@ -109,7 +109,8 @@ impl Blocks {
         let rows = self.starts[i]..self.starts[i + 1];
         let mut x = Csr::default();
         let done = Python::attach(|py| -> PyResult<()> {
-            let (indptr, indices, data): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) = self.read.bind(py).call1((i,))?.extract()?;
+            let (indptr, indices, data): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>) =
+                self.read.bind(py).call1((i,))?.extract()?;
             let (indptr, indices, data) = (Held::of(&indptr)?, Held::of(&indices)?, Held::of(&data)?);
             let n_rows = rows.end - rows.start;
             let shape = Shape { n_obs: n_rows, ..self.shape };

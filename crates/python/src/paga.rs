@@ -21,7 +21,8 @@ pub fn paga<'py>(
     n_clusters: usize,
 ) -> PyResult<Bound<'py, PyAny>> {
     let indptr = whole(indptr)?;
-    let narrow = |j: u64| u32::try_from(j).map_err(|_| raised(Error::invalid(Place::default(), format!("neighbour {j}"), "there are fewer cells")));
+    let narrow =
+        |j: u64| u32::try_from(j).map_err(|_| raised(Error::invalid(Place::default(), format!("neighbour {j}"), "there are fewer cells")));
     let indices: Vec<u32> = whole(indices)?.into_iter().map(narrow).collect::<PyResult<_>>()?;
     let labels = labels.as_array().to_vec();
     let found = pool::run(py, "paga", |_| paga_sparse(&indptr, &indices, &labels, n_clusters))?;

@@ -24,9 +24,8 @@ pub fn quality<'py>(
     let recipe = matrix.whole_recipe();
     let fold = Qc { n_vars: matrix.n_vars(), rows: RowQc { qc_vars, percent_top, log1p }, counts: false };
     let fold = At { step: recipe.len(), fold };
-    let done = matrix.feed(py, |feed| {
-        pool::run(py, "quality control", |call| exec::run(feed, &recipe, &fold, &Aside::default(), None, call))
-    })?;
+    let done =
+        matrix.feed(py, |feed| pool::run(py, "quality control", |call| exec::run(feed, &recipe, &fold, &Aside::default(), None, call)))?;
     let mut rows = done.rows;
     let n = done.output.n_obs.max(1) as f32;
     matrix.remember_detection(done.output.n_cells.iter().map(|&c| c as f32 / n).collect());

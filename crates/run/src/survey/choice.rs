@@ -35,7 +35,14 @@ pub fn fits(raw: &[GeneMoments], span: f64) -> Result<Vec<V3Fit>> {
 }
 
 /// Second step: ranks from the sums of the clipped counts.
-pub fn ranks(raw: &[GeneMoments], fits: Vec<V3Fit>, sums: &ClippedSums, batches: bool, flavor: Flavor, options: &Options) -> Result<Chosen> {
+pub fn ranks(
+    raw: &[GeneMoments],
+    fits: Vec<V3Fit>,
+    sums: &ClippedSums,
+    batches: bool,
+    flavor: Flavor,
+    options: &Options,
+) -> Result<Chosen> {
     let parts: Vec<(Vec<f64>, Vec<f64>)> =
         sums.iter().map(|b| (b.iter().map(|s| s[0]).collect(), b.iter().map(|s| s[1]).collect())).collect();
     let sums: Vec<hvg::ClippedSums<'_>> = parts.iter().map(|(sum, squares)| hvg::ClippedSums { sum, squares }).collect();
