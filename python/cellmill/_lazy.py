@@ -253,11 +253,11 @@ class AnnData(anndata.AnnData):
         layers = self._cellmill_layers
         return self._with(self._frames().copy(), self._cellmill_x, Layers(layers._open, dict(layers._layers)))
 
-    def _init_as_actual(self, adata: Any = None, *args: Any, **kwargs: Any) -> None:
-        if isinstance(adata, AnnData):
-            self._take(adata)
+    def _init_as_actual(self, X: Any = None, *args: Any, **kwargs: Any) -> None:
+        if isinstance(X, AnnData):
+            self._take(X)
         else:
-            super()._init_as_actual(adata, *args, **kwargs)
+            super()._init_as_actual(X, *args, **kwargs)
 
     def _take(self, other: AnnData) -> None:
         """Becomes ``other``."""

@@ -29,7 +29,7 @@ def as_kind(adata: ad.AnnData, kind: str) -> ad.AnnData:
     return adata
 
 
-KINDS = ["csr", "csc", "dense", "csr64", "ints", "array"]
+KINDS = ["csr", "csc", "dense", "csr64", "ints"]
 
 
 def dense(x) -> np.ndarray:

@@ -42,7 +42,10 @@ def test_v3(counts, flavor, batch_key):
     options = dict(flavor=flavor, n_top_genes=300, batch_key=batch_key)
     cm.pp.highly_variable_genes(ours, **options)
     sc.pp.highly_variable_genes(theirs, **options)
-    assert set(ours.var) == set(theirs.var)
+    assert set(ours.var) == set(theirs.var) and ours.var['highly_variable_rank'].dtype == np.float32
+    rank = "highly_variable_rank"
+    # Genes whose variances differ in the last digits may change places.
+    np.testing.assert_allclose(ours.var.pop(rank), theirs.var.pop(rank), atol=1)
     same_frame(ours.var[list(theirs.var)], theirs.var, rtol=1e-5)
 
 

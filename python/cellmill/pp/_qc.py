@@ -104,7 +104,7 @@ def calculate_qc_metrics(
         return column.replace("_genes_by_counts", f"_{var_type}_by_{expr_type}").replace("_counts", f"_{expr_type}").replace("_genes", f"_{var_type}")
 
     plain = (expr_type, var_type) == ("counts", "genes")
-    wide = np.dtype(x.dtype) == np.float64
+    wide, whole = np.dtype(x.dtype) == np.float64, np.issubdtype(x.dtype, np.integer)
     n_name, total_name = f"n_{var_type}_by_{expr_type}", f"total_{expr_type}"
     obs = {}
     for column, values in found["rows"].items():
@@ -114,14 +114,23 @@ def calculate_qc_metrics(
         obs[total_name] = found["row_total"]
         if log1p:
             obs[f"log1p_{total_name}"] = np.log1p(obs[total_name])
-    elif np.issubdtype(x.dtype, np.integer):
-        obs[total_name] = found["row_total"].astype(np.int64)
-    if isinstance(x, np.ndarray):
-        obs[n_name] = obs[n_name].astype(np.int64)
+    elif whole:
+        # Sums of whole numbers are whole numbers in numpy.
+        for suffix in ("", *(f"_{name}" for name in qc_vars)):
+            obs[total_name + suffix] = (obs[total_name + suffix] if suffix else found["row_total"]).astype(np.int64)
+            if log1p:
+                obs[f"log1p_{total_name}{suffix}"] = np.log1p(obs[total_name + suffix])
+            if suffix:
+                with np.errstate(invalid="ignore"):
+                    obs[f"pct_{expr_type}{suffix}"] = obs[total_name + suffix] / obs[total_name] * 100
+    # numpy counts in 64 bits, scipy along its own axis in the type of indptr.
+    along = {"csr": 1, "csc": 0}.get(getattr(x, "format", None))
+    obs[n_name] = obs[n_name].astype(x.indptr.dtype if along == 1 else np.int32 if along is None and not isinstance(x, np.ndarray) else np.int64)
+    n_cells = found["n_cells"].astype(x.indptr.dtype) if along == 0 else found["n_cells"]
     obs = pd.DataFrame(obs, index=adata.obs_names)
     n = matrix.shape[0]
-    total = found["total"] if wide else found["total"].astype(np.int64 if np.issubdtype(x.dtype, np.integer) else np.float32)
-    var = pd.DataFrame({f"n_cells_by_{expr_type}": found["n_cells"]}, index=frame.index)
+    total = found["total"] if wide else found["total"].astype(np.int64 if whole else np.float32)
+    var = pd.DataFrame({f"n_cells_by_{expr_type}": n_cells}, index=frame.index)
     with np.errstate(invalid="ignore", divide="ignore"):
         var[f"mean_{expr_type}"] = found["total"] / n
         if log1p:
@@ -133,5 +142,5 @@ def calculate_qc_metrics(
     if inplace is not False:
         adata.obs[obs.columns] = obs
         if not use_raw or len(frame) == adata.n_vars:
-            adata.var[var.columns] = var.to_numpy(copy=False) if False else var.set_axis(adata.var_names)
+            adata.var[var.columns] = var.set_axis(adata.var_names)
     return None if inplace else (obs, var)
