@@ -28,6 +28,14 @@ fn black_box() -> Result<()> {
     let python = python::environment()?;
     let binary = target().join("debug").join("cellmill");
     let tests = root().join("tests").join("python");
-    sh(&python, &["-m", "ruff", "check", "tests"], &[])?;
-    sh(&python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])
+    sh(&python, &["-m", "ruff", "check", "tests", "python", "examples"], &[])?;
+    sh(&python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])?;
+    package(&python)
+}
+
+/// Builds the Python package into the environment and tests it.
+fn package(python: &std::path::Path) -> Result<()> {
+    python::package(python)?;
+    let tests = root().join("tests").join("python_package");
+    sh(python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[])
 }

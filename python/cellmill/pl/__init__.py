@@ -1,0 +1,1 @@
+"""Plots. They need matplotlib, which is imported with the first of them."""
