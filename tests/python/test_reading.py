@@ -191,13 +191,15 @@ def test_passed_over_elements_are_named(mixed, folder, tmp_path):
     path = inputs.write(mixed, folder / "rec_array.h5ad")
     with h5py.File(path, "r+") as file:
         for name, kind in (("odd", "c8"), ("table", "f4")):
-            table = file["uns"].create_dataset(name, data=np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", kind)]))
+            table = file["uns"].create_dataset(name, data=np.array([(1, 2.0, True)], dtype=[("a", "i4"), ("b", kind), ("c", "?")]))
             table.attrs.update({"encoding-type": "rec-array", "encoding-version": "0.2.0"})
     done = succeed("convert", path, tmp_path / "out.zarr")
     assert "uns/odd" in done.err and "uns/table" not in done.err
     output = ad.read_zarr(tmp_path / "out.zarr")
     assert output.shape == mixed.shape
-    assert output.uns["table"].tolist() == [(1, 2.0)] and output.uns["table"].dtype.names == ("a", "b")
+    succeed("convert", path, tmp_path / "out.h5ad")
+    for table in (output.uns["table"], ad.read_h5ad(tmp_path / "out.h5ad").uns["table"]):
+        assert table.tolist() == [(1, 2.0, True)] and table.dtype == np.dtype([("a", "i4"), ("b", "f4"), ("c", "?")])
 
 
 def test_unknown_encoding_is_passed_over(run, mixed, folder, tmp_path):

@@ -64,9 +64,9 @@ impl View<'_> {
         }
     }
 
-    /// One pass over these steps.
+    /// One pass over these steps; the fold looks behind the last.
     pub fn pass<F: Fold>(&self, steps: &[Step], fold: &F, codes: Option<&[u32]>, watch: &dyn Watch) -> Result<exec::Done<F::Output>> {
-        exec::run(self.feed, steps, fold, &Aside { batch: codes }, None, watch)
+        exec::run(self.feed, steps, &At { step: steps.len(), fold: fold.clone() }, &Aside { batch: codes }, None, watch)
     }
 
     /// Cells of each group that are kept, those of no group last, where this is known before a pass: `(n_groups + 1,)`.

@@ -106,7 +106,7 @@ fn threads_stages_and_memory_change_no_bit_of_markers() {
     for method in [Method::TTest, Method::Wilcoxon] {
         let options = Options { method, tie_correct: true, pts: true, ..Options::default() };
         let mut found = Vec::new();
-        for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, 17 << 20)] {
+        for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, (8 << 20) + (400 << 10))] {
             let stage = Stage::new(cut(9000).len(), &Allowance::new(PLENTY), None);
             let feed = Feed { source: &source, stage: staged.then_some(&stage) };
             let view = View { feed, select: &[], values: &values, n_vars: N_VARS, memory };

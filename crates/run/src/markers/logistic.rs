@@ -4,15 +4,8 @@ use cellmill_engine::fold::{Logistic, NO_GROUP};
 use cellmill_engine::host::lbfgs::minimise;
 use cellmill_matrix::{Error, Result, Watch};
 
-use super::{Markers, Options, listed};
+use super::{Markers, Options, Regression, listed};
 use crate::view::{Groups, View};
-
-/// Inverse strength of the penalty: loss + Σ w² / (2 C).
-const C: f64 = 1.0;
-/// No derivative of the mean loss exceeds this at the end.
-const TOLERANCE: f64 = 1e-4;
-/// Steps of the solver at most; each is one pass over the rows, or few.
-const STEPS: usize = 100;
 
 /// Coefficients of each tested group against the other tested groups.
 pub(super) fn rank(
@@ -35,8 +28,12 @@ pub(super) fn rank(
     let k = fold.columns();
     let steps = view.steps();
     out.passes = 0;
+    let Regression { c, tol, max_iter } = options.regression;
+    if c.is_nan() || c <= 0.0 {
+        return Err(Error::option("C", c, "a number above 0 is needed"));
+    }
     let start = vec![0.0; (view.n_vars + 1) * k];
-    let found = minimise(start, TOLERANCE, STEPS, |weights| {
+    let found = minimise(start, tol, max_iter, |weights| {
         fold.weights = weights.to_vec();
         let done = view.pass(&steps, &fold, Some(&codes), watch)?;
         out.passes += 1;
@@ -46,13 +43,13 @@ pub(super) fn rank(
         slope.iter_mut().for_each(|g| *g /= n);
         // The mean loss and its penalty, as scikit-learn scales them: Σ w² / (2 C n); intercepts are free.
         for (g, w) in slope.iter_mut().zip(weights).take(view.n_vars * k) {
-            value += w * w / (2.0 * C * n);
-            *g += w / (C * n);
+            value += w * w / (2.0 * c * n);
+            *g += w / (c * n);
         }
         Ok((value, slope))
     })?;
     if !found.converged {
-        out.warnings.push(format!("the regression has not converged after {STEPS} steps; its coefficients are near the optimum only"));
+        out.warnings.push(format!("the regression has not converged after {max_iter} steps; its coefficients are near the optimum only"));
     }
     // Two groups share one column; scanpy lists it under the first group.
     let shown = if k == 1 { &tested[..1] } else { tested };

@@ -105,6 +105,25 @@ pub struct Options {
     pub n_bins: Option<usize>,
     /// The base of the logarithm that the values are; `None`: natural.
     pub log_base: Option<f64>,
+    /// How a logistic regression is solved.
+    pub regression: Regression,
+}
+
+/// scikit-learn's options of `LogisticRegression`, with its defaults.
+#[derive(Clone, Copy, Debug)]
+pub struct Regression {
+    /// Inverse strength of the penalty, above 0: mean loss + Σ w² / (2 C n).
+    pub c: f64,
+    /// No derivative of the mean loss exceeds this at the end.
+    pub tol: f64,
+    /// Steps of the solver at most; each is one pass over the rows, or few.
+    pub max_iter: usize,
+}
+
+impl Default for Regression {
+    fn default() -> Self {
+        Regression { c: 1.0, tol: 1e-4, max_iter: 100 }
+    }
 }
 
 /// The genes of one group, best first.

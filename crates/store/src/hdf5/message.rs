@@ -109,8 +109,10 @@ pub(super) fn compound(fields: &[(&str, DType)]) -> Option<(Vec<u8>, usize)> {
         out.push(0);
         out.extend(&(at as u64).to_le_bytes()[..width]);
         let mut kind = datatype(*dtype);
-        // Parts of a version 3 type are of version 3 too.
-        kind[0] = (kind[0] & 0x0f) | 0x30;
+        // Parts of a version 3 type are of version 3 too; but an enumeration, whose names are padded as in version 1, stays of it.
+        if *dtype != DType::Bool {
+            kind[0] = (kind[0] & 0x0f) | 0x30;
+        }
         out.extend(kind);
         at += entry_size(*dtype);
     }

@@ -8,7 +8,7 @@ fn near(a: f64, b: f64, limit: f64) -> bool {
     a == b || (a - b).abs() <= limit * b.abs()
 }
 
-/// `2 * scipy.stats.t.sf(t, df)`, by mpmath to 17 digits where scipy is less exact.
+/// Two-sided p-values of Student's distribution.
 #[test]
 fn students_tails() {
     for (t, df, p) in STUDENT {
