@@ -78,7 +78,7 @@ fn random_damage_is_survived() {
 
 /// Where damage comes from.
 mod rand_of {
-    use proptest::prelude::RngCore;
+    use proptest::prelude::Rng;
     use proptest::test_runner::TestRng;
 
     pub struct Dice(pub TestRng);
