@@ -171,6 +171,10 @@ impl Analysis {
         let n_obs = found.obs.n_rows();
         let most = n_obs.min(p).saturating_sub(1);
         let n_comps = recipe.pca.n_comps.unwrap_or_else(|| DEFAULT_COMPS.min(most));
+        if most == 0 {
+            let found = format!("{n_obs} cells and {p} genes of '{name}'");
+            return Err(Error::invalid(place, found, "components need two of each at least; --through hvg stops before them"));
+        }
         if n_comps == 0 || n_comps > most {
             return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes of '{name}' allow 1 to {most}")));
         }

@@ -2,6 +2,7 @@
 
 mod ahead;
 pub mod anndata;
+pub mod copy;
 pub mod dataset;
 pub mod element;
 pub mod hdf5;

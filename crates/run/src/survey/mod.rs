@@ -332,6 +332,9 @@ impl<'a> Surveyor<'a> {
             }
         };
         let kept = self.keep.iter().filter(|k| **k).count();
+        if n == 0 {
+            return Err(Error::invalid(self.place("obs"), "no cells", "there is at least one to analyse"));
+        }
         if kept == 0 {
             let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
             return Err(Error::invalid(

@@ -257,7 +257,7 @@ impl Hdf5Chunks {
     }
 
     fn too_large(&self, bytes: usize) -> Error {
-        Error::invalid(self.file.place(&self.path), format!("{bytes} bytes"), "they fit into memory")
+        Error::invalid(self.file.place(&self.path), format!("an array of {bytes} bytes"), "fewer fit into memory; the file may be damaged")
     }
 }
 

@@ -55,7 +55,8 @@ impl RawFile {
     /// Replaces `into` by `len` bytes at `address`.
     pub fn read(&self, address: u64, len: u64, into: &mut Vec<u8>, place: impl Fn() -> Place) -> Result<()> {
         self.check(address, len, &place)?;
-        let len = usize::try_from(len).map_err(|_| Error::invalid(place(), format!("{len} bytes"), "they fit into memory"))?;
+        let len = usize::try_from(len)
+            .map_err(|_| Error::invalid(place(), format!("{len} bytes"), "fewer fit into memory; the file may be damaged"))?;
         into.resize(len, 0);
         self.fill(address, into, place)
     }

@@ -50,6 +50,12 @@ impl Hdf5Tree {
             ));
         }
         file.base = superblock.base_address.get();
+        // A file that was not copied to its end is told from one that is damaged inside.
+        let whole = superblock.eof_address;
+        if whole != u64::MAX && whole > file.len {
+            let expected = format!("it was written with {whole}; it is cut off, fetch it again");
+            return Err(Error::invalid(place, format!("a file of {} bytes", file.len), expected));
+        }
         let file = Arc::new(file);
         let inner = guard(|| Place::store(&file.location), || File::from_source(Older::new(file.clone())))?;
         Ok(Hdf5Tree { file, inner })
@@ -275,7 +281,7 @@ pub(super) fn numbers(dtype: DType, bytes: &[u8]) -> Values {
 
 /// Calls into `hdf5-pure`: its errors become ours, and so does a panic on a damaged file.
 pub(super) fn guard<T>(place: impl Fn() -> Place, call: impl FnOnce() -> Result<T, hdf5_pure::Error>) -> Result<T> {
-    const SOUND: &str = "its structure is sound; the file is damaged or cut off, fetch it again";
+    const SOUND: &str = "a sound structure is expected; the file is damaged or cut off, fetch it again";
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(place(), &e)),

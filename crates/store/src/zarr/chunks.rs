@@ -201,10 +201,13 @@ impl ZarrChunks {
             let store = FilesystemStore::new(&self.root).map_err(|e| e.to_string())?;
             Foreign::open(Arc::new(store), &format!("/{}", self.path)).map_err(|e| e.to_string())
         };
-        self.foreign
-            .get_or_init(open)
-            .as_ref()
-            .map_err(|e| Error::invalid(self.place.clone(), e.as_str(), "an array that zarrs can open is expected"))
+        self.foreign.get_or_init(open).as_ref().map_err(|e| {
+            Error::invalid(
+                self.place.clone(),
+                e.as_str(),
+                "blosc, zstd, lz4, gzip, zlib and uncompressed chunks can be read; write the store anew with one of them",
+            )
+        })
     }
 
     fn options() -> CodecOptions {
