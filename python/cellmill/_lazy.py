@@ -38,7 +38,7 @@ class LazyMatrix:
     >>> x
     LazyMatrix of 2700 × 32738 float32
     >>> x[:2].to_memory().sum()
-    np.float32(7322.0)
+    np.float32(7324.0)
     """
 
     __array_priority__ = 1000
