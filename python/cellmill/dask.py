@@ -75,9 +75,6 @@ class StandIn:
                 return args[0][:, args[1]]
         raise Untraceable(function.__name__)
 
-    def __getattr__(self, name: str) -> Any:
-        raise Untraceable(name)
-
 
 def _vector(index: Any) -> Any:
     """An index that keeps the axis."""
@@ -172,6 +169,8 @@ def trace(x: Any) -> tuple[tuple[str, str], StandIn] | None:
         import dask
 
         blocks = [block for row in dask.get(tasks, x.__dask_keys__()) for block in row]
+        if not all(isinstance(block, StandIn) for block in blocks):
+            return None
         return place, np.concatenate(blocks, axis=0)
     except Exception:  # Whatever a graph may hold: what can't be told is computed by Dask.
         return None

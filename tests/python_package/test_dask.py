@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import anndata as ad
@@ -26,6 +27,7 @@ def reads(monkeypatch):
     seen = []
     inner = lazy_methods.make_dask_chunk
 
+    @functools.wraps(inner)
     def make_dask_chunk(*args, **kwargs):
         seen.append(args)
         return inner(*args, **kwargs)

@@ -54,6 +54,16 @@ pub fn whole(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     a.as_array().iter().map(|&x| u64::try_from(x).map_err(|_| negative())).collect()
 }
 
+/// How to cluster; scanpy's names.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct How {
+    method: String,
+    resolution: f64,
+    n_iterations: i32,
+    seed: u64,
+}
+
 /// Labels `(n,)` i32 by size, largest first, how many clusters there are, and their modularity. `method`: `leiden` or `louvain`.
 #[pyfunction]
 pub fn cluster<'py>(
@@ -61,15 +71,15 @@ pub fn cluster<'py>(
     indptr: &Bound<'py, PyAny>,
     indices: &Bound<'py, PyAny>,
     weights: PyReadonlyArray1<'py, f32>,
-    method: &str,
-    resolution: f64,
-    n_iterations: i32,
-    seed: u64,
+    how: How,
 ) -> PyResult<Bound<'py, PyAny>> {
     let graph = graph_of(indptr, indices, &weights)?;
+    let How { method, resolution, n_iterations, seed } = how;
     let options = Options { resolution, n_iterations, seed, ..Options::default() };
-    let found =
-        pool::run(py, method, |call| if method == "louvain" { louvain(&graph, &options, call) } else { leiden(&graph, &options, call) })?;
+    let found = pool::run(py, &method, |call| match method.as_str() {
+        "louvain" => louvain(&graph, &options, call),
+        _ => leiden(&graph, &options, call),
+    })?;
     let labels: Vec<i32> = found.labels.iter().map(|&l| l as i32).collect();
     (labels.into_pyarray(py), found.n_clusters, found.modularity).into_bound_py_any(py)
 }

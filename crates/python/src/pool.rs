@@ -75,14 +75,18 @@ fn pool() -> Result<Arc<ThreadPool>> {
         Some((owner, _, pool)) if owner != process => std::mem::forget(pool),
         _ => {}
     }
+    let pool = threads_of_their_own(n)?;
+    *slot = Some((process, n, pool.clone()));
+    Ok(pool)
+}
+
+fn threads_of_their_own(n: usize) -> Result<Arc<ThreadPool>> {
     let pool = ThreadPoolBuilder::new()
         .num_threads(n)
         .thread_name(|i| format!("cellmill-{i}"))
         .build()
         .map_err(|e| Error::bug(format!("no threads: {e}")))?;
-    let pool = Arc::new(pool);
-    *slot = Some((process, n, pool.clone()));
-    Ok(pool)
+    Ok(Arc::new(pool))
 }
 
 /// What the working threads and the calling thread tell each other.
@@ -145,13 +149,16 @@ impl Drop for Over<'_> {
 pub fn run<T: Send>(py: Python<'_>, stage: &str, work: impl FnOnce(&Call) -> Result<T> + Send) -> PyResult<T> {
     let call = Call::default();
     lock(&call.state).stage = stage.to_string();
+    // A block that Python computes for one of our threads may ask us in turn: that thread must not wait for its own pool.
+    let inner = rayon::current_thread_index().is_some();
     let (result, signal) = py.detach(|| {
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 let _over = Over(&call);
-                pool()?.install(|| work(&call))
+                let pool = if inner { threads_of_their_own(1)? } else { pool()? };
+                pool.install(|| work(&call))
             });
-            let signal = mind(&call);
+            let signal = mind(&call, inner);
             let result = worker.join().unwrap_or_else(|_| Err(Error::bug("a thread panicked")));
             (result, signal)
         })
@@ -167,7 +174,7 @@ pub fn run<T: Send>(py: Python<'_>, stage: &str, work: impl FnOnce(&Call) -> Res
 }
 
 /// Waits for the work; runs Python's signal handlers and shows progress meanwhile. Returns what a handler raised.
-fn mind(call: &Call) -> Option<PyErr> {
+fn mind(call: &Call, silent: bool) -> Option<PyErr> {
     let start = Instant::now();
     let mut shown = false;
     let mut raised = None;
@@ -184,7 +191,7 @@ fn mind(call: &Call) -> Option<PyErr> {
         }
         let heard = Python::attach(|py| {
             py.check_signals()?;
-            if start.elapsed() > PATIENCE {
+            if !silent && start.elapsed() > PATIENCE {
                 shown = true;
                 py.import("cellmill._report")?.call_method1("progress", (stage, done, total))?;
             }

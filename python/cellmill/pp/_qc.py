@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._cellmill import quality
-from .._matrix import check_adata, matrix_of, values_of
+from .._matrix import check_adata, is_sparse, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -124,7 +124,7 @@ def calculate_qc_metrics(
                 with np.errstate(invalid="ignore"):
                     obs[f"pct_{expr_type}{suffix}"] = obs[total_name + suffix] / obs[total_name] * 100
     # numpy counts in 64 bits, scipy along its own axis in the type of indptr.
-    along = {"csr": 1, "csc": 0}.get(getattr(x, "format", None))
+    along = {"csr": 1, "csc": 0}.get(x.format) if is_sparse(x) else None
     obs[n_name] = obs[n_name].astype(x.indptr.dtype if along == 1 else np.int32 if along is None and not isinstance(x, np.ndarray) else np.int64)
     n_cells = found["n_cells"].astype(x.indptr.dtype) if along == 0 else found["n_cells"]
     obs = pd.DataFrame(obs, index=adata.obs_names)

@@ -247,10 +247,10 @@ def scale(
     Examples
     --------
     >>> import anndata, cellmill as cm, numpy as np
-    >>> adata = anndata.AnnData(np.array([[0, 1], [2, 1]], dtype="float32"))
+    >>> adata = anndata.AnnData(np.array([[0, 1], [2, 1], [4, 1]], dtype="float32"))
     >>> cm.pp.scale(adata)
-    >>> adata.X.round(4).tolist()
-    [[-0.7071, 0.0], [0.7071, 0.0]]
+    >>> adata.X.tolist()
+    [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     """
     if not hasattr(data, "obs"):
         if layer is not None or obsm is not None:

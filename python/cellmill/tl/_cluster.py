@@ -170,7 +170,8 @@ def _cluster(
     several = isinstance(resolution, (list, tuple, np.ndarray))
     for one in resolution if several else [resolution]:
         name = f"{key}_{one}" if several else key
-        labels, n, modularity = cluster(indptr, indices, weights, method, float(1 if one is None else one), int(n_iterations), seed)
+        how = dict(method=method, resolution=float(1 if one is None else one), n_iterations=int(n_iterations), seed=seed)
+        labels, n, modularity = cluster(indptr, indices, weights, how)
         adata.obs[name] = categorical(labels, n) if mask is None else renamed(adata, restrict_to, mask, labels)
         params = dict(resolution=one, random_state=random_state, n_iterations=n_iterations)
         adata.uns[name] = dict(params=params, modularity=modularity)
