@@ -31,7 +31,19 @@ impl Open {
     pub fn embedding(&self, basis: &str) -> anyhow::Result<(String, Vec<f32>, usize)> {
         let known = self.store.names("obsm")?;
         let key = [basis.to_string(), format!("X_{basis}")].into_iter().find(|k| known.contains(k));
-        let key = key.ok_or_else(|| self.missing("obsm", basis, known))?;
+        let key = match key {
+            Some(key) => key,
+            None if known.is_empty() => {
+                let place = Place::element(self.store.location(), "obsm");
+                return Err(Error::invalid(
+                    place,
+                    format!("no '{basis}' and nothing else"),
+                    "an embedding is drawn; `cellmill run` makes X_pca and X_umap",
+                )
+                .into());
+            }
+            None => return Err(self.missing("obsm", basis, known)),
+        };
         match self.store.element(&format!("obsm/{key}"), &mut Vec::new())? {
             Some(Element::Array(Array { shape, values })) if shape.len() == 2 => {
                 let data = match values {

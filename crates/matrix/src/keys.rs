@@ -52,6 +52,10 @@ pub const DISTANCES: &str = "distances";
 pub const CONNECTIVITIES: &str = "connectivities";
 /// obs and uns: clusters.
 pub const LEIDEN: &str = "leiden";
+/// obs and uns: clusters without refinement.
+pub const LOUVAIN: &str = "louvain";
+/// uns: how strongly clusters are connected.
+pub const PAGA: &str = "paga";
 /// uns: what `neighbors` did.
 pub const NEIGHBORS: &str = "neighbors";
 /// uns: what `pca` did.

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod delimited;
 pub mod device;
 pub mod fingerprint;
+mod graph;
 pub mod grouped;
 pub mod job;
 pub mod markers;

@@ -99,6 +99,8 @@ pub trait Chunks: Send + Sync {
         out.copy_from_slice(&copy);
         Ok(read)
     }
+    /// Chunks that will be decoded soon: their stored bytes may be fetched meanwhile. The default does nothing.
+    fn will_decode(&self, _chunks: Range<u64>) {}
 }
 
 /// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].

@@ -1,6 +1,7 @@
 //! Everything that the first reads decide: QC columns, kept cells and genes, the target sum, the moments of every gene and the highly
 //! variable ones. Questions that can be asked of the same read are asked in the same read.
 
+pub mod choice;
 mod columns;
 mod silent;
 
@@ -331,6 +332,9 @@ impl<'a> Surveyor<'a> {
             }
         };
         let kept = self.keep.iter().filter(|k| **k).count();
+        if n == 0 {
+            return Err(Error::invalid(self.place("obs"), "no cells", "there is at least one to analyse"));
+        }
         if kept == 0 {
             let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
             return Err(Error::invalid(
@@ -462,23 +466,10 @@ impl<'a> Surveyor<'a> {
             }
         } else {
             let of = found.linear.as_ref().unwrap_or(&logged);
-            let variances: Vec<Vec<f64>> = of.iter().map(GeneMoments::variance).collect();
-            let moments: Vec<hvg::Moments<'_>> =
-                of.iter().zip(&variances).map(|(m, var)| hvg::Moments { n_obs: m.n_obs, mean: &m.mean, var }).collect();
-            let chosen = match &self.batch {
-                None => hvg::dispersions(&moments[0], h.flavor, &options)?,
-                Some(_) => hvg::dispersions_by_batch(&moments, Some(&self.out_var.index), h.flavor, &options)?,
-            };
-            self.note(chosen.warnings);
-            let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
-            set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
-            set(keys::MEANS, Values::F64(chosen.means));
-            set(keys::DISPERSIONS, Values::F64(chosen.dispersions));
-            set(keys::DISPERSIONS_NORM, Values::F32(chosen.dispersions_norm));
-            if let (Some(n), Some(all)) = (chosen.nbatches, chosen.intersection) {
-                set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(n));
-                set(keys::HIGHLY_VARIABLE_INTERSECTION, Values::Bool(all));
-            }
+            let names = self.batch.as_ref().map(|_| &self.out_var.index[..]);
+            let (columns, warnings) = choice::dispersions(of, names, h.flavor, &options)?;
+            self.note(warnings);
+            self.set_all(columns);
         }
         if self.recipe.scale.enabled {
             let std = overall.variance().iter().map(|v| if *v > 0.0 { v.sqrt() } else { 1.0 }).collect();
@@ -490,33 +481,13 @@ impl<'a> Surveyor<'a> {
     }
 
     fn choose_v3(&mut self, raw: &[GeneMoments], options: &hvg::Options) -> Result<()> {
-        let variances: Vec<Vec<f64>> = raw.iter().map(GeneMoments::variance).collect();
-        let mut fits = Vec::new();
-        for (m, var) in raw.iter().zip(&variances) {
-            fits.push(hvg::fit(&hvg::Moments { n_obs: m.n_obs, mean: &m.mean, var }, options.span)?);
-        }
+        let fits = choice::fits(raw, options.span)?;
         let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
         let clip = fits.iter().map(|f| f.clip.clone()).collect();
         let (sums, _) = self.read("clipped sums", &steps, &At { step: steps.len(), fold: Clipped { clip } })?;
-        let columns: Vec<(Vec<f64>, Vec<f64>)> =
-            sums.iter().map(|b| (b.iter().map(|s| s[0]).collect(), b.iter().map(|s| s[1]).collect())).collect();
-        let sums: Vec<hvg::ClippedSums<'_>> = columns.iter().map(|(sum, squares)| hvg::ClippedSums { sum, squares }).collect();
-        let mut overall = GeneMoments::none(self.out_var.n_rows());
-        raw.iter().for_each(|b| overall.merge(b));
-        let variance = overall.variance();
-        let all = hvg::Moments { n_obs: overall.n_obs, mean: &overall.mean, var: &variance };
-        let chosen = hvg::rank(&all, &fits, &sums, self.recipe.hvg.flavor, options)?;
-        fits.into_iter().for_each(|f| self.note(f.warnings));
-        self.note(chosen.warnings);
-        let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
-        set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
-        set(keys::HIGHLY_VARIABLE_RANK, Values::F32(chosen.highly_variable_rank));
-        set(keys::MEANS, Values::F64(chosen.means));
-        set(keys::VARIANCES, Values::F64(chosen.variances));
-        set(keys::VARIANCES_NORM, Values::F64(chosen.variances_norm));
-        if self.batch.is_some() {
-            set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(chosen.highly_variable_nbatches));
-        }
+        let (columns, warnings) = choice::ranks(raw, fits, &sums, self.batch.is_some(), self.recipe.hvg.flavor, options)?;
+        self.note(warnings);
+        self.set_all(columns);
         Ok(())
     }
 
@@ -574,6 +545,10 @@ impl<'a> Surveyor<'a> {
             }
         };
         (n as f64).sqrt()
+    }
+
+    fn set_all(&mut self, columns: Vec<(&str, Values)>) {
+        columns.into_iter().for_each(|(name, values)| self.out_var.set(name, Column::Plain(values)));
     }
 
     fn note(&mut self, warnings: Vec<String>) {

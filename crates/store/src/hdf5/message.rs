@@ -264,6 +264,8 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkAt {
     pub size: u32,
+    /// Filters that were left out, a bit each.
+    pub mask: u32,
     pub address: u64,
     /// Number of the chunk in C order over the grid.
     pub number: u64,
@@ -292,19 +294,19 @@ pub(super) fn chunk_tree<E>(
         }
         at
     };
-    let key = |size: u32, at: &[u64]| {
+    let key = |size: u32, mask: u32, at: &[u64]| {
         let mut out = size.to_le_bytes().to_vec();
-        out.extend(0u32.to_le_bytes());
+        out.extend(mask.to_le_bytes());
         at.iter().for_each(|n| out.extend(n.to_le_bytes()));
         out.extend(0u64.to_le_bytes());
         out
     };
     // Each child: its first key and its address. The last key is one chunk beyond the last.
-    let mut level: Vec<(Vec<u8>, u64)> = chunks.iter().map(|c| (key(c.size, &corner(c.number)), c.address)).collect();
+    let mut level: Vec<(Vec<u8>, u64)> = chunks.iter().map(|c| (key(c.size, c.mask, &corner(c.number)), c.address)).collect();
     let end = chunks.last().map(|c| {
         let mut at = corner(c.number);
         at.iter_mut().zip(chunk).for_each(|(a, c)| *a += c);
-        key(0, &at)
+        key(0, 0, &at)
     });
     let end = end.unwrap_or_default();
     let node_bytes = 24 + WIDTH * (8 + end.len()) + end.len();

@@ -493,7 +493,7 @@ impl Stream {
             for bytes in packed {
                 let bytes = bytes?;
                 let address = state.put(&bytes).map_err(|e| self.shared.io(&self.path, &e))?;
-                self.chunks.push(ChunkAt { size: bytes.len() as u32, address, number: self.chunks.len() as u64 });
+                self.chunks.push(ChunkAt { size: bytes.len() as u32, mask: 0, address, number: self.chunks.len() as u64 });
             }
         }
         self.pending.drain(..at);
