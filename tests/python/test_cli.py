@@ -4,6 +4,7 @@ import json
 import tomllib
 
 import anndata as ad
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -329,6 +330,35 @@ def test_convert_keeps_types_and_large_counts(small, tmp_path):
         message(done)
     else:
         assert abs(sp.csr_matrix(ad.read_zarr(tmp_path / "o.zarr").X).astype(np.float64) - x.astype(np.float64)).max() == 0
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".v2.zarr", ".h5ad"])
+def test_convert_keeps_matrices_as_they_lie(suffix, small, tmp_path):
+    """Layers, raw and an X of wide numbers: encoding, type and every bit."""
+    a = small.copy()
+    a.X = a.X.astype(np.float64) / 3
+    a.layers.update(csr=small.X, csc=sp.csc_matrix(small.X), dense=a.X.toarray(), whole=small.X.astype(np.int64), short=small.X.astype(np.uint16))
+    a.raw = ad.AnnData(sp.csc_matrix(a.X), var=a.var, obs=a.obs, varm={"loads": np.ones((a.n_vars, 2))})
+    path = inputs.write(a, tmp_path / f"in{suffix}")
+    for to in ("o.zarr", "o.h5ad"):
+        succeed("convert", path, tmp_path / to, "-y")
+        expected, output = read(path), read(tmp_path / to)
+        pairs = [(output.X, expected.X), (output.raw.X, expected.raw.X), *((output.layers[name], x) for name, x in expected.layers.items())]
+        for ours, theirs in pairs:
+            assert type(ours) is type(theirs) and ours.dtype == theirs.dtype
+            assert abs(ours - theirs).max() == 0
+        assert_equal(output.raw.varm, expected.raw.varm, exact=True)
+
+
+@pytest.mark.parametrize("name, edit", [("indices", lambda v: np.where(np.arange(len(v)) == 70, 10**6, v)), ("indptr", lambda v: np.where(np.arange(len(v)) == 7, v[-1] + 1, v))])
+def test_convert_refuses_a_damaged_layer(name, edit, small, tmp_path):
+    a = small.copy()
+    a.layers["counts"] = a.X
+    path = inputs.write(a, tmp_path / "in.h5ad")
+    with h5py.File(path, "r+") as file:
+        file[f"layers/counts/{name}"][...] = edit(file[f"layers/counts/{name}"][...])
+    assert f"layers/counts/{name}" in message(cellmill("convert", path, tmp_path / "o.zarr", "--quiet"))
+    assert not (tmp_path / "o.zarr").exists()
 
 
 def test_convert_round_trip(full, tmp_path):

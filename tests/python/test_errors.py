@@ -169,6 +169,20 @@ def test_a_truncated_h5ad(stores, tmp_path):
         refused(path, tmp_path, names=["cut.h5ad"])
 
 
+def test_a_truncated_h5ad_is_said_to_be_cut_off(stores, tmp_path):
+    path = tmp_path / "cut.h5ad"
+    whole = stores["h5ad"].read_bytes()
+    path.write_bytes(whole[:-100])
+    said = refused(path, tmp_path, names=["cut.h5ad", len(whole) - 100, len(whole)])
+    assert "cut off" in said
+
+
+def test_no_cells_and_no_variable_genes(small, tmp_path):
+    for n, words in ((0, "no cells"), (1, "1 cells and")):
+        path = inputs.write(small[:n].copy(), tmp_path / f"few{n}.zarr")
+        assert words in refused(path, tmp_path, basic=("--filter-cells", ""))
+
+
 def chunk_of(path, element):
     return max((p for p in (path / element).rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr.json"))), key=lambda p: p.stat().st_size)
 

@@ -136,6 +136,27 @@ def test_in_place_failure_leaves_the_input(small, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["store.zarr"]
 
 
+def test_in_place_loses_no_column(small, tmp_path):
+    """obs and var are written anew, so a column that can't be held is a reason to refuse."""
+    a = small.copy()
+    a.obs["half"] = np.arange(a.n_obs, dtype="f2")
+    path = inputs.write(a, tmp_path / "store.zarr")
+    before = files(path)
+    said = message(cellmill("run", path, "--in-place", "--quiet", "--filter-cells", "", "--through", "qc"))
+    assert "obs/half" in said and "-o" in said
+    assert files(path) == before
+    succeed("run", path, "-o", tmp_path / "new.zarr", "--quiet", "--filter-cells", "", "--through", "qc")
+
+
+def test_in_place_with_the_genes_of_raw_is_refused(small, tmp_path):
+    a = small.copy()
+    a.raw = a.copy()
+    path = inputs.write(a[:, :100].copy(), tmp_path / "store.zarr")
+    before = files(path)
+    assert "raw/X" in message(cellmill("run", path, "--in-place", "--quiet", "--matrix", "raw/X", "--filter-cells", "", "--through", "qc"))
+    assert files(path) == before
+
+
 def test_scanpy_plots_it(outputs):
     for path in outputs.values():
         a = read(path)

@@ -72,7 +72,7 @@ fn anndata(path: &Path, format: InputFormat, store: &AnnData) -> anyhow::Result<
         if name == "X" {
             needs = need(format, &info, store)?;
         }
-        matrices.push(matrix(&**store.tree(), &name, &info));
+        matrices.push(matrix(&**store.tree(), &name, &store.matrix_path(&name)?, &info));
     }
     Ok(json!({
         "store": path.display().to_string(),
@@ -91,10 +91,10 @@ fn anndata(path: &Path, format: InputFormat, store: &AnnData) -> anyhow::Result<
 }
 
 /// Facts about one matrix; its first chunk of values is decoded to see whether they are counts.
-fn matrix(tree: &dyn Tree, name: &str, info: &MatrixInfo) -> Value {
+fn matrix(tree: &dyn Tree, name: &str, path: &str, info: &MatrixInfo) -> Value {
     let path = match info.encoding {
-        Encoding::Dense => name.to_string(),
-        _ => format!("{name}/data"),
+        Encoding::Dense => path.to_string(),
+        _ => format!("{path}/data"),
     };
     let encoding = match info.encoding {
         Encoding::Csr => "csr_matrix",

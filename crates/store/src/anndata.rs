@@ -257,7 +257,7 @@ impl AnnData {
     }
 
     /// Where a matrix lies: `raw.X` in files of anndata 0.6.
-    pub(crate) fn matrix_path(&self, matrix: &str) -> Result<String> {
+    pub fn matrix_path(&self, matrix: &str) -> Result<String> {
         self.matrix_node(matrix).map(|(path, _)| path)
     }
 

@@ -1,5 +1,7 @@
 //! Bytes of anybody's making: what fuzzing has found, and seeds with random damage. See docs/fuzzing.md.
 
+#![allow(clippy::print_stderr)]
+
 mod damage;
 
 use std::fs;
