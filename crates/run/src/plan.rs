@@ -46,9 +46,9 @@ pub struct Plan {
 /// Decoding and folding, entries a second and core (measured: BENCHMARKS.md).
 const READ_RATE: f64 = 6.0e7;
 /// Seconds a cell and core of neighbours, layout and clusters (measured at 1.3 million cells: BENCHMARKS.md).
-const NEIGHBORS: f64 = 55e-6;
-const LAYOUT: f64 = 120e-6;
-const CLUSTERS: f64 = 20e-6;
+const NEIGHBORS: f64 = 45e-6;
+const LAYOUT: f64 = 90e-6;
+const CLUSTERS: f64 = 13e-6;
 /// Products of the Gram matrix, a second and core.
 const GRAM_RATE: f64 = 1.0e10;
 
