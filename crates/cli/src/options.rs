@@ -69,6 +69,8 @@ pub enum FlavorName {
     SeuratV3,
     #[value(name = "seurat_v3_paper", alias = "seurat-v3-paper")]
     SeuratV3Paper,
+    #[value(name = "pearson_residuals", alias = "pearson-residuals")]
+    PearsonResiduals,
 }
 
 /// The machine's share.
@@ -315,6 +317,7 @@ impl RecipeOptions {
                 FlavorName::CellRanger => Flavor::CellRanger,
                 FlavorName::SeuratV3 => Flavor::SeuratV3,
                 FlavorName::SeuratV3Paper => Flavor::SeuratV3Paper,
+                FlavorName::PearsonResiduals => Flavor::PearsonResiduals,
             };
         }
         set_some(&mut r.hvg.n_top_genes, self.n_top_genes);

@@ -28,6 +28,8 @@ pub const DISPERSIONS_NORM: &str = "dispersions_norm";
 pub const VARIANCES: &str = "variances";
 /// var: variance after standardisation (`seurat_v3`), float64.
 pub const VARIANCES_NORM: &str = "variances_norm";
+/// var: variance of the Pearson residuals (`pearson_residuals`), float64.
+pub const RESIDUAL_VARIANCES: &str = "residual_variances";
 /// var: median rank over batches (`seurat_v3`), float32.
 pub const HIGHLY_VARIABLE_RANK: &str = "highly_variable_rank";
 /// var: in how many batches the gene was chosen, int64.

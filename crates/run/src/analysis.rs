@@ -4,6 +4,7 @@ use std::path::Path;
 
 use cellmill_cuda::Processor;
 use cellmill_engine::exec::Feed;
+use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{Columns, Rows, pca};
 use cellmill_engine::recipe::Step;
@@ -108,7 +109,13 @@ pub fn analyse(input: &Input<'_>, recipe: &Recipe, through: Through, observer: &
             let base = recipe.log1p.base.map(|b| ("base".to_string(), Element::float(b)));
             a.uns.push((keys::LOG1P.into(), Element::Dict(base.into_iter().collect())));
         }
-        a.uns.push((keys::HVG.into(), Element::Dict(vec![("flavor".into(), Element::string(recipe.hvg.flavor.name()))])));
+        let mut about = vec![("flavor".to_string(), Element::string(recipe.hvg.flavor.name()))];
+        if recipe.hvg.flavor == Flavor::PearsonResiduals {
+            let matrix = &recipe.input.matrix;
+            let computed_on = matrix.strip_prefix("layers/").map_or_else(|| format!("adata.{matrix}"), String::from);
+            about.push(("computed_on".into(), Element::string(computed_on)));
+        }
+        a.uns.push((keys::HVG.into(), Element::Dict(about)));
         if let Some(Column::Plain(Values::Bool(chosen))) = found.var.column(keys::HIGHLY_VARIABLE) {
             a.outcome.n_hvg = chosen.iter().filter(|c| **c).count();
         }
@@ -164,6 +171,10 @@ impl Analysis {
         let n_obs = found.obs.n_rows();
         let most = n_obs.min(p).saturating_sub(1);
         let n_comps = recipe.pca.n_comps.unwrap_or_else(|| DEFAULT_COMPS.min(most));
+        if most == 0 {
+            let found = format!("{n_obs} cells and {p} genes of '{name}'");
+            return Err(Error::invalid(place, found, "components need two of each at least; --through hvg stops before them"));
+        }
         if n_comps == 0 || n_comps > most {
             return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes of '{name}' allow 1 to {most}")));
         }

@@ -71,6 +71,7 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
             Flavor::CellRanger => "by normalised dispersion (flavour 'cell_ranger')",
             Flavor::SeuratV3 => "by standardised variance of the counts (flavour 'seurat_v3')",
             Flavor::SeuratV3Paper => "by standardised variance of the counts (flavour 'seurat_v3_paper')",
+            Flavor::PearsonResiduals => "by the variance of the Pearson residuals of the counts (flavour 'pearson_residuals')",
         };
         text += &format!(" {} highly variable genes were selected {flavor}", o.n_hvg);
         text += match &recipe.hvg.batch_key {

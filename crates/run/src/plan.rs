@@ -1,6 +1,7 @@
 //! What a run will cost, before it runs: reads, bytes, memory, time.
 
 use cellmill_engine::exec::{CHUNK_BYTES, TASK_ROWS, cut};
+use cellmill_engine::host::hvg::Flavor;
 use cellmill_graph::knn;
 use cellmill_kernels::gram;
 use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
@@ -124,6 +125,9 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
             (false, false) => reads[0] += ", moments of genes",
             (true, true) => reads.extend(["totals of the kept genes (their median)".to_string(), "moments of genes".to_string()]),
             _ => reads.push("moments of genes".to_string()),
+        }
+        if r.hvg.flavor == Flavor::PearsonResiduals {
+            reads.push("residuals of the counts (pearson_residuals)".to_string());
         }
         if v3 {
             reads.push("clipped sums (seurat_v3)".to_string());

@@ -174,7 +174,7 @@ pub struct Log1p {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hvg {
-    /// `seurat`, `cell_ranger`, `seurat_v3` or `seurat_v3_paper`.
+    /// `seurat`, `cell_ranger`, `seurat_v3`, `seurat_v3_paper` or `pearson_residuals`.
     pub flavor: Flavor,
     /// How many; 0 selects by the bounds on mean and dispersion. Without, 5000 or all genes if there are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +194,12 @@ pub struct Hvg {
     /// Column of obs with the batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_key: Option<String>,
+    /// Overdispersion of `pearson_residuals`; 100 without. Larger: nearer to Poisson.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theta: Option<f64>,
+    /// Largest residual of `pearson_residuals`; without, the root of the number of cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
 }
 
 /// Scaling to unit variance.
@@ -364,6 +370,8 @@ impl Default for Hvg {
             n_bins: scanpy.n_bins,
             span: scanpy.span,
             batch_key: None,
+            theta: None,
+            clip: None,
         }
     }
 }
@@ -473,6 +481,12 @@ impl Recipe {
                 return Err(Error::option("log1p.base", base, "the base of a logarithm isn't 1"));
             }
         }
+        if let Some(theta) = self.hvg.theta {
+            positive("hvg.theta", theta)?;
+        }
+        if let Some(clip) = self.hvg.clip.filter(|c| c.is_nan() || *c < 0.0) {
+            return Err(Error::option("hvg.clip", clip, "a number from 0 on is needed"));
+        }
         if let Some(max) = self.scale.max_value {
             positive("scale.max_value", max)?;
         }
@@ -561,7 +575,7 @@ fn every_key() -> BTreeMap<String, Vec<String>> {
             ..Filter::default()
         },
         log1p: Log1p { base: Some(2.0), ..Log1p::default() },
-        hvg: Hvg { n_top_genes: Some(1), batch_key: Some(String::new()), ..Hvg::default() },
+        hvg: Hvg { n_top_genes: Some(1), batch_key: Some(String::new()), theta: Some(1.0), clip: Some(1.0), ..Hvg::default() },
         scale: Scale { max_value: Some(1.0), ..Scale::default() },
         pca: Pca { n_comps: Some(1), ..Pca::default() },
         neighbors: Neighbors { n_pcs: Some(1), key_added: Some(String::new()), ..Neighbors::default() },

@@ -67,6 +67,13 @@ pub enum Step {
         /// Base of the logarithm; natural without.
         base: Option<f64>,
     },
+    /// e^(x · ln(base)) − 1: back from [`Step::Log1p`].
+    Expm1 {
+        /// Base of the logarithm that was taken; natural without.
+        base: Option<f64>,
+    },
+    /// √x.
+    Sqrt,
     /// (x − mean) / std clipped, minus what a zero becomes: the chunk stays as sparse as it was, and that base row is kept apart.
     Scale {
         /// Mean of each column as the columns are at this point; `None` leaves the data uncentred.
@@ -109,6 +116,14 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
         }
         [Step::Log1p { base }, ..] => {
             transform::log1p(&mut chunk.x, *base);
+            chunk.changed();
+        }
+        [Step::Expm1 { base }, ..] => {
+            transform::expm1(&mut chunk.x, *base);
+            chunk.changed();
+        }
+        [Step::Sqrt, ..] => {
+            transform::sqrt(&mut chunk.x);
             chunk.changed();
         }
         [Step::Scale { mean, inverse_std, max_value }, ..] => {

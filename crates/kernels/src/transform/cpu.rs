@@ -29,6 +29,19 @@ pub fn log1p(x: &mut Csr, base: Option<f64>) {
     }
 }
 
+/// e^(x · ln(base)) − 1 of every entry: what [`log1p`] came from.
+pub fn expm1(x: &mut Csr, base: Option<f64>) {
+    let per = base.map_or(1.0, libm::log);
+    for v in &mut x.data {
+        *v = libm::expm1(f64::from(*v) * per) as f32;
+    }
+}
+
+/// √x of every entry.
+pub fn sqrt(x: &mut Csr) {
+    x.data.iter_mut().for_each(|v| *v = v.sqrt());
+}
+
 /// [`normalize_total`] and [`log1p`] in one go, with a table for whole counts below 32.
 pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option<f64>) {
     let per = base.map_or(1.0, |b| 1.0 / libm::log(b));

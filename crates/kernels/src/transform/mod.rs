@@ -8,4 +8,4 @@ pub mod cuda;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{base_row, center_columns, log1p, normalize_log1p, normalize_total, scale_columns};
+pub use cpu::{base_row, center_columns, expm1, log1p, normalize_log1p, normalize_total, scale_columns, sqrt};

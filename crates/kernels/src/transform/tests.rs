@@ -35,6 +35,22 @@ fn a_row_is_normalised_to_the_target_and_an_empty_one_left_alone() {
 }
 
 #[test]
+fn exponentials_and_roots_undo_logarithms_and_squares() {
+    let values = [0.0, 0.5, 1.0, 7.0, 1000.0];
+    for base in [None, Some(2.0), Some(10.0)] {
+        let mut x = Csr::empty(5);
+        x.push_row(&[0, 1, 2, 3, 4], &values);
+        log1p(&mut x, base);
+        expm1(&mut x, base);
+        assert!(x.data.iter().zip(values).all(|(a, b)| (a - b).abs() <= 1e-5 * b.max(1e-3)), "{:?}", x.data);
+    }
+    let mut x = Csr::empty(2);
+    x.push_row(&[0, 1], &[9.0, 0.25]);
+    sqrt(&mut x);
+    assert_eq!(x.data, [3.0, 0.5]);
+}
+
+#[test]
 fn scaling_clips_only_the_upper_side() {
     let mut x = Csr::empty(2);
     x.push_row(&[0, 1], &[8.0, -9.0]);

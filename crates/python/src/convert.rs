@@ -1,0 +1,89 @@
+//! Between the engine's values and numpy's.
+
+use cellmill_matrix::{Array, Column, Element, Sparse, SparseFormat, Table, Values};
+use numpy::{IntoPyArray, PyArrayMethods};
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+/// A flat numpy array; text becomes a list of `str`.
+pub fn values<'py>(py: Python<'py>, v: Values) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match v {
+        Values::Bool(v) => v.into_pyarray(py).into_any(),
+        Values::I8(v) => v.into_pyarray(py).into_any(),
+        Values::I16(v) => v.into_pyarray(py).into_any(),
+        Values::I32(v) => v.into_pyarray(py).into_any(),
+        Values::I64(v) => v.into_pyarray(py).into_any(),
+        Values::U8(v) => v.into_pyarray(py).into_any(),
+        Values::U16(v) => v.into_pyarray(py).into_any(),
+        Values::U32(v) => v.into_pyarray(py).into_any(),
+        Values::U64(v) => v.into_pyarray(py).into_any(),
+        Values::F32(v) => v.into_pyarray(py).into_any(),
+        Values::F64(v) => v.into_pyarray(py).into_any(),
+        Values::Str(v) => PyList::new(py, v)?.into_any(),
+    })
+}
+
+/// Rows of `width` numbers as a `(n, width)` array.
+pub fn rows<'py, T: numpy::Element>(py: Python<'py>, v: Vec<T>, width: usize) -> PyResult<Bound<'py, PyAny>> {
+    let n = v.len() / width.max(1);
+    Ok(v.into_pyarray(py).reshape([n, width])?.into_any())
+}
+
+/// `indptr` and `indices` as scipy wants them: int32 where they fit, else int64, both of one type.
+pub fn index<'py>(py: Python<'py>, indptr: Vec<u64>, indices: Vec<u32>, n_cols: usize) -> (Bound<'py, PyAny>, Bound<'py, PyAny>) {
+    let nnz = indptr.last().copied().unwrap_or(0);
+    if nnz <= i32::MAX as u64 && n_cols <= i32::MAX as usize {
+        let indptr: Vec<i32> = indptr.into_iter().map(|p| p as i32).collect();
+        // The same bits: columns are below 2^31.
+        let indices: Vec<i32> = indices.into_iter().map(|j| j as i32).collect();
+        return (indptr.into_pyarray(py).into_any(), indices.into_pyarray(py).into_any());
+    }
+    let indptr: Vec<i64> = indptr.into_iter().map(|p| p as i64).collect();
+    let indices: Vec<i64> = indices.into_iter().map(i64::from).collect();
+    (indptr.into_pyarray(py).into_any(), indices.into_pyarray(py).into_any())
+}
+
+/// A tuple that names its kind; `cellmill._elements` makes anndata's objects of it.
+pub fn element<'py>(py: Python<'py>, e: Element) -> PyResult<Bound<'py, PyAny>> {
+    match e {
+        Element::Dict(entries) => {
+            let dict = PyDict::new(py);
+            for (name, e) in entries {
+                dict.set_item(name, element(py, e)?)?;
+            }
+            ("dict", dict).into_bound_py_any(py)
+        }
+        Element::Array(Array { shape, values: v }) => ("array", shape, values(py, v)?).into_bound_py_any(py),
+        Element::Scalar(v) => ("scalar", values(py, v)?).into_bound_py_any(py),
+        Element::Table(t) => ("table", table(py, t)?).into_bound_py_any(py),
+        Element::Sparse(Sparse { format, shape, indptr, indices, values: v }) => {
+            let format = if format == SparseFormat::Csr { "csr" } else { "csc" };
+            let n_cols = shape[0].max(shape[1]);
+            let (indptr, indices) = index(py, indptr, indices, n_cols);
+            ("sparse", format, (shape[0], shape[1]), indptr, indices, values(py, v)?).into_bound_py_any(py)
+        }
+        Element::Records(fields) => {
+            let fields = fields.into_iter().map(|(name, v)| Ok((name, values(py, v)?))).collect::<PyResult<Vec<_>>>()?;
+            ("records", fields).into_bound_py_any(py)
+        }
+        Element::Column(c) => ("column", column(py, c)?).into_bound_py_any(py),
+        Element::Null => ("null",).into_bound_py_any(py),
+    }
+}
+
+/// A data frame's parts: name of the index, the index, and names with columns.
+pub fn table<'py>(py: Python<'py>, t: Table) -> PyResult<Bound<'py, PyAny>> {
+    let columns = t.columns.into_iter().map(|(name, c)| Ok((name, column(py, c)?))).collect::<PyResult<Vec<_>>>()?;
+    (t.index_name, t.index, columns).into_bound_py_any(py)
+}
+
+fn column<'py>(py: Python<'py>, c: Column) -> PyResult<Bound<'py, PyAny>> {
+    match c {
+        Column::Plain(v) => ("plain", values(py, v)?).into_bound_py_any(py),
+        Column::Categorical { codes, categories, ordered } => {
+            ("categorical", codes.into_pyarray(py), values(py, categories)?, ordered).into_bound_py_any(py)
+        }
+        Column::Nullable { values: v, mask } => ("nullable", values(py, v)?, mask.into_pyarray(py)).into_bound_py_any(py),
+    }
+}

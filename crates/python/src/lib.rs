@@ -1,0 +1,47 @@
+//! Python's side of cellmill: thin glue between numpy arrays and the engine. One file a group of verbs; the package in `python/cellmill`
+//! names slots and keeps scanpy's signatures, the numbers come from the engine and the graph crates.
+
+mod cluster;
+mod convert;
+mod dataset;
+mod error;
+mod hvg;
+mod job;
+mod many;
+mod matrix;
+mod memory;
+mod moments;
+mod neighbors;
+mod origin;
+mod paga;
+mod pca;
+mod pool;
+mod qc;
+mod rows;
+mod umap;
+
+use pyo3::prelude::*;
+
+/// The native half of cellmill.
+#[pymodule]
+fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add_class::<matrix::Matrix>()?;
+    m.add_class::<dataset::Store>()?;
+    m.add_function(wrap_pyfunction!(pool::configure, m)?)?;
+    m.add_function(wrap_pyfunction!(pool::available_memory, m)?)?;
+    m.add_function(wrap_pyfunction!(pool::parse_memory, m)?)?;
+    m.add_function(wrap_pyfunction!(qc::quality, m)?)?;
+    m.add_function(wrap_pyfunction!(moments::moments, m)?)?;
+    m.add_function(wrap_pyfunction!(pca::pca, m)?)?;
+    m.add_function(wrap_pyfunction!(hvg::highly_variable, m)?)?;
+    m.add_function(wrap_pyfunction!(hvg::highly_variable_v3, m)?)?;
+    m.add_function(wrap_pyfunction!(neighbors::neighbors, m)?)?;
+    m.add_function(wrap_pyfunction!(umap::umap, m)?)?;
+    m.add_function(wrap_pyfunction!(umap::find_ab, m)?)?;
+    m.add_function(wrap_pyfunction!(cluster::cluster, m)?)?;
+    m.add_function(wrap_pyfunction!(paga::paga, m)?)?;
+    m.add_function(wrap_pyfunction!(job::run, m)?)?;
+    m.add_function(wrap_pyfunction!(job::default_recipe, m)?)?;
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! A matrix and what has been asked to happen to it: rows from an origin, and the steps that are recorded and done when rows pass.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cellmill_engine::exec::{Feed, cut};
+use cellmill_engine::fold::GeneMoments;
+use cellmill_engine::recipe::{Rows, Step};
+use cellmill_engine::stage::{Allowance, Stage};
+use cellmill_matrix::{Shape, Source};
+use numpy::{IntoPyArray, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::error::raised;
+use crate::many::{Held, Many, Part};
+use crate::origin::{Blocks, Origin};
+use crate::{convert, pool, rows};
+
+/// Cells by genes, with recorded steps. Verbs give a new matrix; the rows and the stage that keeps them packed are shared.
+#[pyclass(frozen, module = "cellmill._cellmill")]
+pub struct Matrix {
+    origin: Arc<Origin>,
+    /// Rows as they came from the origin, packed, for later passes.
+    stage: Option<Arc<Stage>>,
+    /// Which rows of the origin are left; all without.
+    keep: Option<Arc<Vec<bool>>>,
+    /// What happens to columns and values.
+    steps: Arc<Vec<Step>>,
+    n_obs: usize,
+    n_vars: usize,
+    known: Known,
+}
+
+/// What is known of the genes as they are after the steps.
+#[derive(Default)]
+pub struct Known {
+    /// Moments over the rows that are left.
+    moments: Mutex<Option<Arc<GeneMoments>>>,
+    /// Share of rows with an entry, roughly: it orders the work and changes no result.
+    detection: Mutex<Option<Arc<Vec<f32>>>>,
+}
+
+fn get<T: Clone>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn set<T>(slot: &Mutex<Option<T>>, value: T) {
+    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+}
+
+impl Known {
+    fn of(moments: Option<GeneMoments>, detection: Option<Arc<Vec<f32>>>) -> Self {
+        Known { moments: Mutex::new(moments.map(Arc::new)), detection: Mutex::new(detection) }
+    }
+}
+
+/// Share of the memory ceiling that packed rows of an open store may take.
+const STAGE_SHARE: u64 = 2;
+
+impl Matrix {
+    /// All rows of an origin.
+    pub fn of(origin: Origin) -> Self {
+        let Shape { n_obs, n_vars } = origin.shape();
+        let stage = origin.is_far().then(|| Arc::new(Stage::new(cut(n_obs).len(), &Allowance::new(pool::memory() / STAGE_SHARE), None)));
+        Matrix {
+            origin: Arc::new(origin),
+            stage,
+            keep: None,
+            steps: Arc::default(),
+            n_obs: n_obs as usize,
+            n_vars,
+            known: Known::default(),
+        }
+    }
+
+    /// The same rows, changed.
+    fn with(&self, keep: Option<Arc<Vec<bool>>>, steps: Arc<Vec<Step>>, n_obs: usize, n_vars: usize, known: Known) -> Self {
+        Matrix { origin: self.origin.clone(), stage: self.stage.clone(), keep, steps, n_obs, n_vars, known }
+    }
+
+    /// The same rows and columns after one more step on their values.
+    fn then(&self, step: Step, known: Known) -> Self {
+        let mut steps = (*self.steps).clone();
+        steps.push(step);
+        self.with(self.keep.clone(), Arc::new(steps), self.n_obs, self.n_vars, known)
+    }
+
+    /// Rows that are left.
+    pub fn n_obs(&self) -> usize {
+        self.n_obs
+    }
+
+    /// Columns that are left.
+    pub fn n_vars(&self) -> usize {
+        self.n_vars
+    }
+
+    /// Which rows of the origin are left.
+    pub fn keep(&self) -> Option<&[bool]> {
+        self.keep.as_deref().map(Vec::as_slice)
+    }
+
+    /// Steps on columns and values, as they were recorded.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Moments of the genes, if they are known.
+    pub fn moments(&self) -> Option<Arc<GeneMoments>> {
+        get(&self.known.moments)
+    }
+
+    /// Remembers moments.
+    pub fn remember_moments(&self, moments: GeneMoments) {
+        set(&self.known.moments, Arc::new(moments));
+    }
+
+    /// Share of rows with an entry, `(n_vars,)`, if it is known.
+    pub fn detection(&self) -> Option<Arc<Vec<f32>>> {
+        get(&self.known.detection)
+    }
+
+    /// Remembers the share of rows with an entry.
+    pub fn remember_detection(&self, detection: Vec<f32>) {
+        set(&self.known.detection, Arc::new(detection));
+    }
+
+    /// Calls `f` with where rows come from.
+    pub fn feed<T>(&self, py: Python<'_>, f: impl FnOnce(Feed<'_>) -> PyResult<T>) -> PyResult<T> {
+        self.origin.with(py, |source: &dyn Source| f(Feed { source, stage: self.stage.as_deref() }))
+    }
+
+    /// The recipe for these steps and rows. Staged rows are those of the origin, so a filter must not come first: where no choice of
+    /// columns does, one of all columns stands before it.
+    pub fn recipe(&self, steps: &[Step], keep: Option<&[bool]>) -> Vec<Step> {
+        let mut recipe = steps.to_vec();
+        let Some(keep) = keep else { return recipe };
+        let filter = Step::KeepObs { rows: Rows::Mask { keep: keep.to_vec(), first: 0 } };
+        let behind = match recipe[..] {
+            _ if self.stage.is_none() => 0,
+            [Step::TakeTotals, Step::KeepVar { .. }, ..] => 2,
+            [Step::KeepVar { .. }, ..] => 1,
+            _ => {
+                recipe.insert(0, Step::KeepVar { mask: vec![true; self.origin.shape().n_vars] });
+                1
+            }
+        };
+        recipe.insert(behind, filter);
+        recipe
+    }
+
+    /// The recipe of all that is recorded.
+    pub fn whole_recipe(&self) -> Vec<Step> {
+        self.recipe(&rows::columns_first(&self.steps), self.keep())
+    }
+}
+
+#[pymethods]
+impl Matrix {
+    /// Compressed rows: three numpy arrays and a shape. They are borrowed, never changed.
+    #[staticmethod]
+    fn csr(indptr: Py<PyAny>, indices: Py<PyAny>, data: Py<PyAny>, shape: (u64, usize)) -> Self {
+        Matrix::of(Origin::Csr { indptr, indices, data, shape: Shape { n_obs: shape.0, n_vars: shape.1 } })
+    }
+
+    /// A dense matrix in C order. It is borrowed, never changed.
+    #[staticmethod]
+    fn dense(array: Py<PyAny>, shape: (u64, usize)) -> Self {
+        Matrix::of(Origin::Dense { array, shape: Shape { n_obs: shape.0, n_vars: shape.1 } })
+    }
+
+    /// Blocks of rows: `read(i)` gives block `i` as `(indptr, indices, data)`; block `i` ends before row `ends[i]`.
+    #[staticmethod]
+    fn blocks(read: Py<PyAny>, ends: Vec<u64>, n_vars: usize) -> Self {
+        Matrix::of(Origin::Blocks(Blocks::new(read, &ends, n_vars)))
+    }
+
+    /// Matrices end to end. `columns[i][j]`: the column that column `j` of part `i` becomes, −1 for none.
+    #[staticmethod]
+    fn concat(py: Python<'_>, parts: Vec<PyRef<'_, Matrix>>, columns: Vec<Vec<i64>>, n_vars: usize) -> PyResult<Self> {
+        let mut list = Vec::new();
+        for (part, columns) in parts.iter().zip(columns) {
+            if columns.len() != part.n_vars || columns.iter().any(|&j| j >= n_vars as i64) {
+                return Err(PyValueError::new_err(format!("{} columns for {} genes", columns.len(), part.n_vars)));
+            }
+            let source: Arc<dyn Source> = match &*part.origin {
+                Origin::Store(source) => source.clone(),
+                // What Python lends for a call alone is copied.
+                other => Arc::new(other.with(py, |source| Held::of(source).map_err(raised))?),
+            };
+            let rows = part.keep().map(|k| (0u64..).zip(k).filter(|(_, k)| **k).map(|(i, _)| i).collect());
+            let columns = columns.into_iter().map(|j| u32::try_from(j).ok()).collect();
+            list.push(Part { source, steps: rows::columns_first(&part.steps), rows, columns });
+        }
+        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)))))
+    }
+
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.n_obs, self.n_vars)
+    }
+
+    /// Which rows of the origin are left, or None: all.
+    #[getter]
+    fn kept_rows<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.keep().map(|k| k.to_vec().into_pyarray(py).into_any())
+    }
+
+    /// Whether values differ from those of the origin.
+    #[getter]
+    fn changed(&self) -> bool {
+        self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals))
+    }
+
+    /// The recorded steps as JSON.
+    fn recorded(&self) -> PyResult<String> {
+        serde_json::to_string(&*self.steps).map_err(|e| PyValueError::new_err(e.to_string()))
+    }
+
+    /// The rows whose flag is true.
+    fn keep_rows(&self, mask: PyReadonlyArray1<'_, bool>) -> PyResult<Self> {
+        let mask = mask.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
+        check_length(mask, self.n_obs, "rows")?;
+        let n_obs = mask.iter().filter(|k| **k).count();
+        let keep = match self.keep() {
+            None => mask.to_vec(),
+            Some(keep) => {
+                let mut flags = mask.iter();
+                keep.iter().map(|&k| k && flags.next() == Some(&true)).collect()
+            }
+        };
+        let known = if n_obs == self.n_obs { self.moments().map(|m| (*m).clone()) } else { None };
+        Ok(self.with(Some(Arc::new(keep)), self.steps.clone(), n_obs, self.n_vars, Known::of(known, self.detection())))
+    }
+
+    /// The columns whose flag is true.
+    fn keep_columns(&self, mask: PyReadonlyArray1<'_, bool>) -> PyResult<Self> {
+        let mask = mask.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
+        check_length(mask, self.n_vars, "columns")?;
+        Ok(self.columns(mask))
+    }
+
+    /// x · target_sum / Σ row.
+    fn normalize_total(&self, target_sum: f64) -> Self {
+        self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))
+    }
+
+    /// ln(1 + x) / ln(base).
+    #[pyo3(signature = (base=None))]
+    fn log1p(&self, base: Option<f64>) -> Self {
+        self.then(Step::Log1p { base }, Known::of(None, self.detection()))
+    }
+
+    /// √x.
+    fn sqrt(&self) -> Self {
+        self.then(Step::Sqrt, Known::of(None, self.detection()))
+    }
+
+    /// (x − mean) / std, clipped. Centred values less what a zero becomes ([`Matrix::base`]) stay sparse.
+    #[pyo3(signature = (std, mean=None, max_value=None))]
+    fn scale(&self, std: Vec<f64>, mean: Option<Vec<f64>>, max_value: Option<f64>) -> PyResult<Self> {
+        if std.len() != self.n_vars || mean.as_ref().is_some_and(|m| m.len() != self.n_vars) {
+            return Err(PyValueError::new_err(format!("{} standard deviations for {} genes", std.len(), self.n_vars)));
+        }
+        let inverse_std: Vec<f64> = std.iter().map(|s| 1.0 / s).collect();
+        let moments = self.moments().filter(|_| max_value.is_none() && mean.is_none()).map(|m| GeneMoments {
+            n_obs: m.n_obs,
+            mean: m.mean.iter().zip(&inverse_std).map(|(m, i)| m * i).collect(),
+            squares: m.squares.iter().zip(&inverse_std).map(|(s, i)| s * i * i).collect(),
+        });
+        Ok(self.then(Step::Scale { mean, inverse_std, max_value }, Known::of(moments, self.detection())))
+    }
+
+    /// What a zero has become, `(n_vars,)`, if the last step on values centred them.
+    fn base<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        rows::base(&self.steps).map(|b| b.into_pyarray(py).into_any())
+    }
+
+    /// The rows as `(indptr, indices, data)`, all or those of a range.
+    #[pyo3(signature = (start=0, stop=None))]
+    fn collect<'py>(&self, py: Python<'py>, start: usize, stop: Option<usize>) -> PyResult<Bound<'py, PyAny>> {
+        let stop = stop.unwrap_or(self.n_obs).min(self.n_obs);
+        let keep = rows::range(self.keep(), self.origin.shape().n_obs as usize, self.n_obs, start.min(stop)..stop);
+        let recipe = self.recipe(&rows::columns_first(&self.steps), keep.as_deref());
+        let x = self.feed(py, |feed| pool::run(py, "reading", |call| rows::collect(feed, &recipe, keep.as_deref(), self.n_vars, call)))?;
+        let (indptr, indices) = convert::index(py, x.indptr, x.indices, self.n_vars);
+        pyo3::IntoPyObjectExt::into_bound_py_any((indptr, indices, x.data.into_pyarray(py)), py)
+    }
+}
+
+impl Matrix {
+    /// The columns whose flag is true; there is one flag a column.
+    pub fn columns(&self, mask: &[bool]) -> Matrix {
+        fn pick<T: Copy>(v: &[T], mask: &[bool]) -> Vec<T> {
+            v.iter().zip(mask).filter(|(_, k)| **k).map(|(x, _)| *x).collect()
+        }
+        let moments = self.moments().map(|m| GeneMoments { n_obs: m.n_obs, mean: pick(&m.mean, mask), squares: pick(&m.squares, mask) });
+        let detection = self.detection().map(|d| Arc::new(pick(&d, mask)));
+        let mut next = self.then(Step::KeepVar { mask: mask.to_vec() }, Known::of(moments, detection));
+        next.n_vars = mask.iter().filter(|k| **k).count();
+        next
+    }
+}
+
+fn check_length(mask: &[bool], n: usize, what: &str) -> PyResult<()> {
+    if mask.len() == n {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("a mask of {} flags, but there are {n} {what}", mask.len())))
+}

@@ -1,0 +1,184 @@
+"""Between arrays of Python and the engine's matrices: what an AnnData holds is borrowed, and results land in the same kind of array."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._cellmill import Matrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_DATA = (np.float32, np.float64, np.int32, np.int64)
+
+
+def is_dask(x: Any) -> bool:
+    """Whether ``x`` is a Dask array; Dask is not imported for the question."""
+    return type(x).__module__.startswith("dask.array") and hasattr(x, "__dask_graph__")
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether ``x`` is a scipy matrix or array."""
+    return type(x).__module__.startswith("scipy.sparse")
+
+
+def is_lazy(adata: Any) -> bool:
+    """Whether ``adata`` is a handle of :func:`cellmill.read_lazy`."""
+    return hasattr(adata, "_cellmill_x")
+
+
+def is_backed(x: Any) -> bool:
+    """Whether ``x`` is a matrix of an open store: anndata's sparse dataset, h5py's or zarr's array."""
+    return type(x).__name__ in {"_CSRDataset", "_CSCDataset", "CSRDataset", "CSCDataset"} or type(x).__module__.startswith(("h5py", "zarr"))
+
+
+def _plain(a: np.ndarray, kinds: tuple[type, ...]) -> np.ndarray:
+    """A contiguous vector of a type that the engine borrows."""
+    a = np.asarray(a)
+    if a.dtype.type not in kinds or not a.dtype.isnative:
+        a = a.astype(np.int64 if kinds is _INDEX else np.float32 if a.dtype.itemsize <= 4 else np.float64)
+    return np.ascontiguousarray(a)
+
+
+_INDEX = (np.int32, np.int64)
+
+
+def matrix_of(x: Any) -> Matrix:
+    """The engine's matrix of an array of cells by genes.
+
+    Parameters
+    ----------
+    x
+        scipy CSR, CSC or other sparse matrix, numpy array, backed matrix, Dask array of blocks of rows, or a lazy matrix.
+    """
+    if isinstance(x, Matrix):
+        return x
+    if hasattr(x, "_cellmill_matrix"):
+        return x._cellmill_matrix
+    if is_dask(x):
+        from .dask import matrix_of_dask
+
+        return matrix_of_dask(x)
+    if is_backed(x):
+        from ._open import matrix_of_backed
+
+        return matrix_of_backed(x)
+    if is_sparse(x):
+        x = x if x.format == "csr" else x.tocsr()
+        return Matrix.csr(_plain(x.indptr, _INDEX), _plain(x.indices, _INDEX), _plain(x.data, _DATA), x.shape)
+    if type(x).__module__.startswith("pandas"):
+        x = x.to_numpy()
+    x = np.asarray(x)
+    if x.ndim != 2:
+        msg = f"X: shape {x.shape}, but cells by genes are expected"
+        raise ValueError(msg)
+    if x.dtype.type not in (np.float32, np.float64):
+        x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
+    return Matrix.dense(np.ascontiguousarray(x), x.shape)
+
+
+def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
+    """What stands in X, a layer, or raw: the array itself."""
+    if layer is not None and use_raw:
+        msg = "use_raw and layer: both given, but only one is expected"
+        raise ValueError(msg)
+    if use_raw:
+        if adata.raw is None:
+            msg = "use_raw: the data have no raw"
+            raise ValueError(msg)
+        return adata.raw.X
+    if layer is None:
+        x = adata.X
+        if x is None:
+            msg = "X: there is none, but cells by genes are expected"
+            raise ValueError(msg)
+        return x
+    if layer not in adata.layers:
+        msg = f"layers: there is no {layer!r}; there are: {', '.join(adata.layers)}"
+        raise KeyError(msg)
+    return adata.layers[layer]
+
+
+def put(adata: AnnData, x: Any, layer: str | None = None) -> None:
+    """Sets X or a layer."""
+    if layer is None:
+        adata.X = x
+    else:
+        adata.layers[layer] = x
+
+
+def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
+    """The values of ``matrix`` in an array of the kind that ``like`` is.
+
+    Parameters
+    ----------
+    matrix
+        ``like`` after some recorded steps.
+    like
+        The array that ``matrix`` was made from. It is never changed.
+    dtype
+        Type of the values; that of ``like`` if not given.
+    """
+    dtype = np.dtype(dtype or like.dtype)
+    if hasattr(like, "_cellmill_matrix"):
+        return type(like)(matrix)
+    base = matrix.base()
+    indptr, indices, data = matrix.collect()
+    data = data.astype(dtype, copy=False)
+    if is_sparse(like):
+        import scipy.sparse as sp
+
+        format = like.format if like.format in {"csr", "csc"} else "csr"
+        kind = {("csr", False): sp.csr_matrix, ("csc", False): sp.csc_matrix, ("csr", True): sp.csr_array, ("csc", True): sp.csc_array}
+        made = kind["csr", isinstance(like, sp.sparray)]
+        if like.format == "csr" and like.shape == matrix.shape and like.nnz == len(data) and like.has_canonical_format:
+            indptr, indices = like.indptr, like.indices
+        out = made((data, indices, indptr), shape=matrix.shape, copy=False)
+        out.has_sorted_indices = out.has_canonical_format = True
+        if base is not None:
+            return out.toarray() + base.astype(dtype)
+        return out if format == "csr" else out.tocsc()
+    out = np.zeros(matrix.shape, dtype) if base is None else np.tile(base.astype(dtype), (matrix.shape[0], 1))
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(indptr))
+    out[rows, indices] += data
+    return out
+
+
+def apply(x: Any, name: str, *args: Any, dtype: np.dtype) -> Any:
+    """An array after one step of the engine's matrix; a Dask array stays lazy."""
+    if is_dask(x):
+        from . import dask
+
+        return dask.apply(x, name, args, dtype)
+    return land(getattr(matrix_of(x), name)(*args), x, dtype)
+
+
+def actual(adata: AnnData) -> None:
+    """Makes a view a data set of its own, as scanpy does before it changes values."""
+    if adata.is_view:
+        from anndata import ImplicitModificationWarning
+
+        warnings.warn("Received a view of an AnnData. Making a copy.", ImplicitModificationWarning, stacklevel=3)
+        adata._init_as_actual(adata.copy())
+
+
+def check_adata(adata: Any) -> None:
+    """Verbs that set fields need an AnnData."""
+    if not (hasattr(adata, "obs") and hasattr(adata, "var")):
+        msg = f"{type(adata).__name__}, but an AnnData is expected"
+        raise TypeError(msg)
+
+
+def seed_of(random_state: Any, rng: Any = None) -> int:
+    """A seed from scanpy's ``random_state`` or ``rng``: a number, None, or a generator (which gives one)."""
+    chosen = rng if rng is not None else random_state
+    if chosen is None:
+        return 0
+    if isinstance(chosen, np.random.Generator):
+        return int(chosen.integers(2**31))
+    if isinstance(chosen, np.random.RandomState):
+        return int(chosen.randint(2**31 - 1))
+    return int(chosen)

@@ -1,0 +1,67 @@
+"""Threads, memory and what is said: ``cellmill.settings``."""
+
+from __future__ import annotations
+
+import os
+
+from . import _cellmill
+
+
+class Settings:
+    """How much of the machine cellmill takes.
+
+    Attributes
+    ----------
+    n_threads
+        Threads of the engine; 0, the default, takes all cores. Also ``CELLMILL_NUM_THREADS``.
+    memory
+        Memory ceiling: bytes, or text such as ``"4GiB"``; 0, the default, takes 80 % of what is free. Also ``CELLMILL_MEMORY``.
+    verbosity
+        0: warnings alone; 1, the default: progress bars in terminals and notebooks; 2: a log line for each verb.
+
+    Examples
+    --------
+    >>> import cellmill as cm
+    >>> cm.settings.n_threads = 2
+    >>> cm.settings.memory = "1.5GiB"
+    >>> cm.settings.memory
+    1610612736
+    >>> cm.settings.memory = cm.settings.n_threads = 0
+    """
+
+    def __init__(self) -> None:
+        self._n_threads = int(os.environ.get("CELLMILL_NUM_THREADS") or 0)
+        self._memory = _cellmill.parse_memory(os.environ["CELLMILL_MEMORY"]) if os.environ.get("CELLMILL_MEMORY") else 0
+        self.verbosity = 1
+        self._configure()
+
+    def _configure(self) -> None:
+        _cellmill.configure(self._n_threads, self._memory)
+
+    @property
+    def n_threads(self) -> int:
+        return self._n_threads
+
+    @n_threads.setter
+    def n_threads(self, n: int | None) -> None:
+        n = int(n or 0)
+        if n < 0:
+            msg = f"n_threads: {n}, but 0 (all cores) or more are expected"
+            raise ValueError(msg)
+        self._n_threads = n
+        self._configure()
+
+    @property
+    def memory(self) -> int:
+        return self._memory
+
+    @memory.setter
+    def memory(self, size: int | str | None) -> None:
+        self._memory = _cellmill.parse_memory(size) if isinstance(size, str) and size != "0" else int(size or 0)
+        self._configure()
+
+    def __repr__(self) -> str:
+        return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity})"
+
+
+settings = Settings()

@@ -1,0 +1,25 @@
+"""Preprocessing: quality control, filters, normalisation, highly variable genes, scaling, components, neighbours."""
+
+from __future__ import annotations
+
+from ._filter import filter_cells, filter_genes, flag_gene_family, sample
+from ._hvg import highly_variable_genes
+from ._neighbors import neighbors
+from ._pca import pca
+from ._qc import calculate_qc_metrics
+from ._values import log1p, normalize_total, scale, sqrt
+
+__all__ = [
+    "calculate_qc_metrics",
+    "filter_cells",
+    "filter_genes",
+    "flag_gene_family",
+    "highly_variable_genes",
+    "log1p",
+    "neighbors",
+    "normalize_total",
+    "pca",
+    "sample",
+    "scale",
+    "sqrt",
+]

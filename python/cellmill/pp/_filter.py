@@ -1,0 +1,246 @@
+"""Verbs that choose cells and genes: ``filter_cells``, ``filter_genes``, ``flag_gene_family``, ``sample``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._cellmill import quality
+from .._matrix import actual, check_adata, matrix_of, seed_of, values_of
+from .._report import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+
+def _bound(**given: float | None) -> tuple[str, float]:
+    """The one bound that is given."""
+    named = [(name, value) for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        names = ", ".join(f"`{name}`" for name in given)
+        msg = f"Only provide one of the optional parameters {names} per call."
+        raise ValueError(msg)
+    return named[0]
+
+
+def _inside(number: np.ndarray, name: str, bound: float) -> np.ndarray:
+    return number >= bound if name.startswith("min") else number <= bound
+
+
+def _counts(total: np.ndarray, x: Any) -> np.ndarray:
+    """Sums in the type that numpy gives sums of ``x``."""
+    if np.issubdtype(x.dtype, np.floating):
+        return total.astype(x.dtype)
+    return total.astype(np.int64)
+
+
+def filter_cells(
+    data: AnnData | Any,
+    *,
+    min_counts: int | None = None,
+    min_genes: int | None = None,
+    max_counts: int | None = None,
+    max_genes: int | None = None,
+    inplace: bool = True,
+    copy: bool = False,
+) -> Any:
+    """Keeps cells within a bound on their counts or genes; bounds are inclusive.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    min_counts, min_genes, max_counts, max_genes
+        The bound; exactly one is given.
+    inplace
+        Whether ``data`` is cut down; else the mask and the numbers are returned.
+    copy
+        Whether a changed copy is returned.
+
+    Returns
+    -------
+    ``(mask, number)`` if ``data`` is an array or ``inplace=False``. Else sets ``adata.obs['n_genes']`` or ``adata.obs['n_counts']`` and
+    drops cells.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.array([[1, 0], [3, 2]], dtype="float32"))
+    >>> cm.pp.filter_cells(adata, min_genes=2)
+    >>> adata.obs["n_genes"].tolist()
+    [2]
+    """
+    name, bound = _bound(min_counts=min_counts, min_genes=min_genes, max_counts=max_counts, max_genes=max_genes)
+    by_counts = name.endswith("counts")
+    is_adata = hasattr(data, "obs")
+    adata = data.copy() if copy and is_adata else data
+    x = values_of(adata) if is_adata else data
+    found = quality(matrix_of(x), [], [], False)
+    number = _counts(found["row_total"], x) if by_counts else found["rows"]["n_genes_by_counts"].astype(np.int64)
+    mask = _inside(number, name, bound)
+    say(f"filter_cells: {np.count_nonzero(~mask)} cells dropped")
+    if not is_adata or not inplace:
+        return mask, number
+    actual(adata)
+    adata.obs["n_counts" if by_counts else "n_genes"] = number
+    adata._inplace_subset_obs(mask)
+    return adata if copy else None
+
+
+def filter_genes(
+    data: AnnData | Any,
+    *,
+    min_counts: int | None = None,
+    min_cells: int | None = None,
+    max_counts: int | None = None,
+    max_cells: int | None = None,
+    inplace: bool = True,
+    copy: bool = False,
+) -> Any:
+    """Keeps genes within a bound on their counts or cells; bounds are inclusive.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    min_counts, min_cells, max_counts, max_cells
+        The bound; exactly one is given.
+    inplace
+        Whether ``data`` is cut down; else the mask and the numbers are returned.
+    copy
+        Whether a changed copy is returned.
+
+    Returns
+    -------
+    ``(mask, number)`` if ``data`` is an array or ``inplace=False``. Else sets ``adata.var['n_cells']`` or ``adata.var['n_counts']`` and
+    drops genes.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.array([[1, 0], [3, 2]], dtype="float32"))
+    >>> cm.pp.filter_genes(adata, min_cells=2)
+    >>> adata.var_names.tolist()
+    ['0']
+    """
+    name, bound = _bound(min_counts=min_counts, min_cells=min_cells, max_counts=max_counts, max_cells=max_cells)
+    by_counts = name.endswith("counts")
+    is_adata = hasattr(data, "obs")
+    adata = data.copy() if copy and is_adata else data
+    x = values_of(adata) if is_adata else data
+    found = quality(matrix_of(x), [], [], False)
+    number = _counts(found["total"], x) if by_counts else found["n_cells"]
+    mask = _inside(number, name, bound)
+    say(f"filter_genes: {np.count_nonzero(~mask)} genes dropped")
+    if not is_adata or not inplace:
+        return mask, number
+    actual(adata)
+    adata.var["n_counts" if by_counts else "n_cells"] = number
+    adata._inplace_subset_var(mask)
+    return adata if copy else None
+
+
+def flag_gene_family(
+    adata: AnnData, *, gene_family_name: str, gene_family_prefix: str | None = None, gene_list: Sequence[str] | None = None
+) -> None:
+    """Marks genes by a prefix of their names or a list of them.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    gene_family_name
+        The column of var.
+    gene_family_prefix
+        Prefix of the names.
+    gene_list
+        The names; used if no prefix is given.
+
+    Returns
+    -------
+    Sets ``adata.var[gene_family_name]``, bool, `(n_vars,)`.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, pandas as pd
+    >>> adata = anndata.AnnData(var=pd.DataFrame(index=["MT-ND1", "CD3D"]))
+    >>> cm.pp.flag_gene_family(adata, gene_family_name="mt", gene_family_prefix="MT-")
+    >>> adata.var["mt"].tolist()
+    [True, False]
+    """
+    check_adata(adata)
+    names = adata.var_names
+    if gene_family_prefix is not None:
+        adata.var[gene_family_name] = names.str.startswith(gene_family_prefix).astype(bool)
+    else:
+        adata.var[gene_family_name] = names.isin(list(gene_list or ()))
+
+
+def sample(
+    data: AnnData | Any,
+    fraction: float | None = None,
+    *,
+    n: int | None = None,
+    rng: Any = None,
+    random_state: Any = None,
+    copy: bool = False,
+    replace: bool = False,
+    axis: str | int = "obs",
+    p: Any = None,
+) -> Any:
+    """Draws cells or genes at random.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    fraction, n
+        How many are drawn, as a share or a number; one of them is given.
+    rng, random_state
+        Where random numbers start.
+    copy
+        Whether a changed copy is returned.
+    replace
+        Whether one may be drawn twice. Not on a lazy handle.
+    axis
+        ``'obs'`` or ``'var'``.
+    p
+        Probabilities, or a column of obs (var) that holds them.
+
+    Returns
+    -------
+    ``(array, indices)`` if ``data`` is an array; a copy with ``copy=True``; else ``data`` is cut down. On a lazy handle the order of cells is
+    kept.
+    """
+    over_obs = axis in ("obs", 0)
+    if (fraction is None) == (n is None):
+        msg = "Either `fraction` or `n` must be set, and not both."
+        raise ValueError(msg)
+    if fraction is not None and (fraction < 0 or (fraction > 1 and not replace)):
+        msg = f"`fraction` needs to be nonnegative and at most 1 unless `replace=True`, not {fraction}"
+        raise ValueError(msg)
+    is_adata = hasattr(data, "obs")
+    most = data.shape[0 if over_obs else 1]
+    n = int(fraction * most) if n is None else n
+    if isinstance(p, str):
+        p = (data.obs if over_obs else data.var)[p].to_numpy()
+    if p is not None:
+        p = np.asarray(p, dtype=np.float64)
+        p = p / p.sum()
+    generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng if rng is not None else seed_of(random_state))
+    chosen = generator.choice(most, size=n, replace=replace, p=p)
+    if not is_adata:
+        return (data[chosen] if over_obs else data[:, chosen]), chosen
+    if hasattr(data, "_cellmill_x"):
+        chosen = np.sort(chosen)
+    part = data[chosen] if over_obs else data[:, chosen]
+    if copy:
+        return part.copy()
+    if data.is_view or hasattr(data, "_cellmill_x"):
+        data._init_as_actual(part.copy())
+        return None
+    (data._inplace_subset_obs if over_obs else data._inplace_subset_var)(chosen)
+    return None

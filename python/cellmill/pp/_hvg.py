@@ -1,0 +1,151 @@
+"""``highly_variable_genes``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .._cellmill import highly_variable, highly_variable_v3, quality
+from .._matrix import check_adata, matrix_of, values_of
+from .._report import _outside, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+_DISPERSIONS = ("means", "dispersions", "dispersions_norm", "highly_variable")
+
+
+def highly_variable_genes(
+    adata: AnnData,
+    *,
+    layer: str | None = None,
+    n_top_genes: int | None = None,
+    min_disp: float = 0.5,
+    max_disp: float = np.inf,
+    min_mean: float = 0.0125,
+    max_mean: float = 3,
+    span: float = 0.3,
+    n_bins: int = 20,
+    flavor: Literal["seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper"] = "seurat",
+    subset: bool = False,
+    inplace: bool = True,
+    batch_key: str | None = None,
+    check_values: bool = True,
+    chunksize: int | None = None,
+) -> pd.DataFrame | None:
+    """Chooses the genes that vary most; all batches in one pass.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes, `n_obs` × `n_vars`: logarithms for ``seurat`` and ``cell_ranger``, counts for ``seurat_v3`` and ``seurat_v3_paper``.
+    layer
+        Layer to look at instead of X.
+    n_top_genes
+        How many; without, the four bounds choose (``seurat_v3``: 2000).
+    min_disp, max_disp, min_mean, max_mean
+        Strict bounds on the mean and the normalised dispersion.
+    span
+        Share of the genes in each local fit of ``seurat_v3``.
+    n_bins
+        Bins of the mean, ``seurat``.
+    flavor
+        How genes are compared.
+    subset
+        Whether the other genes are dropped.
+    inplace
+        Whether columns are written to var; else they are returned.
+    batch_key
+        Column of obs: genes are chosen in each batch, then joined.
+    check_values
+        Whether ``seurat_v3`` warns of values that are no counts.
+    chunksize
+        Has no meaning.
+
+    Returns
+    -------
+    A data frame with ``inplace=False``. Else sets the following fields, each `(n_vars,)`:
+
+    ``adata.var['highly_variable']`` : bool
+        The choice.
+    ``adata.var['means']``, ``['dispersions']``, ``['dispersions_norm']`` : float64, float64, float32
+        For ``seurat`` and ``cell_ranger``.
+    ``adata.var['variances']``, ``['variances_norm']``, ``['highly_variable_rank']`` : float64, float64, float32
+        For ``seurat_v3`` and ``seurat_v3_paper``.
+    ``adata.var['highly_variable_nbatches']``, ``['highly_variable_intersection']`` : int64, bool
+        With ``batch_key``.
+    ``adata.uns['hvg']``
+        ``{'flavor': flavor}``.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> x = np.random.default_rng(0).poisson(1.0, (100, 400)).astype("float32")
+    >>> adata = anndata.AnnData(np.log1p(x))
+    >>> cm.pp.highly_variable_genes(adata, n_top_genes=40)
+    >>> int(adata.var["highly_variable"].sum())
+    40
+    """
+    import pandas as pd
+
+    check_adata(adata)
+    v3 = flavor in ("seurat_v3", "seurat_v3_paper")
+    if v3 and n_top_genes is None:
+        n_top_genes = 2000
+    matrix = matrix_of(values_of(adata, layer))
+    if not v3 and n_top_genes is not None and n_top_genes > matrix.shape[1]:
+        # scanpy chooses all genes then.
+        warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=2)
+        n_top_genes = matrix.shape[1]
+    cutoffs = dict(
+        n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span
+    )
+    batch = None if batch_key is None else _codes(adata, batch_key)
+    if v3:
+        if check_values and not quality(matrix, [], [], False)["whole"]:
+            warnings.warn(f"`{flavor=!s}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
+        columns, notes = highly_variable_v3(matrix, flavor, cutoffs, batch)
+    else:
+        base = adata.uns.get("log1p", {}).get("base")
+        names = None if batch is None else [str(name) for name in adata.var_names]
+        columns, notes = highly_variable(matrix, flavor, cutoffs, base, batch, names)
+    for note in notes:
+        warnings.warn(note, UserWarning, stacklevel=_outside())
+    found = pd.DataFrame(columns, index=adata.var_names)
+    say(f"highly_variable_genes: {int(found['highly_variable'].sum())} genes")
+    if not inplace:
+        found = found[[*_order(found)]]
+        return found.loc[found["highly_variable"]] if subset else found
+    adata.uns["hvg"] = {"flavor": flavor}
+    for name in found:
+        adata.var[name] = found[name].to_numpy()
+    if subset:
+        adata._inplace_subset_var(found["highly_variable"].to_numpy())
+    return None
+
+
+def _order(found: Any) -> list[str]:
+    """Columns as scanpy orders them in a data frame that it returns."""
+    first = [name for name in _DISPERSIONS if name in found] if "dispersions" in found else []
+    return first + [name for name in found if name not in first]
+
+
+def _codes(adata: AnnData, key: str) -> np.ndarray:
+    """Batch of each cell: `(n_obs,)` uint32, in the order of the categories."""
+    import pandas as pd
+
+    if key not in adata.obs:
+        msg = f"obs: there is no {key!r}; there are: {', '.join(map(str, adata.obs.columns))}"
+        raise KeyError(msg)
+    column = adata.obs[key]
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype("category")
+    column = column.cat.remove_unused_categories()
+    codes = column.cat.codes.to_numpy()
+    if (codes < 0).any():
+        msg = f"obs/{key}: a missing value, but each cell needs a batch"
+        raise ValueError(msg)
+    return codes.astype(np.uint32)

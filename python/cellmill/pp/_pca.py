@@ -1,0 +1,152 @@
+"""``pca``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._cellmill import pca as components
+from .._matrix import is_dask, matrix_of, values_of
+from .._report import say
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_UNSET: Any = "highly_variable if it is there"
+N_PCS = 50
+
+
+def pca(
+    data: AnnData | Any,
+    n_comps: int | None = None,
+    *,
+    layer: str | None = None,
+    zero_center: bool = True,
+    svd_solver: str | None = None,
+    chunked: bool = False,
+    chunk_size: int | None = None,
+    random_state: Any = 0,
+    rng: Any = None,
+    return_info: bool = False,
+    mask_var: np.ndarray | str | None = _UNSET,
+    use_highly_variable: bool | None = None,
+    dtype: Any = "float32",
+    key_added: str | None = None,
+    copy: bool = False,
+) -> Any:
+    """Principal components: exact, from the covariance of the genes, in one pass and a projection.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    n_comps
+        How many; 50, or as many as there can be.
+    layer
+        Layer to use instead of X.
+    zero_center
+        Components of centred data. False is not supported.
+    svd_solver, chunked, chunk_size, random_state, rng
+        Have no meaning: the result is that of ``svd_solver="arpack"`` at full precision, out of core.
+    return_info
+        For an array: whether components, shares and variances are returned, too.
+    mask_var
+        Genes to use: a mask, a boolean column of var, or None for all; without, ``highly_variable`` if it is there.
+    use_highly_variable
+        Old word for ``mask_var``.
+    dtype
+        Type of the scores.
+    key_added
+        Name of the result in obsm, varm and uns instead of ``X_pca``, ``PCs``, ``pca``.
+    copy
+        Whether a changed copy is returned.
+
+    Returns
+    -------
+    The scores, if ``data`` is an array. Else sets the following fields:
+
+    ``adata.obsm['X_pca']`` : float32, `(n_obs, n_comps)`
+        Scores; a Dask array if X is one.
+    ``adata.varm['PCs']`` : float64, `(n_vars, n_comps)`
+        Loadings, 0 for genes that are not used. In each the entry of largest magnitude is positive.
+    ``adata.uns['pca']``
+        ``params``, and ``variance`` and ``variance_ratio`` (ddof 1), each `(n_comps,)`.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.random.default_rng(0).normal(size=(50, 8)).astype("float32"))
+    >>> cm.pp.pca(adata, n_comps=3)
+    >>> adata.obsm["X_pca"].shape, adata.varm["PCs"].shape
+    ((50, 3), (8, 3))
+    """
+    if not zero_center:
+        msg = "zero_center: False, but components are those of centred data (True)"
+        raise ValueError(msg)
+    is_adata = hasattr(data, "obs")
+    adata = data.copy() if copy and is_adata else data
+    x = values_of(adata, layer) if is_adata else data
+    matrix = matrix_of(x)
+    base = matrix.base()
+    if is_adata:
+        name, mask = _mask(adata, mask_var, use_highly_variable)
+    else:
+        name, mask = None, None if mask_var is _UNSET else mask_var
+    if mask is not None:
+        mask = np.ascontiguousarray(mask, dtype=bool)
+        matrix = matrix.keep_columns(mask)
+    del base
+    if n_comps is None:
+        smallest = min(matrix.shape)
+        n_comps = smallest - 1 if smallest <= N_PCS else N_PCS
+    found = components(matrix, int(n_comps))
+    scores = found["scores"].astype(dtype, copy=False)
+    if is_dask(x):
+        from ..dask import from_rows
+
+        scores = from_rows(scores, x.chunks[0])
+    if not is_adata:
+        return (scores, found["components"].T, found["variance_ratio"], found["variance"]) if return_info else scores
+    obsm, varm, uns = ("X_pca", "PCs", "pca") if key_added is None else (key_added,) * 3
+    adata.obsm[obsm] = scores
+    loadings = found["components"]
+    if mask is not None:
+        loadings = np.zeros((adata.n_vars, n_comps))
+        loadings[mask] = found["components"]
+    adata.varm[varm] = loadings
+    params: dict[str, Any] = dict(zero_center=zero_center, use_highly_variable=name == "highly_variable", mask_var=name)
+    if layer is not None:
+        params["layer"] = layer
+    adata.uns[uns] = dict(params=params, variance=found["variance"], variance_ratio=found["variance_ratio"])
+    say(f"pca: {n_comps} components of {matrix.shape[1]} genes")
+    return adata if copy else None
+
+
+def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tuple[Any, np.ndarray | None]:
+    """What ``params`` says of the genes, and their mask; scanpy's rules."""
+    if use_highly_variable is not None:
+        hint = 'Use_highly_variable=True can be called through mask_var="highly_variable". Use_highly_variable=False can be called through mask_var=None'
+        warnings.warn(f"Argument `use_highly_variable` is deprecated, consider using the mask argument. {hint}", FutureWarning, stacklevel=3)
+        if mask_var is not _UNSET:
+            msg = f"These arguments are incompatible. {hint}"
+            raise ValueError(msg)
+        mask_var = "highly_variable" if use_highly_variable else None
+    if mask_var is _UNSET:
+        mask_var = "highly_variable" if "highly_variable" in adata.var else None
+    if mask_var is None:
+        return None, None
+    if isinstance(mask_var, str):
+        if mask_var not in adata.var:
+            if mask_var == "highly_variable":
+                msg = "Did not find `adata.var['highly_variable']`. Either your data already only consists of highly-variable genes or consider running `pp.highly_variable_genes` first."
+            else:
+                msg = f"Did not find `adata.var[{mask_var!r}]`. Either add the mask first to `adata.var`or consider using the mask argument with an array."
+            raise ValueError(msg)
+        return mask_var, adata.var[mask_var].to_numpy()
+    mask = np.asarray(mask_var)
+    if mask.shape != (adata.n_vars,):
+        msg = "The shape of the mask do not match the data."
+        raise ValueError(msg)
+    return mask_var, mask

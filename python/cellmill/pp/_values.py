@@ -1,0 +1,300 @@
+"""Verbs that change values: ``normalize_total``, ``log1p``, ``sqrt``, ``scale``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._cellmill import moments, quality
+from .._matrix import actual, apply, check_adata, is_dask, is_sparse, matrix_of, put, values_of
+from .._report import say
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def _floating(x: Any, otherwise: type) -> np.dtype:
+    """The type of the result: that of ``x``, if it is floating."""
+    return np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(otherwise)
+
+
+def normalize_total(
+    adata: AnnData,
+    target_sum: float | None = None,
+    *,
+    exclude_highly_expressed: bool = False,
+    max_fraction: float = 0.05,
+    key_added: str | None = None,
+    layer: str | None = None,
+    inplace: bool = True,
+    copy: bool = False,
+) -> AnnData | dict[str, Any] | None:
+    """Brings the counts of each cell to one sum: x · target_sum / Σ row.
+
+    Parameters
+    ----------
+    adata
+        Cells by genes, `n_obs` × `n_vars`, counts.
+    target_sum
+        The sum that each cell gets. None: the median of the sums of cells with counts, which costs a further pass.
+    exclude_highly_expressed
+        Whether genes that hold more than ``max_fraction`` of a cell's counts, in any cell, leave the sums.
+    max_fraction
+        See ``exclude_highly_expressed``.
+    key_added
+        Column of obs for the factors Σ row / target_sum.
+    layer
+        Layer to normalise instead of X.
+    inplace
+        Whether ``adata`` is changed; else ``{'X', 'norm_factor'}`` is returned.
+    copy
+        Whether a changed copy is returned.
+
+    Returns
+    -------
+    Sets the following fields: ``adata.X`` or ``adata.layers[layer]`` (float32; float64 stays), ``adata.obs[key_added]``. On a lazy handle or
+    a Dask array the step is recorded and done when rows pass.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.array([[1, 0, 3], [0, 0, 2]], dtype="float32"))
+    >>> cm.pp.normalize_total(adata, target_sum=8)
+    >>> adata.X.tolist()
+    [[2.0, 0.0, 6.0], [0.0, 0.0, 8.0]]
+    """
+    check_adata(adata)
+    if copy:
+        if not inplace:
+            msg = "`copy=True` cannot be used with `inplace=False`."
+            raise ValueError(msg)
+        adata = adata.copy()
+    if not 0 <= max_fraction <= 1:
+        msg = "Choose max_fraction between 0 and 1."
+        raise ValueError(msg)
+    if inplace:
+        actual(adata)
+    x = values_of(adata, layer)
+    matrix = matrix_of(x)
+    dtype = _floating(x, np.float32)
+    sums = None
+    if exclude_highly_expressed:
+        out, sums, target_sum = _without_highly_expressed(adata, x, matrix, target_sum, max_fraction, dtype)
+    else:
+        # The sums are known only after a pass: where nobody asks for them the step is just recorded.
+        if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
+            sums = quality(matrix, [], [], False)["row_total"]
+        if target_sum is None:
+            target_sum = _median(sums)
+        out = apply(x, "normalize_total", float(target_sum), dtype=dtype)
+    factor = None if sums is None else (sums / target_sum).astype(dtype)
+    if sums is not None and not np.all(sums > 0):
+        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=2)
+    if not inplace:
+        return {"X": out, "norm_factor": factor}
+    if key_added is not None:
+        adata.obs[key_added] = factor
+    put(adata, out, layer)
+    say(f"normalize_total: to {target_sum:g} a cell")
+    return adata if copy else None
+
+
+def _median(sums: np.ndarray) -> float:
+    """Median of the sums of cells with counts; 1 if there are none."""
+    positive = sums[sums > 0]
+    return float(np.median(positive)) if len(positive) else 1.0
+
+
+def _without_highly_expressed(
+    adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype
+) -> tuple[Any, np.ndarray, float]:
+    """Normalised values where some genes don't count in the sums; they are normalised like the others."""
+    if not (is_sparse(x) or isinstance(x, np.ndarray)):
+        msg = "exclude_highly_expressed: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
+        raise ValueError(msg)
+    import scipy.sparse as sp
+
+    indptr, indices, data = matrix.collect()
+    rows = sp.csr_matrix((data.astype(np.float64), indices, indptr), shape=matrix.shape)
+    all_sums = np.asarray(rows.sum(axis=1)).ravel()
+    high = rows.data > max_fraction * np.repeat(all_sums, np.diff(rows.indptr))
+    counted = np.ones(matrix.shape[1], bool)
+    counted[rows.indices[high]] = False
+    say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
+    sums = np.asarray(rows[:, counted].sum(axis=1)).ravel()
+    target = _median(sums) if target_sum is None else float(target_sum)
+    factor = np.divide(target, sums, out=np.ones_like(sums), where=sums != 0)
+    rows.data *= np.repeat(factor, np.diff(rows.indptr))
+    rows = rows.astype(dtype)
+    return (rows.asformat(x.format) if is_sparse(x) else rows.toarray()), sums, target
+
+
+def log1p(
+    data: AnnData | Any,
+    *,
+    base: float | None = None,
+    copy: bool = False,
+    chunked: bool | None = None,
+    chunk_size: int | None = None,
+    layer: str | None = None,
+    obsm: str | None = None,
+) -> Any:
+    """Takes logarithms: ln(1 + x) / ln(base).
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    base
+        Base of the logarithm; natural without.
+    copy
+        Whether a changed copy is returned.
+    chunked, chunk_size
+        Have no meaning: rows pass in chunks anyway.
+    layer, obsm
+        What to change instead of X.
+
+    Returns
+    -------
+    The changed array, if ``data`` is one. Else sets the following fields: ``adata.X`` or ``adata.layers[layer]``, and
+    ``adata.uns['log1p'] = {'base': base}``.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.array([[0, 1], [3, 0]], dtype="float32"))
+    >>> cm.pp.log1p(adata, base=2)
+    >>> adata.X.tolist()
+    [[0.0, 1.0], [2.0, 0.0]]
+    """
+    if not hasattr(data, "obs"):
+        return _changed(data, "log1p", base)
+    if "log1p" in data.uns:
+        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
+    adata = data.copy() if copy else data
+    actual(adata)
+    if obsm is not None:
+        adata.obsm[obsm] = _changed(adata.obsm[obsm], "log1p", base)
+    else:
+        put(adata, _changed(values_of(adata, layer), "log1p", base), layer)
+    adata.uns["log1p"] = {"base": base}
+    return adata if copy else None
+
+
+def _changed(x: Any, name: str, *args: Any) -> Any:
+    """An array after one step."""
+    return apply(x, name, *args, dtype=_floating(x, np.float64))
+
+
+def sqrt(data: AnnData | Any, *, copy: bool = False, chunked: bool = False, chunk_size: int | None = None) -> Any:
+    """Takes square roots.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes.
+    copy
+        Whether a changed copy is returned.
+    chunked, chunk_size
+        Have no meaning: rows pass in chunks anyway.
+
+    Returns
+    -------
+    The changed array, if ``data`` is one. Else sets ``adata.X``.
+    """
+    if not hasattr(data, "obs"):
+        return _changed(data, "sqrt")
+    adata = data.copy() if copy else data
+    actual(adata)
+    put(adata, _changed(values_of(adata), "sqrt"))
+    return adata if copy else None
+
+
+def scale(
+    data: AnnData | Any,
+    *,
+    zero_center: bool = True,
+    max_value: float | None = None,
+    copy: bool = False,
+    layer: str | None = None,
+    obsm: str | None = None,
+    mask_obs: np.ndarray | str | None = None,
+) -> Any:
+    """Brings each gene to unit variance, and with ``zero_center`` to mean 0.
+
+    Parameters
+    ----------
+    data
+        AnnData, or an array of cells by genes, logarithms as a rule.
+    zero_center
+        Whether the mean is taken away. Then an array in memory becomes dense, as in scanpy; a lazy handle stays sparse all the same.
+    max_value
+        Values are clipped there; with ``zero_center`` on both sides.
+    copy
+        Whether a changed copy is returned.
+    layer, obsm
+        What to change instead of X.
+    mask_obs
+        Cells, as a mask or a boolean column of obs, that the statistics are taken from and that are scaled. For arrays in memory.
+
+    Returns
+    -------
+    The changed array, if ``data`` is one. Else sets the following fields: ``adata.X`` or ``adata.layers[layer]``, and
+    ``adata.var['mean']``, ``adata.var['std']`` (float64; ddof 1, 0 becomes 1): `(n_vars,)`.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.array([[0, 1], [2, 1], [4, 1]], dtype="float32"))
+    >>> cm.pp.scale(adata)
+    >>> adata.X.tolist()
+    [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
+    """
+    if not hasattr(data, "obs"):
+        if layer is not None or obsm is not None:
+            name = "layer" if layer is not None else "obsm"
+            msg = f"`{name}` argument inappropriate for value of type {type(data)}"
+            raise ValueError(msg)
+        return _scaled(data, zero_center, max_value, mask_obs)[0]
+    adata = data.copy() if copy else data
+    actual(adata)
+    names = ("mean", "std")
+    if mask_obs is not None:
+        names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
+        mask_obs = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
+    x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
+    out, mean, std = _scaled(x, zero_center, max_value, mask_obs)
+    if obsm is not None:
+        adata.obsm[obsm] = out
+        return adata if copy else None
+    adata.var[names[0]] = mean
+    adata.var[names[1]] = std
+    put(adata, out, layer)
+    return adata if copy else None
+
+
+def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray | None) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The scaled array, and means and standard deviations that did it."""
+    matrix = matrix_of(x)
+    part = matrix
+    if mask is not None:
+        if not (is_sparse(x) or isinstance(x, np.ndarray)):
+            msg = "mask_obs: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
+            raise ValueError(msg)
+        part = matrix.keep_rows(np.ascontiguousarray(mask, dtype=bool))
+    found = moments(part)
+    mean, std = found["mean"], np.sqrt(found["var"])
+    std[std == 0] = 1
+    dtype = _floating(x, np.float64)
+    if zero_center and is_sparse(x):
+        warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=3)
+    centre = mean if zero_center else None
+    if mask is None:
+        return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std
+    out = apply(x[np.flatnonzero(mask)], "scale", std, centre, max_value, dtype=dtype)
+    whole = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
+    whole[np.flatnonzero(mask)] = out
+    out = whole.asformat("csr") if is_sparse(x) and not zero_center else whole
+    return out, mean, std

@@ -1,0 +1,119 @@
+"""Dask arrays: those that come from a store are read by the engine, others block by block; results are lazy where they can be."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+import zarr
+from kinds import dense, same_frame
+
+import cellmill as cm
+from cellmill.dask import forget, trace
+
+da = pytest.importorskip("dask.array")
+h5py = pytest.importorskip("h5py")
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts how often anndata reads a block."""
+    from anndata._io.specs import lazy_methods
+
+    seen = []
+    inner = lazy_methods.make_dask_chunk
+
+    @functools.wraps(inner)
+    def make_dask_chunk(*args, **kwargs):
+        seen.append(args)
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(lazy_methods, "make_dask_chunk", make_dask_chunk)
+    return seen
+
+
+def opened(path, rows=150):
+    from anndata.experimental import read_elem_lazy
+
+    f = h5py.File(path) if path.suffix == ".h5ad" else zarr.open(str(path), mode="r")
+    return ad.AnnData(X=read_elem_lazy(f["X"], (rows, f["X"].attrs["shape"][1])), obs=ad.io.read_elem(f["obs"]), var=ad.io.read_elem(f["var"]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["small.h5ad", "small.zarr"])
+def test_the_notebook(stores, small, name, reads):
+    """The verbs of rapids-singlecell's out-of-core notebook, in its words, beside the same in memory."""
+    forget()
+    lazy, held = opened(stores / name), small.copy()
+    rsc = cm
+    for adata in (lazy, held):
+        rsc.get.anndata_to_GPU(adata)
+        rsc.pp.calculate_qc_metrics(adata)
+    same_frame(lazy.obs.drop(columns="batch"), held.obs.drop(columns="batch"))
+    lazy, held = (a[(a.obs["n_genes_by_counts"] <= 1200) & (a.obs["n_genes_by_counts"] >= 300)].copy() for a in (lazy, held))
+    for adata in (lazy, held):
+        rsc.pp.normalize_total(adata, target_sum=10_000)
+        rsc.pp.log1p(adata)
+        rsc.pp.highly_variable_genes(adata, n_top_genes=500, flavor="cell_ranger")
+    same_frame(lazy.var, held.var, rtol=1e-7)
+    lazy, held = (a[:, a.var["highly_variable"]].copy() for a in (lazy, held))
+    for adata in (lazy, held):
+        rsc.pp.scale(adata, zero_center=False)
+        rsc.pp.pca(adata, n_comps=30, mask_var=None)
+    assert trace(lazy.X) is not None and reads == []
+    assert isinstance(lazy.X, da.Array) and isinstance(lazy.obsm["X_pca"], da.Array)
+    lazy.obsm["X_pca"] = lazy.obsm["X_pca"].compute()
+    np.testing.assert_allclose(lazy.obsm["X_pca"], held.obsm["X_pca"], atol=5e-4)
+    np.testing.assert_allclose(dense(lazy.X), dense(held.X), rtol=1e-5)
+    for adata in (lazy, held):
+        rsc.pp.neighbors(adata, n_neighbors=15, n_pcs=20, algorithm="ivfflat")
+        rsc.tl.umap(adata, maxiter=30)
+        rsc.tl.leiden(adata)
+    assert (lazy.obs["leiden"] == held.obs["leiden"]).mean() > 0.98
+
+
+def test_other_arrays_are_computed_block_by_block(small):
+    x = da.from_array(small.X.toarray(), chunks=(128, 1000)).map_blocks(np.sqrt)
+    adata = ad.AnnData(X=x, obs=small.obs.copy(), var=small.var.copy())
+    held = small.copy()
+    sc.pp.sqrt(held)
+    ours, theirs = cm.pp.calculate_qc_metrics(adata, inplace=False), cm.pp.calculate_qc_metrics(held, inplace=False)
+    np.testing.assert_allclose(ours[0]["total_counts"], theirs[0]["total_counts"], rtol=1e-6)
+    cm.pp.filter_cells(adata, min_genes=400)
+    assert isinstance(adata.X, da.Array) and adata.n_obs == (np.diff(small.X.indptr) >= 400).sum()
+
+
+def test_blocks_are_never_changed(small):
+    held = small.X.copy()
+    before = held.copy()
+    x = da.map_blocks(lambda block_info=None: held[slice(*block_info[None]["array-location"][0])], chunks=((350, 350), (held.shape[1],)),
+                      dtype=np.float32, meta=held[:0, :0])  # fmt: skip
+    adata = ad.AnnData(X=x, obs=small.obs.copy(), var=small.var.copy())
+    cm.pp.normalize_total(adata, target_sum=1)
+    cm.pp.log1p(adata)
+    np.testing.assert_allclose(dense(adata.X).sum(), np.log1p(dense(before) / dense(before).sum(axis=1, keepdims=True)).sum(), rtol=1e-5)
+    assert (held != before).nnz == 0
+
+
+def test_errors_in_blocks_are_told(small):
+    def broken(block):
+        raise RuntimeError("the disk is gone")
+
+    x = da.from_array(small.X.toarray(), chunks=(350, -1)).map_blocks(broken, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    with pytest.raises(ValueError, match="the disk is gone"):
+        cm.pp.calculate_qc_metrics(ad.AnnData(X=x), inplace=False)
+
+
+def test_a_handle_as_dask(stores, small):
+    adata = cm.read_lazy(stores / "small.zarr")
+    cm.pp.normalize_total(adata, target_sum=1e4)
+    made = adata.to_dask(200)
+    assert made.X.chunks == ((200, 200, 200, 100), (3060,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = sc.pp.normalize_total(small, target_sum=1e4, copy=True)
+    np.testing.assert_allclose(dense(made.X), dense(expected.X), rtol=1e-6)

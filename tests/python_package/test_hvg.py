@@ -1,0 +1,77 @@
+"""``highly_variable_genes`` beside scanpy's."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scanpy as sc
+from kinds import as_kind, same_frame
+
+import cellmill as cm
+
+CASES = [
+    dict(flavor="seurat"),
+    dict(flavor="seurat", n_top_genes=500),
+    dict(flavor="seurat", n_top_genes=400, batch_key="batch"),
+    dict(flavor="seurat", batch_key="batch"),
+    dict(flavor="cell_ranger", n_top_genes=300),
+    dict(flavor="cell_ranger", n_top_genes=300, batch_key="batch"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", CASES)
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+def test_dispersions(logged, options, kind):
+    # scanpy's percentiles stumble over many genes without counts.
+    seen = np.asarray(logged.X.sum(axis=0)).ravel() > 0
+    ours, theirs = as_kind(logged[:, seen], kind), as_kind(logged[:, seen], kind)
+    cm.pp.highly_variable_genes(ours, **options)
+    sc.pp.highly_variable_genes(theirs, **options)
+    assert ours.uns["hvg"] == theirs.uns["hvg"]
+    same_frame(ours.var, theirs.var, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("flavor", ["seurat_v3", "seurat_v3_paper"])
+@pytest.mark.parametrize("batch_key", [None, "batch"])
+def test_v3(counts, flavor, batch_key):
+    ours, theirs = counts.copy(), counts.copy()
+    options = dict(flavor=flavor, n_top_genes=300, batch_key=batch_key)
+    cm.pp.highly_variable_genes(ours, **options)
+    sc.pp.highly_variable_genes(theirs, **options)
+    assert set(ours.var) == set(theirs.var) and ours.var['highly_variable_rank'].dtype == np.float32
+    rank = "highly_variable_rank"
+    # Genes whose variances differ in the last digits may change places.
+    np.testing.assert_allclose(ours.var.pop(rank), theirs.var.pop(rank), atol=1)
+    same_frame(ours.var[list(theirs.var)], theirs.var, rtol=1e-5)
+
+
+def test_base_of_the_logarithm(small):
+    ours, theirs = small.copy(), small.copy()
+    for adata in (ours, theirs):
+        sc.pp.log1p(adata, base=10)
+    cm.pp.highly_variable_genes(ours, n_top_genes=100)
+    sc.pp.highly_variable_genes(theirs, n_top_genes=100)
+    same_frame(ours.var, theirs.var, rtol=1e-5, atol=1e-6)
+
+
+def test_frame_and_subset(logged):
+    found = cm.pp.highly_variable_genes(logged, n_top_genes=50, inplace=False)
+    assert "highly_variable" not in logged.var and found["highly_variable"].sum() == 50
+    cm.pp.highly_variable_genes(logged, n_top_genes=50, subset=True)
+    assert logged.n_vars == 50
+
+
+def test_v3_warns_of_fractions(logged):
+    with pytest.warns(UserWarning, match="expects raw count data, but non-integers were found"):
+        cm.pp.highly_variable_genes(logged, flavor="seurat_v3", n_top_genes=100)
+
+
+def test_wrong_options(logged):
+    with pytest.raises(ValueError, match="flavor"), warnings.catch_warnings():
+        cm.pp.highly_variable_genes(logged, flavor="seurat_v4")
+    with pytest.raises(KeyError, match="nobody"):
+        cm.pp.highly_variable_genes(logged, batch_key="nobody")

@@ -1,0 +1,135 @@
+"""Verbs that change values beside scanpy's."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import scanpy as sc
+from kinds import KINDS, as_kind, dense
+
+import cellmill as cm
+
+
+def same_values(ours, theirs, rtol=1e-6):
+    assert type(ours.X) is type(theirs.X)
+    assert ours.X.dtype == theirs.X.dtype
+    np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=rtol)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_normalize_and_log(counts, kind):
+    ours, theirs = as_kind(counts, kind), as_kind(counts, kind)
+    cm.pp.normalize_total(ours, target_sum=1e4, key_added="factor")
+    sc.pp.normalize_total(theirs, target_sum=1e4, key_added="factor")
+    if kind != "csc":  # scanpy gives rows back for columns.
+        same_values(ours, theirs)
+    np.testing.assert_allclose(ours.obs["factor"], theirs.obs["factor"], rtol=1e-6)
+    cm.pp.log1p(ours)
+    sc.pp.log1p(theirs)
+    np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=2e-6)
+    assert ours.uns["log1p"] == theirs.uns["log1p"] == {"base": None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_of_counts(counts, kind):
+    ours, theirs = as_kind(counts, kind), as_kind(counts, kind)
+    cm.pp.log1p(ours, base=2)
+    sc.pp.log1p(theirs, base=2)
+    same_values(ours, theirs)
+    assert ours.uns["log1p"] == {"base": 2}
+    with pytest.warns(UserWarning, match="already log-transformed"):
+        cm.pp.log1p(ours)
+
+
+def test_the_median_is_of_cells_with_counts(counts):
+    x = counts.X.tolil()
+    x[:5] = 0
+    counts.X = x.tocsr()
+    sums = np.asarray(counts.X.sum(axis=1)).ravel()
+    with pytest.warns(UserWarning, match="zero counts"):
+        found = cm.pp.normalize_total(counts, inplace=False)
+    after = np.asarray(found["X"].sum(axis=1)).ravel()
+    np.testing.assert_allclose(after[5:], np.median(sums[5:]), rtol=1e-5)
+    assert (after[:5] == 0).all()
+    np.testing.assert_array_equal(dense(counts.X), dense(x))
+
+
+def test_genes_that_take_too_much(counts):
+    ours, theirs = as_kind(counts, "dense"), as_kind(counts, "dense")
+    options = dict(exclude_highly_expressed=True, max_fraction=0.04, target_sum=1e3)
+    cm.pp.normalize_total(ours, **options)
+    sc.pp.normalize_total(theirs, **options)
+    same_values(ours, theirs, rtol=1e-5)
+
+
+def test_layers_copies_and_arrays(counts):
+    before = counts.X.copy()
+    counts.layers["l"] = counts.X.copy()
+    made = cm.pp.normalize_total(counts, target_sum=10, layer="l", copy=True)
+    assert (counts.X != before).nnz == 0 and (counts.layers["l"] != before).nnz == 0
+    np.testing.assert_allclose(np.asarray(made.layers["l"].sum(axis=1)).ravel(), 10, rtol=1e-5)
+    np.testing.assert_allclose(dense(cm.pp.log1p(before)), np.log1p(dense(before)), rtol=1e-6)
+    assert (counts.X != before).nnz == 0
+    with pytest.raises(ValueError, match="copy=True"):
+        cm.pp.normalize_total(counts, copy=True, inplace=False)
+    with pytest.raises(ValueError, match="max_fraction"):
+        cm.pp.normalize_total(counts, max_fraction=2)
+
+
+def test_sqrt(counts):
+    ours, theirs = counts.copy(), counts.copy()
+    cm.pp.sqrt(ours)
+    sc.pp.sqrt(theirs)
+    same_values(ours, theirs)
+
+
+def test_a_view_becomes_a_copy(counts):
+    view = counts[:100]
+    with pytest.warns(Warning, match="view"):
+        cm.pp.normalize_total(view, target_sum=1)
+    assert not view.is_view
+    assert counts.X.sum() > 1000 * 100
+
+
+@pytest.mark.parametrize("kind", ["csr", "dense", "csr64"])
+@pytest.mark.parametrize("options", [dict(zero_center=False), dict(zero_center=False, max_value=3), dict(), dict(max_value=2)])
+def test_scale(logged, kind, options):
+    ours, theirs = as_kind(logged, kind), as_kind(logged, kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cm.pp.scale(ours, **options)
+        sc.pp.scale(theirs, **options)
+    assert type(ours.X) is type(theirs.X)
+    np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=2e-5, atol=3e-6)
+    for name in ("mean", "std"):
+        assert ours.var[name].dtype == np.float64
+        np.testing.assert_allclose(ours.var[name], theirs.var[name], rtol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+@pytest.mark.parametrize("zero_center", [True, False])
+def test_scale_of_some_cells(logged, kind, zero_center):
+    ours, theirs = as_kind(logged, kind), as_kind(logged, kind)
+    for adata in (ours, theirs):
+        adata.obs["some"] = np.arange(adata.n_obs) % 2 == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cm.pp.scale(ours, mask_obs="some", zero_center=zero_center)
+        sc.pp.scale(theirs, mask_obs="some", zero_center=zero_center)
+    np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=2e-5, atol=3e-6)
+    assert list(ours.var) == list(theirs.var) == ["mean of some", "std of some"]
+
+
+def test_sparse_arrays_stay_what_they_are(counts):
+    """scanpy 1.11 takes matrices alone; the results are theirs."""
+    ours, theirs = as_kind(counts, "array"), counts.copy()
+    for adata in (ours, theirs):
+        cm.pp.calculate_qc_metrics(adata, inplace=True, percent_top=[20])
+        cm.pp.filter_genes(adata, min_cells=3)
+        cm.pp.normalize_total(adata)
+        cm.pp.log1p(adata)
+    assert type(ours.X).__name__ == "csr_array"
+    np.testing.assert_array_equal(dense(ours.X), dense(theirs.X))
+    assert ours.obs.equals(theirs.obs)
