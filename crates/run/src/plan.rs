@@ -47,9 +47,9 @@ pub struct Plan {
 /// Decoding and folding, entries a second and core (measured: BENCHMARKS.md).
 const READ_RATE: f64 = 6.0e7;
 /// Seconds a cell and core of neighbours, layout and clusters (measured at 1.3 million cells: BENCHMARKS.md).
-const NEIGHBORS: f64 = 55e-6;
-const LAYOUT: f64 = 120e-6;
-const CLUSTERS: f64 = 20e-6;
+const NEIGHBORS: f64 = 45e-6;
+const LAYOUT: f64 = 90e-6;
+const CLUSTERS: f64 = 13e-6;
 /// Products of the Gram matrix, a second and core.
 const GRAM_RATE: f64 = 1.0e10;
 
@@ -190,9 +190,11 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
-        aside = can && always + x_pca + graph.search.max(graph.rest) > job.memory;
-        let search = if aside { graph.search - 4 * n * n_pcs + threads * LISTS_IN_FLIGHT } else { graph.search };
-        needs.push((When::Graph, "graph", search.max(graph.rest)));
+        let rows = 4 * n * n_pcs;
+        let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(graph.rest);
+        let at_hand = graph.search.max(graph.rest);
+        aside = can && always + x_pca + at_hand > job.memory && streamed < x_pca + at_hand;
+        needs.push((When::Graph, "graph", if aside { streamed } else { at_hand }));
         needs.push((When::Writing, "graph", graph.result));
     }
     if aside {

@@ -149,11 +149,11 @@ impl Work {
             let row = first + slot;
             let limit = reach * scan::distance(self.best[row * keep + k - 1]).sqrt();
             self.chosen.clear();
-            for at in 1..near.len() {
-                let margin = margin(to_means[at], to_means[0], apart[at]);
+            for ((&list, &apart), &far) in near.iter().zip(&apart).zip(to_means).skip(1) {
+                let margin = margin(far, to_means[0], apart);
                 if margin < limit {
-                    self.chosen.push((margin, near[at]));
-                    self.visits.push(u64::from(near[at]) << 32 | row as u64);
+                    self.chosen.push((margin, list));
+                    self.visits.push(u64::from(list) << 32 | row as u64);
                 }
             }
             if self.chosen.len() > KEPT {

@@ -171,9 +171,9 @@ impl Means {
     fn close_up(&mut self, d: usize) -> Vec<u32> {
         let mut numbers = vec![0; self.counts.len()];
         let mut next = 0;
-        for list in 0..numbers.len() {
+        for (list, number) in numbers.iter_mut().enumerate() {
             if self.counts[list] > 0 {
-                numbers[list] = next as u32;
+                *number = next as u32;
                 self.counts[next] = self.counts[list];
                 self.sums.copy_within(list * d..(list + 1) * d, next * d);
                 next += 1;

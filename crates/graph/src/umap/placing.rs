@@ -47,10 +47,9 @@ impl<'a> Placing<'a> {
         layout.chunks(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, &v)| *m += f64::from(v) / members.len() as f64));
         for (row, &cell) in layout.chunks(d).zip(members) {
             let place = project(x.row(cell as usize), axes, d);
-            for a in 0..d {
-                for b in 0..d {
-                    cross[a * d + b] += (f64::from(row[a]) - mean[a]) * place[b];
-                }
+            for (cross, (&x, m)) in cross.chunks_mut(d).zip(row.iter().zip(&mean)) {
+                let away = f64::from(x) - m;
+                cross.iter_mut().zip(place).for_each(|(cross, p)| *cross += away * p);
             }
         }
         // R = M (M'M)^{-1/2}, which is orthogonal if M has full rank.
@@ -106,10 +105,8 @@ fn by_coordinates(x: Embedding, labels: &[u32], sizes: &[u32], d: usize) -> Opti
     let mut covariance = vec![0.0; wide * wide];
     for (mean, &size) in means.chunks_mut(wide).zip(sizes) {
         mean.iter_mut().zip(&centre).for_each(|(m, c)| *m -= c);
-        for a in 0..wide {
-            for b in 0..wide {
-                covariance[a * wide + b] += f64::from(size) / n * mean[a] * mean[b];
-            }
+        for (row, a) in covariance.chunks_mut(wide).zip(&*mean) {
+            row.iter_mut().zip(&*mean).for_each(|(c, b)| *c += f64::from(size) / n * a * b);
         }
     }
     let (values, vectors) = eigen(covariance, wide);
@@ -169,9 +166,9 @@ fn push(centres: &mut [[f64; 4]], sizes: &[u32], d: usize, (i, j): (usize, usize
     }
     let (a, b) = (f64::from(sizes[i]), f64::from(sizes[j]));
     let share = if alone { 1.0 } else { a / (a + b) };
-    for axis in 0..d.min(4) {
-        centres[j][axis] += lack * share * along[axis];
-        centres[i][axis] -= lack * (1.0 - share) * along[axis];
+    for (axis, along) in along.iter().enumerate().take(d) {
+        centres[j][axis] += lack * share * along;
+        centres[i][axis] -= lack * (1.0 - share) * along;
     }
     true
 }
