@@ -30,6 +30,9 @@ def element(e: tuple[Any, ...]) -> Any:
         return made((data, indices, indptr), shape=shape, copy=False)
     if kind == "column":
         return _column(rest[0])
+    if kind == "records":
+        fields = {name: _text(values) for name, values in rest[0]}
+        return np.rec.fromarrays(list(fields.values()), names=list(fields)) if fields else None
     return None
 
 

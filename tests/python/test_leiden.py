@@ -79,3 +79,55 @@ def test_until_nothing_changes(run, synthetic_path):
     two = run.read(synthetic_path, "--through", "leiden", *FLAGS["synthetic"])
     more = run.read(synthetic_path, "--through", "leiden", *FLAGS["synthetic"], "--n-iterations", "-1")
     assert more.uns["leiden"]["modularity"] >= two.uns["leiden"]["modularity"] - 1e-6
+
+
+def test_louvain(run, synthetic_path):
+    """No worse than igraph's multilevel on the same graph."""
+    ours = run.read(synthetic_path, "--through", "leiden", *FLAGS["synthetic"], "--louvain")
+    g, weights = reference.graph(ours.obsp["connectivities"])
+    labels = ours.obs["louvain"].astype(int).to_numpy()
+    q = reference.modularity(g, weights, labels, 1.0)
+    assert abs(ours.uns["louvain"]["modularity"] - q) < 1e-5
+    assert q >= g.modularity(g.community_multilevel(weights=weights).membership, weights=weights) - 0.002
+    assert "leiden" in ours.obs
+
+
+def test_paga_equals_scanpy(run, pbmc_path):
+    import scanpy as sc
+
+    ours = run.read(pbmc_path, "--through", "leiden", *FLAGS["pbmc"], "--paga")
+    theirs = ours.copy()
+    sc.tl.paga(theirs, groups="leiden")
+    for key in ("connectivities", "connectivities_tree"):
+        assert abs(ours.uns["paga"][key] - theirs.uns["paga"][key]).max() < 1e-6, key
+    assert ours.uns["paga"]["groups"] == "leiden"
+    assert np.array_equal(ours.uns["leiden_sizes"], ours.obs["leiden"].value_counts().reindex(ours.obs["leiden"].cat.categories))
+
+
+def test_restrict_to(run, synthetic, synthetic_path, folder):
+    """Only the cells of two batches are clustered; the others keep their batch, as in scanpy."""
+    import program
+
+    ours = run.read(synthetic_path, "--through", "leiden", *FLAGS["synthetic"], "--restrict-to", "batch=b1,b2")
+    found = ours.obs["leiden_R"]
+    inside = ours.obs["batch"].isin(["b1", "b2"]).to_numpy()
+    assert found[inside].str.startswith("b1-b2,").all()
+    assert (found[~inside].astype(str) == "b3").all()
+    g, weights = reference.graph(ours.obsp["connectivities"][inside][:, inside])
+    labels = np.array([int(x.partition(",")[2]) for x in found[inside]])
+    q = reference.modularity(g, weights, labels, 1.0)
+    assert q >= min(reference.modularity(g, weights, m, 1.0) for m in reference.leiden(g, weights, 1.0)) - 0.001
+    assert abs(ours.uns["leiden_R"]["modularity"] - q) < 1e-5
+    said = program.message(program.cellmill("run", synthetic_path, "-o", folder / "none.zarr", "--restrict-to", "batch=b9"))
+    assert "b9" in said
+
+
+def test_leidenalg_agrees(run, synthetic_path):
+    """leidenalg until nothing changes finds hardly more than our rounds until nothing changes."""
+    import leidenalg
+
+    ours = run.read(synthetic_path, "--through", "leiden", *FLAGS["synthetic"], "--n-iterations", "-1", "--leiden-key", "stable")
+    g, weights = reference.graph(ours.obsp["connectivities"])
+    theirs = leidenalg.find_partition(g, leidenalg.RBConfigurationVertexPartition, weights=weights, n_iterations=-1, seed=0)
+    q = reference.modularity(g, weights, ours.obs["stable"].astype(int).to_numpy(), 1.0)
+    assert q >= reference.modularity(g, weights, theirs.membership, 1.0) - 0.001

@@ -84,3 +84,95 @@ def test_twins(run, synthetic, folder):
     assert not np.any(indices == np.arange(len(indices))[:, None])
     assert (distances[:, 0] < 1e-3 * distances[:, -1].mean()).mean() > 0.95
     assert np.isfinite(ours.obsp["connectivities"].data).all()
+
+
+def test_gauss_equals_scanpy(run, synthetic_path):
+    """scanpy's kernel of the same neighbours."""
+    from scanpy.neighbors._connectivity import gauss
+
+    ours = run.read(synthetic_path, *BASIC, "--method", "gauss")
+    assert ours.uns["neighbors"]["params"]["method"] == "gauss"
+    distances = sp.csr_matrix(ours.obsp["distances"]).astype(np.float64)
+    distances.sort_indices()
+    theirs = sp.csr_matrix(gauss(distances, 15, knn=True))
+    c = sp.csr_matrix(ours.obsp["connectivities"])
+    assert abs(theirs - c).max() <= 1e-4
+    assert abs(c - c.T).max() == 0
+
+
+def test_jaccard_is_the_overlap_of_neighbourhoods(run, synthetic_path):
+    """PhenoGraph's weights, averaged over both directions."""
+    ours = run.read(synthetic_path, *BASIC, "--method", "jaccard")
+    _, indices = reference.rows_of(ours.obsp["distances"], 15)
+    c = sp.csr_matrix(ours.obsp["connectivities"])
+    sets = [set(row) for row in indices]
+    share = lambda i, j: len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+    for i in np.random.default_rng(0).choice(len(sets), 100, replace=False):
+        row = dict(zip(c[i].indices, c[i].data))
+        for j in sets[i]:
+            directed = share(i, j) * ((j in sets[i]) + (i in sets[j])) / 2
+            assert abs(row.get(j, 0) - directed) < 1e-5
+
+
+def test_key_added(run, synthetic_path):
+    ours = run.read(synthetic_path, *BASIC, "--neighbors-key", "mine")
+    usual = run.read(synthetic_path, *BASIC)
+    assert ours.uns["mine"]["connectivities_key"] == "mine_connectivities" and "neighbors" not in ours.uns
+    assert abs(ours.obsp["mine_connectivities"] - usual.obsp["connectivities"]).max() == 0
+    assert abs(ours.obsp["mine_distances"] - usual.obsp["distances"]).max() == 0
+
+
+@pytest.fixture(scope="session")
+def many_path(folder):
+    """30,000 simulated cells, beyond those of which all pairs are compared."""
+    import program
+
+    path = folder / "many.zarr"
+    program.succeed("simulate", path, "--cells", 30000, "--genes", 2000, "--genes-per-cell", 150)
+    return path
+
+
+MANY = ("--through", "neighbors", "--filter-cells", "", "--n-top-genes", 1000, "--n-comps", 50)
+
+
+def test_lists_find_what_pynndescent_finds(run, many_path):
+    """Recall on a sample, beside pynndescent as scanpy calls it."""
+    from pynndescent import NNDescent
+    from sklearn.neighbors import NearestNeighbors
+
+    ours = run.read(many_path, *MANY)
+    z = np.ascontiguousarray(ours.obsm["X_pca"])
+    sample = np.random.default_rng(0).choice(len(z), 1000, replace=False)
+    d, i = NearestNeighbors(n_neighbors=16, algorithm="brute").fit(z).kneighbors(z[sample])
+    truth = [set(row[row != own][:14]) for row, own in zip(i, sample)]
+    _, indices = reference.rows_of(ours.obsp["distances"], 15)
+    found = np.mean([len(set(indices[own]) & t) / 14 for own, t in zip(sample, truth)])
+    n = len(z)
+    trees, rounds = min(64, 5 + round(n**0.5 / 20)), max(5, round(np.log2(n)))
+    theirs, _ = NNDescent(z, n_neighbors=15, n_trees=trees, n_iters=rounds, random_state=0).neighbor_graph
+    peer = np.mean([len(set(theirs[own]) & t) / 14 for own, t in zip(sample, truth)])
+    assert found >= 0.99
+    assert found >= peer - 0.005, (found, peer)
+
+
+def test_little_memory_gives_the_same_bits(run, many_path):
+    """With room for the components or the graph, but not for both, lists are read from temporary files."""
+    import program
+
+    plan = lambda memory: program.succeed("plan", many_path, *MANY, "--threads", 2, "--memory", memory, "--json").json()
+    roomy = plan("8GiB")
+    assert not roomy["aside"]
+    # The least that the plan accepts beside files.
+    low, high = 64 << 20, 8 << 30
+    while high - low > 1 << 20:
+        middle = (low + high) // 2
+        done = program.cellmill("plan", many_path, *MANY, "--threads", 2, "--memory", middle, "--json")
+        low, high = (low, middle) if done.code == 0 else (middle, high)
+    tight = program.cellmill("plan", many_path, *MANY, "--threads", 2, "--memory", high, "--json").json()
+    if not tight["aside"]:
+        pytest.skip("another phase needs more than the graph here")
+    a, b = run.read(many_path, *MANY), run.read(many_path, *MANY, "--memory", high)
+    for key in ("distances", "connectivities"):
+        x, y = a.obsp[key], b.obsp[key]
+        assert np.array_equal(x.indices, y.indices) and np.array_equal(x.data, y.data)
+    assert np.array_equal(a.obsm["X_pca"], b.obsm["X_pca"])

@@ -187,14 +187,19 @@ def test_string_dtypes_of_zarr(run, mixed, plain, folder):
 
 
 def test_passed_over_elements_are_named(mixed, folder, tmp_path):
-    """A rec array in uns or obsm is passed over with a warning that names it."""
+    """Records with a field of complex numbers are passed over with a warning that names them; others go along."""
     path = inputs.write(mixed, folder / "rec_array.h5ad")
     with h5py.File(path, "r+") as file:
-        table = file["uns"].create_dataset("table", data=np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")]))
-        table.attrs.update({"encoding-type": "rec-array", "encoding-version": "0.2.0"})
+        for name, kind in (("odd", "c8"), ("table", "f4")):
+            table = file["uns"].create_dataset(name, data=np.array([(1, 2.0, True)], dtype=[("a", "i4"), ("b", kind), ("c", "?")]))
+            table.attrs.update({"encoding-type": "rec-array", "encoding-version": "0.2.0"})
     done = succeed("convert", path, tmp_path / "out.zarr")
-    assert "uns/table" in done.err
-    assert ad.read_zarr(tmp_path / "out.zarr").shape == mixed.shape
+    assert "uns/odd" in done.err and "uns/table" not in done.err
+    output = ad.read_zarr(tmp_path / "out.zarr")
+    assert output.shape == mixed.shape
+    succeed("convert", path, tmp_path / "out.h5ad")
+    for table in (output.uns["table"], ad.read_h5ad(tmp_path / "out.h5ad").uns["table"]):
+        assert table.tolist() == [(1, 2.0, True)] and table.dtype == np.dtype([("a", "i4"), ("b", "f4"), ("c", "?")])
 
 
 def test_unknown_encoding_is_passed_over(run, mixed, folder, tmp_path):

@@ -80,3 +80,78 @@ def test_other_starts(init, run, pbmc_path):
     ours = run.read(pbmc_path, "--through", "umap", *FLAGS["pbmc"], "--init-pos", init)
     z = np.ascontiguousarray(ours.obsm["X_pca"][:, :50])
     assert trustworthiness(z, ours.obsm["X_umap"], n_neighbors=15) > 0.8
+
+
+@pytest.fixture(scope="session")
+def apart(folder):
+    """Counts of four types that share no gene, so that the graph falls into parts; two of them are more alike than the others."""
+    import anndata as ad
+    import pandas as pd
+    import scipy.sparse as sp
+
+    import inputs
+
+    rng = np.random.default_rng(4)
+    sizes, genes = [500, 300, 250, 150], 800
+    kind = np.repeat(np.arange(4), sizes)
+    profile = np.full((4, genes), 0.02)
+    for t in range(4):
+        profile[t, t * 150 : t * 150 + 150] = rng.gamma(2, 2, 150)
+    profile[1, 600:700] = profile[2, 600:700] = rng.gamma(2, 4, 100)
+    # Within each type, a gradient.
+    along = rng.random(len(kind))
+    mu = profile[kind] * np.exp(np.outer(along, rng.normal(0, 0.7, genes)))
+    x = rng.poisson(mu / mu.sum(1, keepdims=True) * 3000).astype(np.float32)
+    a = ad.AnnData(sp.csr_matrix(x), obs=pd.DataFrame({"kind": pd.Categorical(list(map(str, kind)))}, index=[f"c{i}" for i in range(len(kind))]))
+    return inputs.write(a, folder / "apart.zarr")
+
+
+APART = ("--filter-cells", "", "--n-top-genes", 700, "--n-comps", 20)
+
+
+def test_parts_lie_as_their_cells_do(run, apart):
+    """A graph in unconnected parts: the layout's shape at large is no worse than umap-learn's."""
+    from scipy.sparse.csgraph import connected_components
+
+    ours = run.read(apart, "--through", "umap", *APART)
+    assert connected_components(ours.obsp["connectivities"])[0] >= 3
+    theirs = ours.copy()
+    sc.tl.umap(theirs)
+    z = ours.obsm["X_pca"]
+    i, j = np.random.default_rng(0).integers(0, len(z), (2, 20000))
+    far = lambda x: np.linalg.norm(np.asarray(x, np.float64)[i] - np.asarray(x, np.float64)[j], axis=1)
+    assert spearmanr(far(z), far(ours.obsm["X_umap"]))[0] >= spearmanr(far(z), far(theirs.obsm["X_umap"]))[0] - 0.05
+
+
+def test_start_from_paga(run, pbmc_path):
+    ours = run.read(pbmc_path, "--through", "umap", *FLAGS["pbmc"], "--init-pos", "paga")
+    z = np.ascontiguousarray(ours.obsm["X_pca"][:, :50])
+    assert trustworthiness(z, ours.obsm["X_umap"], n_neighbors=15) > 0.8
+    assert "leiden" not in ours.obs
+
+
+def test_start_from_obsm(run, pbmc, folder):
+    """A start far from ours is seen in the layout; cells that are filtered away have no row."""
+    import inputs
+    import program
+
+    a = pbmc.copy()
+    rng = np.random.default_rng(0)
+    a.obsm["X_start"] = rng.normal(size=(a.n_obs, 3)).astype(np.float32)
+    path = inputs.write(a, folder / "start.zarr")
+    ours = run.read(path, "--through", "umap", *FLAGS["pbmc"], "--init-pos", "X_start", "--min-genes", 700)
+    assert ours.n_obs < a.n_obs
+    other = run.read(path, "--through", "umap", *FLAGS["pbmc"], "--min-genes", 700)
+    assert not np.array_equal(ours.obsm["X_umap"], other.obsm["X_umap"])
+    z = np.ascontiguousarray(ours.obsm["X_pca"][:, :50])
+    assert trustworthiness(z, ours.obsm["X_umap"], n_neighbors=15) > 0.8
+    said = program.message(program.cellmill("run", path, "-o", folder / "none.zarr", "--init-pos", "X_strat"))
+    assert "X_strat" in said and "X_start" in said
+
+
+def test_constants_and_keys(run, synthetic_path):
+    flags = ("--umap-a", 1.2, "--umap-b", 0.9, "--umap-key", "X_mine", "--n-components", 3, "--maxiter", 20)
+    ours = run.read(synthetic_path, "--through", "umap", *FLAGS["synthetic"], *flags)
+    assert ours.obsm["X_mine"].shape == (ours.n_obs, 3) and np.isfinite(ours.obsm["X_mine"]).all()
+    assert ours.uns["X_mine"]["params"]["a"] == 1.2 and ours.uns["X_mine"]["params"]["b"] == 0.9
+    assert "X_umap" not in ours.obsm

@@ -1,5 +1,7 @@
 //! Everything that the README's commands call: `cargo xtask test`, `cargo xtask bench`, `cargo xtask golden`.
 
+#[cfg(test)]
+mod arrows;
 mod bench;
 mod golden;
 mod python;

@@ -1,4 +1,5 @@
-//! `cargo xtask test`: formatting, lints, documentation, Rust tests, then the black-box tests against scanpy.
+//! `cargo xtask test`: formatting, lints, documentation, Rust tests, then the black-box tests against scanpy, of the program
+//! and of the Python package, and the documentation.
 
 use anyhow::Result;
 
@@ -9,6 +10,9 @@ pub fn run(args: &[String]) -> Result<()> {
     let part = args.first().map(String::as_str);
     if part != Some("python") {
         rust()?;
+    }
+    if part == Some("python") {
+        cargo(&["build", "--locked", "--package", "cellmill"], &[])?;
     }
     if part != Some("rust") {
         black_box()?;
@@ -23,14 +27,16 @@ fn rust() -> Result<()> {
     cargo(&["test", "--workspace", "--locked"], &[])
 }
 
+/// The program (which the Rust tests have built too), the package and the documentation as a user meets them.
 fn black_box() -> Result<()> {
-    cargo(&["build", "--locked", "--package", "cellmill"], &[])?;
     let python = python::environment()?;
     let binary = target().join("debug").join("cellmill");
     let tests = root().join("tests").join("python");
     sh(&python, &["-m", "ruff", "check", "tests", "python", "examples"], &[])?;
     sh(&python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])?;
-    package(&python)
+    package(&python)?;
+    let site = target().join("site").display().to_string();
+    sh(&python, &["-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", &site], &[("NO_MKDOCS_2_WARNING", "1")])
 }
 
 /// Builds the Python package into the environment and tests it.

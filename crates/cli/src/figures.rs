@@ -31,7 +31,19 @@ impl Open {
     pub fn embedding(&self, basis: &str) -> anyhow::Result<(String, Vec<f32>, usize)> {
         let known = self.store.names("obsm")?;
         let key = [basis.to_string(), format!("X_{basis}")].into_iter().find(|k| known.contains(k));
-        let key = key.ok_or_else(|| self.missing("obsm", basis, known))?;
+        let key = match key {
+            Some(key) => key,
+            None if known.is_empty() => {
+                let place = Place::element(self.store.location(), "obsm");
+                return Err(Error::invalid(
+                    place,
+                    format!("no '{basis}' and nothing else"),
+                    "an embedding is drawn; `cellmill run` makes X_pca and X_umap",
+                )
+                .into());
+            }
+            None => return Err(self.missing("obsm", basis, known)),
+        };
         match self.store.element(&format!("obsm/{key}"), &mut Vec::new())? {
             Some(Element::Array(Array { shape, values })) if shape.len() == 2 => {
                 let data = match values {
@@ -127,9 +139,12 @@ impl Open {
 
     /// Means against dispersions of genes.
     pub fn draw_hvg(&self) -> anyhow::Result<Figure> {
-        let v3 = self.var.column(keys::VARIANCES_NORM).is_some();
+        let of = |column: &str| self.var.column(column).is_some();
+        let (v3, residuals) = (of(keys::VARIANCES_NORM), of(keys::RESIDUAL_VARIANCES));
         let (what, y, y_norm) = if v3 {
             ("variances", keys::VARIANCES, keys::VARIANCES_NORM)
+        } else if residuals {
+            ("variances", keys::VARIANCES, keys::RESIDUAL_VARIANCES)
         } else {
             ("dispersions", keys::DISPERSIONS, keys::DISPERSIONS_NORM)
         };
@@ -142,7 +157,7 @@ impl Open {
             dispersions_norm: &y_norm,
             highly_variable: &chosen,
             what,
-            log: v3,
+            log: v3 || residuals,
         })?)
     }
 

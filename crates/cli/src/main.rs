@@ -1,16 +1,20 @@
 //! cellmill on the command line. Data go to stdout, talk to stderr; exit 0, 1 (your input) or 2 (our fault).
 
+mod aggregate;
 mod bench;
 mod convert;
 mod demo;
 mod figures;
 mod info;
+mod markers;
 mod options;
 mod plan;
 mod plot;
 mod progress;
 mod run;
+mod score;
 mod simulate;
+mod subject;
 
 use std::process::ExitCode;
 
@@ -41,6 +45,12 @@ enum Command {
     Plan(run::Run),
     /// Analyse: QC, filter, normalise, highly variable genes, PCA, neighbours, UMAP, Leiden
     Run(run::Run),
+    /// Rank the genes that mark each group of cells
+    Markers(markers::Markers),
+    /// Sums, means, variances and counts over groups of cells (pseudobulk)
+    Aggregate(aggregate::Aggregate),
+    /// Score each cell for sets of genes
+    Score(score::Score),
     /// Draw a figure from a store
     Plot(plot::Plot),
     /// Rewrite a store in another format
@@ -77,6 +87,9 @@ fn main() -> ExitCode {
         Command::Info(c) => c.run(voice),
         Command::Plan(c) => c.plan(voice),
         Command::Run(c) => c.run(voice),
+        Command::Markers(c) => c.run(voice),
+        Command::Aggregate(c) => c.run(voice),
+        Command::Score(c) => c.run(voice),
         Command::Plot(c) => c.run(voice),
         Command::Convert(c) => c.run(voice),
         Command::Simulate(c) => c.run(voice),

@@ -69,6 +69,8 @@ pub enum FlavorName {
     SeuratV3,
     #[value(name = "seurat_v3_paper", alias = "seurat-v3-paper")]
     SeuratV3Paper,
+    #[value(name = "pearson_residuals", alias = "pearson-residuals")]
+    PearsonResiduals,
 }
 
 /// The machine's share.
@@ -202,6 +204,12 @@ pub struct RecipeOptions {
     /// Neighbour search: exact, accurate or fast
     #[arg(long, value_name = "NAME")]
     pub knn: Option<String>,
+    /// Weights between neighbours: umap, gauss or jaccard
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Neighbours: name in uns, and prefix in obsp
+    #[arg(long, value_name = "KEY")]
+    pub neighbors_key: Option<String>,
     /// UMAP: smallest distance of points
     #[arg(long, value_name = "X")]
     pub min_dist: Option<f64>,
@@ -211,15 +219,48 @@ pub struct RecipeOptions {
     /// UMAP: epochs
     #[arg(long, value_name = "N")]
     pub maxiter: Option<usize>,
-    /// UMAP: start from spectral, pca or random
+    /// UMAP: start from spectral, pca, random, paga or a key of obsm
     #[arg(long, value_name = "NAME")]
     pub init_pos: Option<String>,
+    /// UMAP: dimensions, 2 or 3
+    #[arg(long, value_name = "N")]
+    pub n_components: Option<usize>,
+    /// UMAP: step size at the start
+    #[arg(long, value_name = "X")]
+    pub alpha: Option<f64>,
+    /// UMAP: weight of repulsion
+    #[arg(long, value_name = "X")]
+    pub gamma: Option<f64>,
+    /// UMAP: repulsions for each attraction
+    #[arg(long, value_name = "N")]
+    pub negative_sample_rate: Option<usize>,
+    /// UMAP: the curve 1 / (1 + a d^2b), together with --umap-b
+    #[arg(long, value_name = "X")]
+    pub umap_a: Option<f64>,
+    /// UMAP: see --umap-a
+    #[arg(long, value_name = "X")]
+    pub umap_b: Option<f64>,
+    /// UMAP: name in obsm and uns
+    #[arg(long, value_name = "KEY")]
+    pub umap_key: Option<String>,
     /// Leiden: resolution, or several as 0.5,1,2
     #[arg(long, value_delimiter = ',', value_name = "X")]
     pub resolution: Vec<f64>,
     /// Leiden: rounds; -1 until nothing changes
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub n_iterations: Option<i32>,
+    /// Leiden: only cells of these categories of a column of obs, as batch=a,b
+    #[arg(long, value_name = "COLUMN=CATEGORIES")]
+    pub restrict_to: Option<String>,
+    /// Leiden: name in obs and uns
+    #[arg(long, value_name = "KEY")]
+    pub leiden_key: Option<String>,
+    /// Find Louvain's clusters too
+    #[arg(long)]
+    pub louvain: bool,
+    /// Make PAGA's graph of the clusters
+    #[arg(long)]
+    pub paga: bool,
     /// Where random choices start [default: 0]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -276,6 +317,7 @@ impl RecipeOptions {
                 FlavorName::CellRanger => Flavor::CellRanger,
                 FlavorName::SeuratV3 => Flavor::SeuratV3,
                 FlavorName::SeuratV3Paper => Flavor::SeuratV3Paper,
+                FlavorName::PearsonResiduals => Flavor::PearsonResiduals,
             };
         }
         set_some(&mut r.hvg.n_top_genes, self.n_top_genes);
@@ -289,16 +331,33 @@ impl RecipeOptions {
         set_some(&mut r.neighbors.n_pcs, self.n_pcs);
         set(&mut r.neighbors.metric, &self.metric);
         set(&mut r.neighbors.mode, &self.knn);
+        set(&mut r.neighbors.method, &self.method);
+        set_some(&mut r.neighbors.key_added, self.neighbors_key.clone());
         set(&mut r.umap.min_dist, &self.min_dist);
         set(&mut r.umap.spread, &self.spread);
         set_some(&mut r.umap.maxiter, self.maxiter);
         set(&mut r.umap.init_pos, &self.init_pos);
+        set(&mut r.umap.n_components, &self.n_components);
+        set(&mut r.umap.alpha, &self.alpha);
+        set(&mut r.umap.gamma, &self.gamma);
+        set(&mut r.umap.negative_sample_rate, &self.negative_sample_rate);
+        set_some(&mut r.umap.a, self.umap_a);
+        set_some(&mut r.umap.b, self.umap_b);
+        set_some(&mut r.umap.key_added, self.umap_key.clone());
         match self.resolution[..] {
             [] => {}
             [one] => r.leiden.resolution = Resolutions::One(one),
             _ => r.leiden.resolution = Resolutions::Many(self.resolution.clone()),
         }
         set(&mut r.leiden.n_iterations, &self.n_iterations);
+        if let Some(text) = &self.restrict_to {
+            let (column, categories) =
+                text.split_once('=').ok_or_else(|| Error::option("--restrict-to", format!("'{text}'"), "it reads like batch=a,b"))?;
+            r.leiden.restrict_to = Some((column.to_string(), categories.split(',').map(str::to_string).collect()));
+        }
+        set_some(&mut r.leiden.key_added, self.leiden_key.clone());
+        r.leiden.louvain |= self.louvain;
+        r.leiden.paga |= self.paga;
         set(&mut r.seed, &self.seed);
         r.check()?;
         Ok(r)

@@ -29,6 +29,10 @@ pub fn show(job: &Job, voice: Voice) -> anyhow::Result<()> {
             let (room, spilled) = (say_bytes(plan.stage_bytes), say_bytes(plan.spill_bytes));
             writeln!(out, "packed   rows for later reads: room for {room} in memory, at most {spilled} in a spill file")?;
         }
+        if plan.aside {
+            let bytes = say_bytes(plan.aside_bytes);
+            writeln!(out, "aside    components and lists of neighbours lie in temporary files ({bytes}) while the graph is made")?;
+        }
         let total: f64 = plan.seconds.iter().map(|(_, s)| s).sum();
         writeln!(out, "time     about {} on {} threads", seconds(total), plan.threads)?;
         for (what, s) in &plan.seconds {

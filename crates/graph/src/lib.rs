@@ -13,7 +13,7 @@ mod paga;
 mod types;
 pub mod umap;
 
-pub use knn::{Knn, knn, knn_on};
+pub use knn::{Knn, knn, knn_on, knn_streamed};
 pub use louvain::louvain;
 pub use paga::{Paga, paga, paga_sparse};
 pub use types::{Connectivities, Distances, Embedding};

@@ -3,36 +3,54 @@
 use cellmill_matrix::{Error, Place, Result};
 use rayon::prelude::*;
 
-/// Cells in a low-dimensional space: row-major, `(n, d)` f32, finite.
-#[derive(Clone, Copy, Debug)]
+/// Cells in a low-dimensional space: the first `d` of `wide` columns of a row-major f32 matrix, finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Embedding<'a> {
-    /// `n * d` coordinates.
-    pub data: &'a [f32],
+    /// `n * wide` coordinates.
+    data: &'a [f32],
+    /// Columns of the matrix.
+    wide: usize,
     /// Dimensions.
     pub d: usize,
 }
 
 impl<'a> Embedding<'a> {
-    /// Wraps row-major coordinates.
+    /// Wraps row-major coordinates `(n, d)`.
     pub fn new(data: &'a [f32], d: usize) -> Result<Self> {
-        if d == 0 || !data.len().is_multiple_of(d) {
+        Self::columns(data, d, d)
+    }
+
+    /// Wraps the first `d` columns of a row-major matrix `(n, wide)`.
+    pub fn columns(data: &'a [f32], wide: usize, d: usize) -> Result<Self> {
+        if d == 0 || d > wide || !data.len().is_multiple_of(wide) {
             return Err(Error::invalid(
                 Place::default(),
-                format!("{} numbers in rows of {d}", data.len()),
-                "an embedding is a whole number of rows",
+                format!("{} numbers in rows of {wide}, of which {d} are used", data.len()),
+                "an embedding is a whole number of rows of at least one coordinate",
             ));
         }
-        Ok(Embedding { data, d })
+        Ok(Embedding { data, wide, d })
+    }
+
+    /// The same for lengths that fit.
+    pub(crate) fn of(data: &'a [f32], d: usize) -> Self {
+        debug_assert!(d > 0 && data.len().is_multiple_of(d));
+        Embedding { data, wide: d, d }
     }
 
     /// Number of cells.
     pub fn n(&self) -> usize {
-        self.data.len() / self.d
+        self.data.len() / self.wide
     }
 
     /// Coordinates of cell `i`: `(d,)`.
     pub fn row(&self, i: usize) -> &'a [f32] {
-        &self.data[i * self.d..(i + 1) * self.d]
+        &self.data[i * self.wide..i * self.wide + self.d]
+    }
+
+    /// All coordinates one after the other, if no column is left out.
+    pub(crate) fn whole(&self) -> Option<&'a [f32]> {
+        (self.d == self.wide).then_some(self.data)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod moments;
 pub mod pack;
 pub mod product;
 pub mod project;
+pub mod residual;
 pub mod select;
 pub mod totals;
 pub mod transform;

@@ -414,6 +414,8 @@ pub enum Element {
     Sparse(Sparse),
     /// `categorical` or `nullable-*` outside a data frame.
     Column(Column),
+    /// `rec-array`: fields of records by name, each with one entry a record.
+    Records(Vec<(String, Values)>),
     /// `null`.
     Null,
 }

@@ -28,6 +28,8 @@ pub const DISPERSIONS_NORM: &str = "dispersions_norm";
 pub const VARIANCES: &str = "variances";
 /// var: variance after standardisation (`seurat_v3`), float64.
 pub const VARIANCES_NORM: &str = "variances_norm";
+/// var: variance of the Pearson residuals (`pearson_residuals`), float64.
+pub const RESIDUAL_VARIANCES: &str = "residual_variances";
 /// var: median rank over batches (`seurat_v3`), float32.
 pub const HIGHLY_VARIABLE_RANK: &str = "highly_variable_rank";
 /// var: in how many batches the gene was chosen, int64.
@@ -50,6 +52,10 @@ pub const DISTANCES: &str = "distances";
 pub const CONNECTIVITIES: &str = "connectivities";
 /// obs and uns: clusters.
 pub const LEIDEN: &str = "leiden";
+/// obs and uns: clusters without refinement.
+pub const LOUVAIN: &str = "louvain";
+/// uns: how strongly clusters are connected.
+pub const PAGA: &str = "paga";
 /// uns: what `neighbors` did.
 pub const NEIGHBORS: &str = "neighbors";
 /// uns: what `pca` did.

@@ -39,6 +39,9 @@ pub trait Source: Send + Sync {
     /// Compressed chunks that two calls share are decoded once where memory allows.
     fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()>;
 
+    /// These rows will be read soon: their bytes may be fetched from the disk while others are decoded. The default does nothing.
+    fn will_read(&self, _rows: Range<SourceRow>) {}
+
     /// Bytes of compressed input read so far.
     fn bytes_read(&self) -> u64;
 

@@ -63,6 +63,10 @@ pub fn element<'py>(py: Python<'py>, e: Element) -> PyResult<Bound<'py, PyAny>> 
             let (indptr, indices) = index(py, indptr, indices, n_cols);
             ("sparse", format, (shape[0], shape[1]), indptr, indices, values(py, v)?).into_bound_py_any(py)
         }
+        Element::Records(fields) => {
+            let fields = fields.into_iter().map(|(name, v)| Ok((name, values(py, v)?))).collect::<PyResult<Vec<_>>>()?;
+            ("records", fields).into_bound_py_any(py)
+        }
         Element::Column(c) => ("column", column(py, c)?).into_bound_py_any(py),
         Element::Null => ("null",).into_bound_py_any(py),
     }

@@ -84,6 +84,7 @@ impl<'a> Annotations<'a> {
             Element::Sparse(s) => Some(s.shape[0]),
             Element::Table(t) => Some(t.n_rows()),
             Element::Column(c) => Some(c.len()),
+            Element::Records(fields) => fields.first().map(|(_, values)| values.len()),
             Element::Dict(_) | Element::Scalar(_) | Element::Null => None,
         };
         let Some(length) = length else { return Err("it has no rows".into()) };
@@ -113,6 +114,9 @@ impl<'a> Annotations<'a> {
             (Element::Array(a), Some(kept)) => Element::Array(a.select(kept)),
             (Element::Table(t), Some(kept)) => Element::Table(t.select(kept)),
             (Element::Column(c), Some(kept)) => Element::Column(c.select(kept)),
+            (Element::Records(fields), Some(kept)) => {
+                Element::Records(fields.into_iter().map(|(name, values)| (name, values.select(kept))).collect())
+            }
             (other, _) => other,
         })
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use cellmill_engine::exec::Feed;
-use cellmill_matrix::{Element, Error, Place, Result, Source, Table, Watch};
+use cellmill_matrix::{Element, Encoding, Error, Place, Result, Source, Table, Watch};
 use cellmill_store::anndata::AnnData;
+use cellmill_store::copy::{copy, is_wide};
 use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use serde::Serialize;
@@ -58,10 +59,15 @@ pub struct Rows<'a> {
 impl Rows<'_> {
     /// Writes root, obs, var and X; other elements may follow. Returns the entries of X.
     fn write(&self, w: &dyn TreeWriter, watch: &dyn Watch) -> Result<u64> {
+        self.write_tables(w)?;
+        stream_matrix(w, "X", self.source, watch)
+    }
+
+    /// Writes root, obs and var.
+    fn write_tables(&self, w: &dyn TreeWriter) -> Result<()> {
         write_root(w)?;
         write_table(w, "obs", self.obs)?;
-        write_table(w, "var", self.var)?;
-        stream_matrix(w, "X", self.source, watch)
+        write_table(w, "var", self.var)
     }
 
     /// Writes a whole store of these rows. Nothing appears under its name before it is complete.
@@ -106,9 +112,17 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
         let observer = Observer::new(listener, &*data.source);
         let watch = observer.stage("convert", "cells");
         let writer = create(&job.output, job.format, job.overwrite)?;
-        let nnz = Rows { source: &*data.source, obs: &data.obs, var: &data.var }.write(&*writer, &watch)?;
+        let rows = Rows { source: &*data.source, obs: &data.obs, var: &data.var };
+        let nnz = match &data.anndata {
+            // Rows of float32 are what everything else reads fastest, but no value is changed for that.
+            Some(store) if rows_as_they_are(store)? => {
+                rows.write_tables(&*writer)?;
+                copy(store, "X", &*writer, &watch)?
+            }
+            _ => rows.write(&*writer, &watch)?,
+        };
         if let Some(store) = &data.anndata {
-            carry_over(store, &*writer, &scratch, job.memory / 4, &watch, &mut warnings)?;
+            carry_over(store, &*writer, &watch, &mut warnings)?;
         }
         writer.finish()?;
         let shape = data.source.shape();
@@ -118,24 +132,25 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
     })
 }
 
-/// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw streamed.
-fn carry_over(
-    store: &AnnData,
-    w: &dyn TreeWriter,
-    scratch: &Path,
-    memory: u64,
-    watch: &dyn Watch,
-    warnings: &mut Vec<String>,
-) -> Result<()> {
+/// Whether X is of wide numbers and lies by rows or dense: then it is copied.
+fn rows_as_they_are(store: &AnnData) -> Result<bool> {
+    let info = store.matrix_info("X")?;
+    Ok(is_wide(&info) && info.encoding != Encoding::Csc)
+}
+
+/// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw a piece at a time, all as they lie.
+fn carry_over(store: &AnnData, w: &dyn TreeWriter, watch: &dyn Watch, warnings: &mut Vec<String>) -> Result<()> {
     Annotations::of(store).write(w, &BTreeSet::new(), warnings)?;
     for matrix in store.matrices()?.into_iter().filter(|m| m != "X") {
         if matrix == "raw/X" {
             write_element(w, "raw", &Element::Dict(Vec::new()))?;
             write_table(w, "raw/var", &store.var_of(&matrix, warnings)?)?;
-            write_element(w, "raw/varm", &Element::Dict(Vec::new()))?;
+            match store.element("raw/varm", warnings)? {
+                Some(varm) => write_element(w, "raw/varm", &varm)?,
+                None => write_element(w, "raw/varm", &Element::Dict(Vec::new()))?,
+            }
         }
-        let rows = store.matrix(&matrix)?.into_rows(scratch, memory, watch)?;
-        stream_matrix(w, &matrix, &*rows, watch)?;
+        copy(store, &matrix, w, watch)?;
     }
     Ok(())
 }

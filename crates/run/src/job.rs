@@ -127,14 +127,10 @@ impl Job {
         let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads.max(1))
-            .thread_name(|i| format!("cellmill-{i}"))
-            .build()
-            .map_err(|e| Error::bug(format!("no threads: {e}")))?;
-        pool.install(|| {
+        pool(self.threads)?.install(|| {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
+            self.check_columns(&data)?;
             let plan = plan(&data, self)?;
             plan.check(self.memory)?;
             let processor = self.device.open(plan.nnz, listener)?;
@@ -174,7 +170,18 @@ impl Job {
         let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
         let feed = Feed { source, stage: rows.as_ref() };
         let last = self.with_x.is_none();
-        let input = Input { feed, obs: &data.obs, var: &data.var, selected: &selected, last, journal, processor };
+        let aside = plan.aside.then(|| self.spill_dir.as_deref().unwrap_or(&scratch));
+        let input = Input {
+            feed,
+            obs: &data.obs,
+            var: &data.var,
+            selected: &selected,
+            last,
+            journal,
+            processor,
+            store: data.anndata.as_ref(),
+            scratch: aside,
+        };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
         let mut hash = Fnv::default();
@@ -269,10 +276,29 @@ impl Job {
         }
     }
 
+    /// Added to in place, obs and var are written anew: a column that could not be read would be lost.
+    fn check_columns(&self, data: &Dataset) -> Result<()> {
+        let Some(store) = data.anndata.as_ref().filter(|_| self.in_place) else { return Ok(()) };
+        for (frame, names, table) in [("obs", store.obs_columns(), &data.obs), ("var", store.var_columns(), &data.var)] {
+            if let Some(name) = names.iter().find(|name| table.column(name).is_none()) {
+                return Err(Error::invalid(
+                    Place::element(store.location(), format!("{frame}/{name}")),
+                    "a column of a kind that can't be held",
+                    "--in-place would lose it; write a new store with -o, or remove the column",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Output and input must not stand in each other's way, and an output that exists is only replaced if asked.
     fn check_paths(&self) -> Result<()> {
         let place = || Place::store(self.output.display().to_string());
         if self.in_place {
+            if self.recipe.input.matrix.starts_with("raw") {
+                let why = "its genes are not those of var, which --in-place would replace; write a new store with -o";
+                return Err(Error::option("--matrix", &self.recipe.input.matrix, why));
+            }
             return match Format::of_path(&self.input) {
                 Format::H5ad => {
                     Err(Error::option("--in-place", self.input.display(), "only a zarr store can be added to; give an output with -o"))
@@ -300,6 +326,12 @@ impl Job {
         }
         writable(&folder)
     }
+}
+
+/// Threads of a job.
+pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).thread_name(|i| format!("cellmill-{i}"));
+    pool.build().map_err(|e| Error::bug(format!("no threads: {e}")))
 }
 
 /// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.

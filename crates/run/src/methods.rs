@@ -71,6 +71,7 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
             Flavor::CellRanger => "by normalised dispersion (flavour 'cell_ranger')",
             Flavor::SeuratV3 => "by standardised variance of the counts (flavour 'seurat_v3')",
             Flavor::SeuratV3Paper => "by standardised variance of the counts (flavour 'seurat_v3_paper')",
+            Flavor::PearsonResiduals => "by the variance of the Pearson residuals of the counts (flavour 'pearson_residuals')",
         };
         text += &format!(" {} highly variable genes were selected {flavor}", o.n_hvg);
         text += match &recipe.hvg.batch_key {
@@ -104,7 +105,17 @@ pub fn methods(recipe: &Recipe, through: Stage, o: &Outcome) -> String {
     }
     if through >= Stage::Leiden {
         let resolutions: Vec<String> = recipe.leiden.resolution.list().iter().map(f64::to_string).collect();
-        text += &format!(" The Leiden algorithm (resolution {}) found {} clusters.", resolutions.join(", "), o.n_clusters);
+        let among = match &recipe.leiden.restrict_to {
+            Some((column, categories)) => format!(" among the cells with {} in '{column}'", categories.join(", ")),
+            None => String::new(),
+        };
+        text += &format!(" The Leiden algorithm (resolution {}) found {} clusters{among}.", resolutions.join(", "), o.n_clusters);
+        if recipe.leiden.louvain {
+            text += " The Louvain algorithm was run at the same resolution.";
+        }
+        if recipe.leiden.paga {
+            text += " Connections between clusters were measured by PAGA.";
+        }
     }
     text + &format!(" The random seed was {}.", recipe.seed)
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use cellmill_engine::exec::{Feed, Scratch, Task, cut, in_order, sliced};
 use cellmill_engine::fold::Collect;
 use cellmill_engine::recipe::Step;
-use cellmill_matrix::{Array, Column, Csr, Element, Error, Place, Result, Sparse, Table, Values, keys};
-use cellmill_store::tree::TreeWriter;
+use cellmill_graph::knn::RowFile;
+use cellmill_matrix::{Array, Column, Csr, DType, Element, Error, Place, Result, Sparse, Table, Values, keys};
+use cellmill_store::tree::{Attrs, TreeWriter};
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use cellmill_store::zarr::ZarrWriter;
 use serde::{Deserialize, Serialize};
@@ -54,7 +55,7 @@ pub fn write(
     recipe: &Recipe,
     observer: &Observer<'_>,
 ) -> Result<()> {
-    let Analysis { obs, mut var, obsm, mut varm, obsp, uns, keep, keep_genes, target_sum, .. } = analysis;
+    let Analysis { obs, mut var, obsm, waiting, mut varm, obsp, uns, keep, keep_genes, target_sum, .. } = analysis;
     let watch = observer.stage("writing", "cells");
     let writer = create(target.path, target.format, target.overwrite)?;
     let w = &*writer;
@@ -89,8 +90,10 @@ pub fn write(
         stream.finish()?;
         (nnz, reads) = (written, u32::from(decoded));
     }
-    let taken = paths(&obsm, &varm, &obsp, &uns);
+    let mut taken = paths(&obsm, &varm, &obsp, &uns);
+    taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
     write_elements(w, obsm, varm, obsp, uns)?;
+    write_waiting(w, waiting)?;
     if let Some(input) = input {
         let mut warnings = Vec::new();
         Annotations { cells: Some(&keep), genes: genes.as_deref(), ..*input }.write(w, &taken, &mut warnings)?;
@@ -146,6 +149,30 @@ fn write_elements(w: &dyn TreeWriter, obsm: Named<Array>, varm: Named<Array>, ob
         .try_for_each(|(path, element)| write_element(w, &path, &element))
 }
 
+/// Rows of a chunk of what waits in a file.
+const WAITING_ROWS: usize = 1 << 14;
+
+/// Writes what waits in files to obsm, some rows at a time.
+fn write_waiting(w: &dyn TreeWriter, waiting: Vec<(String, Vec<usize>, RowFile)>) -> Result<()> {
+    for (name, shape, file) in waiting {
+        let [n, wide] = shape[..] else { return Err(Error::bug("what waits in a file is a matrix")) };
+        let shape = [n as u64, wide as u64];
+        let chunk = [WAITING_ROWS.min(n.max(1)) as u64, wide as u64];
+        let mut stream = w.stream(&format!("obsm/{name}"), DType::F32, &shape, &chunk, array_attributes())?;
+        for first in (0..n).step_by(WAITING_ROWS) {
+            let mut rows = vec![0f32; WAITING_ROWS.min(n - first) * wide];
+            file.read(first, &mut rows)?;
+            stream.append(&Values::F32(rows))?;
+        }
+        stream.close()?;
+    }
+    Ok(())
+}
+
+fn array_attributes() -> Attrs {
+    [("encoding-type", "array"), ("encoding-version", "0.2.0")].into_iter().map(|(k, v)| (k.to_string(), v.into())).collect()
+}
+
 /// Elements by name.
 type Named<T> = Vec<(String, T)>;
 
@@ -193,6 +220,7 @@ pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>)
     write_table(w, "obs", &analysis.obs)?;
     write_table(w, "var", &analysis.var)?;
     write_elements(w, analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
+    write_waiting(w, analysis.waiting)?;
     editor.finish()?;
     watch.finish(n_obs, 0, 0);
     Ok(())

@@ -1,13 +1,15 @@
 //! What a run will cost, before it runs: reads, bytes, memory, time.
 
 use cellmill_engine::exec::{CHUNK_BYTES, TASK_ROWS, cut};
+use cellmill_engine::host::hvg::Flavor;
+use cellmill_graph::knn;
 use cellmill_kernels::gram;
 use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::job::Job;
-use crate::recipe::{DEFAULT_COMPS, DEFAULT_TOP_GENES, Stage, Target, TargetWord};
+use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
 /// The expected cost of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +32,10 @@ pub struct Plan {
     pub stage_bytes: u64,
     /// Packed rows that go to the spill file.
     pub spill_bytes: u64,
+    /// Whether the components wait in a temporary file while the graph is made, and the neighbour search reads its lists from one.
+    pub aside: bool,
+    /// Bytes of temporary files for that.
+    pub aside_bytes: u64,
     /// The ceiling.
     pub ceiling_bytes: u64,
     /// Rough seconds by stage on this many threads.
@@ -40,6 +46,10 @@ pub struct Plan {
 
 /// Decoding and folding, entries a second and core (measured: BENCHMARKS.md).
 const READ_RATE: f64 = 6.0e7;
+/// Seconds a cell and core of neighbours, layout and clusters (measured at 1.3 million cells: BENCHMARKS.md).
+const NEIGHBORS: f64 = 55e-6;
+const LAYOUT: f64 = 120e-6;
+const CLUSTERS: f64 = 20e-6;
 /// Products of the Gram matrix, a second and core.
 const GRAM_RATE: f64 = 1.0e10;
 
@@ -116,6 +126,9 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
             (true, true) => reads.extend(["totals of the kept genes (their median)".to_string(), "moments of genes".to_string()]),
             _ => reads.push("moments of genes".to_string()),
         }
+        if r.hvg.flavor == Flavor::PearsonResiduals {
+            reads.push("residuals of the counts (pearson_residuals)".to_string());
+        }
         if v3 {
             reads.push("clipped sums (seurat_v3)".to_string());
         }
@@ -167,13 +180,26 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
-        needs.push((When::Graph, "X_pca", n * comps * 4));
-        needs.push((When::Writing, "X_pca", n * comps * 4));
         needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
     }
+    let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
+    let mut aside = false;
+    let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
-        let k = r.neighbors.n_neighbors as u64;
-        needs.push((When::Graph, "graph", n * (k * 8 * 2 + k * 2 * 8 * 2) + n * 50 * 4 * 2));
+        let graph = Graph::of(n, r, n_pcs, job.through);
+        let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
+        // The search by lists is for cells beyond those of which all pairs are compared.
+        let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
+        aside = can && always + x_pca + graph.search.max(graph.rest) > job.memory;
+        let search = if aside { graph.search - 4 * n * n_pcs + threads * LISTS_IN_FLIGHT } else { graph.search };
+        needs.push((When::Graph, "graph", search.max(graph.rest)));
+        needs.push((When::Writing, "graph", graph.result));
+    }
+    if aside {
+        needs.push((When::Writing, "X_pca", (1 << 14) * comps * 8));
+    } else {
+        needs.push((When::Graph, "X_pca", x_pca));
+        needs.push((When::Writing, "X_pca", x_pca));
     }
     let of = |when: When| needs.iter().filter(|n| n.0 == when || n.0 == When::Always).map(|n| n.2).sum::<u64>();
     let staging = [When::Survey, When::Covariance, When::Eigen, When::Projection];
@@ -198,13 +224,13 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         ));
     }
     if job.through >= Stage::Neighbors {
-        seconds.push(("neighbors".into(), n as f64 * 55e-6 / cores));
+        seconds.push(("neighbors".into(), n as f64 * NEIGHBORS / cores));
     }
     if job.through >= Stage::Umap {
-        seconds.push(("umap".into(), n as f64 * 120e-6 / cores));
+        seconds.push(("umap".into(), n as f64 * LAYOUT / cores));
     }
     if job.through >= Stage::Leiden {
-        seconds.push(("leiden".into(), n as f64 * 12e-6));
+        seconds.push(("leiden".into(), n as f64 * CLUSTERS / cores.min(4.0)));
     }
     Plan {
         format: size.format.to_string(),
@@ -216,9 +242,47 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         peak_bytes,
         stage_bytes,
         spill_bytes: staged.saturating_sub(stage_bytes),
+        aside,
+        aside_bytes: if aside { x_pca + 8 * n * n_pcs } else { 0 },
         ceiling_bytes: job.memory,
         seconds,
         threads: job.threads,
+    }
+}
+
+/// Bytes of a thread's lists that are read from a file: pages that it keeps, those of one more task, and a part that is cut.
+const LISTS_IN_FLIGHT: u64 = 160 << 20;
+
+/// Bytes that the graph takes, beside the components.
+struct Graph {
+    /// While neighbours are searched, with all rows at hand.
+    search: u64,
+    /// At the worst moment after that.
+    rest: u64,
+    /// Of what is written.
+    result: u64,
+}
+
+impl Graph {
+    fn of(n: u64, r: &Recipe, n_pcs: u64, through: Stage) -> Self {
+        let k = r.neighbors.n_neighbors as u64 - 1;
+        // An edge that only one end has counts at both: about 1.7 k a cell in cells' graphs, 2 k at most.
+        let nnz = 2 * n * k;
+        let (found, graph) = (8 * n * k, 8 * nnz + 8 * n);
+        // Rows in order; neighbours, before and after the repair, and reversed; order, lists and searched lists.
+        let search = 4 * n * n_pcs + found + 4 * n * k + 4 * n * k.min(24) + 80 * n;
+        // Directed weights twice (as they are and turned), and the joined rows before they are put together.
+        let joining = found + 12 * n * k + 8 * nnz;
+        let together = found + graph + 8 * nnz;
+        let epochs = if through >= Stage::Umap { found + 2 * graph + n * 4 * (8 + 3 * r.umap.n_components as u64) } else { 0 };
+        // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
+        let spectral = if through >= Stage::Umap && r.umap.init_pos == "spectral" { found + graph + graph / 2 + 110 * n } else { 0 };
+        let clusters = if through >= Stage::Leiden { found + graph + graph / 2 + 60 * n } else { 0 };
+        let reordered = found + 2 * graph;
+        // The order, and the first components of each cell.
+        let beside = 40 * n;
+        let rest = [joining, together, epochs, spectral, clusters, reordered].into_iter().max().unwrap_or(0) + beside;
+        Graph { search, rest, result: found + graph }
     }
 }
 

@@ -174,7 +174,7 @@ pub struct Log1p {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hvg {
-    /// `seurat`, `cell_ranger`, `seurat_v3` or `seurat_v3_paper`.
+    /// `seurat`, `cell_ranger`, `seurat_v3`, `seurat_v3_paper` or `pearson_residuals`.
     pub flavor: Flavor,
     /// How many; 0 selects by the bounds on mean and dispersion. Without, 5000 or all genes if there are fewer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +194,12 @@ pub struct Hvg {
     /// Column of obs with the batches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_key: Option<String>,
+    /// Overdispersion of `pearson_residuals`; 100 without. Larger: nearer to Poisson.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub theta: Option<f64>,
+    /// Largest residual of `pearson_residuals`; without, the root of the number of cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
 }
 
 /// Scaling to unit variance.
@@ -235,6 +241,9 @@ pub struct Neighbors {
     pub mode: String,
     /// `umap`, `gauss` or `jaccard`.
     pub method: String,
+    /// Written to uns[key], obsp[`{key}_distances`] and obsp[`{key}_connectivities`] instead of scanpy's usual names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_added: Option<String>,
 }
 
 /// UMAP.
@@ -256,8 +265,17 @@ pub struct Umap {
     pub gamma: f64,
     /// Repulsions for each attraction.
     pub negative_sample_rate: usize,
-    /// `spectral`, `pca` or `random`.
+    /// `spectral`, `pca`, `paga`, `random`, or a key of the input's obsm.
     pub init_pos: String,
+    /// The curve 1 / (1 + a d^2b); by min_dist and spread without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub a: Option<f64>,
+    /// See a.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub b: Option<f64>,
+    /// Written to obsm[key] and uns[key] instead of X_umap and umap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_added: Option<String>,
 }
 
 /// Clusters.
@@ -268,6 +286,16 @@ pub struct Leiden {
     pub resolution: Resolutions,
     /// Rounds; −1 until nothing changes.
     pub n_iterations: i32,
+    /// Whether Louvain's clusters are found too, at the same resolutions: obs['louvain'].
+    pub louvain: bool,
+    /// Whether PAGA's graph of the clusters (of the first resolution) is made: uns['paga'].
+    pub paga: bool,
+    /// Only cells of these categories of a column of obs are clustered, as `["batch", ["a", "b"]]`; the others keep their category.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restrict_to: Option<(String, Vec<String>)>,
+    /// Written to obs[key] instead of leiden (leiden_R with a restriction).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_added: Option<String>,
 }
 
 /// One number or a list.
@@ -342,6 +370,8 @@ impl Default for Hvg {
             n_bins: scanpy.n_bins,
             span: scanpy.span,
             batch_key: None,
+            theta: None,
+            clip: None,
         }
     }
 }
@@ -360,7 +390,14 @@ impl Default for Pca {
 
 impl Default for Neighbors {
     fn default() -> Self {
-        Neighbors { n_neighbors: 15, n_pcs: None, metric: "euclidean".into(), mode: "accurate".into(), method: "umap".into() }
+        Neighbors {
+            n_neighbors: 15,
+            n_pcs: None,
+            metric: "euclidean".into(),
+            mode: "accurate".into(),
+            method: "umap".into(),
+            key_added: None,
+        }
     }
 }
 
@@ -375,13 +412,16 @@ impl Default for Umap {
             gamma: 1.0,
             negative_sample_rate: 5,
             init_pos: "spectral".into(),
+            a: None,
+            b: None,
+            key_added: None,
         }
     }
 }
 
 impl Default for Leiden {
     fn default() -> Self {
-        Leiden { resolution: Resolutions::One(1.0), n_iterations: 2 }
+        Leiden { resolution: Resolutions::One(1.0), n_iterations: 2, louvain: false, paga: false, restrict_to: None, key_added: None }
     }
 }
 
@@ -441,6 +481,12 @@ impl Recipe {
                 return Err(Error::option("log1p.base", base, "the base of a logarithm isn't 1"));
             }
         }
+        if let Some(theta) = self.hvg.theta {
+            positive("hvg.theta", theta)?;
+        }
+        if let Some(clip) = self.hvg.clip.filter(|c| c.is_nan() || *c < 0.0) {
+            return Err(Error::option("hvg.clip", clip, "a number from 0 on is needed"));
+        }
         if let Some(max) = self.scale.max_value {
             positive("scale.max_value", max)?;
         }
@@ -457,7 +503,38 @@ impl Recipe {
         one_of("neighbors.metric", &self.neighbors.metric, &["euclidean", "cosine"])?;
         one_of("neighbors.mode", &self.neighbors.mode, &["exact", "accurate", "fast"])?;
         one_of("neighbors.method", &self.neighbors.method, &["umap", "gauss", "jaccard"])?;
-        one_of("umap.init_pos", &self.umap.init_pos, &["spectral", "pca", "random"])?;
+        if self.umap.init_pos.is_empty() {
+            return Err(Error::option("umap.init_pos", "''", INIT_POS));
+        }
+        if self.umap.a.is_some() != self.umap.b.is_some() {
+            return Err(Error::option("umap.a, umap.b", "only one of them", "they are given together or not at all"));
+        }
+        for (name, x) in [("umap.a", self.umap.a), ("umap.b", self.umap.b), ("umap.alpha", Some(self.umap.alpha))] {
+            x.map_or(Ok(()), |x| positive(name, x))?;
+        }
+        if !(self.umap.gamma >= 0.0 && self.umap.gamma.is_finite()) {
+            return Err(Error::option("umap.gamma", self.umap.gamma, "it is a weight of 0 or more"));
+        }
+        if self.umap.maxiter == Some(0) {
+            return Err(Error::option("umap.maxiter", 0, "at least 1 is needed"));
+        }
+        if self.leiden.n_iterations == 0 {
+            return Err(Error::option("leiden.n_iterations", 0, "it is a number above 0, or -1 to run until nothing changes"));
+        }
+        if let Some((column, categories)) = &self.leiden.restrict_to
+            && (column.is_empty() || categories.is_empty())
+        {
+            return Err(Error::option(
+                "leiden.restrict_to",
+                format!("'{column}', {categories:?}"),
+                "it is a column of obs and some of its categories",
+            ));
+        }
+        for (name, key) in [("neighbors", &self.neighbors.key_added), ("umap", &self.umap.key_added), ("leiden", &self.leiden.key_added)] {
+            if key.as_ref().is_some_and(|key| key.is_empty() || key.contains('/')) {
+                return Err(Error::option(&format!("{name}.key_added"), format!("{key:?}"), "a name without slashes is needed"));
+            }
+        }
         positive("umap.spread", self.umap.spread)?;
         if !(0.0..=self.umap.spread).contains(&self.umap.min_dist) {
             return Err(Error::option("umap.min_dist", self.umap.min_dist, format!("it lies between 0 and spread ({})", self.umap.spread)));
@@ -472,6 +549,9 @@ impl Recipe {
         resolutions.iter().try_for_each(|&r| positive("leiden.resolution", r))
     }
 }
+
+/// What a layout may start from.
+pub const INIT_POS: &str = "it is spectral, pca, random, paga or a key of obsm";
 
 fn one_of(name: &str, found: &str, allowed: &[&str]) -> Result<()> {
     if allowed.contains(&found) {
@@ -495,11 +575,12 @@ fn every_key() -> BTreeMap<String, Vec<String>> {
             ..Filter::default()
         },
         log1p: Log1p { base: Some(2.0), ..Log1p::default() },
-        hvg: Hvg { n_top_genes: Some(1), batch_key: Some(String::new()), ..Hvg::default() },
+        hvg: Hvg { n_top_genes: Some(1), batch_key: Some(String::new()), theta: Some(1.0), clip: Some(1.0), ..Hvg::default() },
         scale: Scale { max_value: Some(1.0), ..Scale::default() },
         pca: Pca { n_comps: Some(1), ..Pca::default() },
-        neighbors: Neighbors { n_pcs: Some(1), ..Neighbors::default() },
-        umap: Umap { maxiter: Some(1), ..Umap::default() },
+        neighbors: Neighbors { n_pcs: Some(1), key_added: Some(String::new()), ..Neighbors::default() },
+        umap: Umap { maxiter: Some(1), a: Some(1.0), b: Some(1.0), key_added: Some(String::new()), ..Umap::default() },
+        leiden: Leiden { restrict_to: Some(Default::default()), key_added: Some(String::new()), ..Leiden::default() },
         ..Recipe::default()
     };
     let Ok(table) = toml::Table::try_from(&full) else { return BTreeMap::new() };
@@ -529,7 +610,9 @@ mod tests {
         assert_eq!(text("[hvg]\nn_top_gene = 3"), "r.toml: [hvg]: there is no 'n_top_gene'; did you mean 'n_top_genes'?");
         assert_eq!(text("[neighbours]\n"), "r.toml: there is no 'neighbours'; did you mean 'neighbors'?");
         assert!(text("[pca]\nn_comps = 'x'").contains("n_comps"), "{}", text("[pca]\nn_comps = 'x'"));
-        assert!(text("[umap]\ninit_pos = 'paca'").contains("spectral, pca, random"));
+        assert!(text("[umap]\ninit_pos = ''").contains("spectral, pca, random"));
+        assert!(text("[umap]\na = 1.5").contains("together"));
+        assert!(text("[leiden]\nrestrict_to = ['batch', []]").contains("categories"));
         assert!(text("[filter]\ncells = 'n >'").contains("filter 'n >'"));
     }
 
@@ -540,6 +623,9 @@ mod tests {
                 .unwrap();
         assert_eq!(r.normalize.target_sum, Target::Word(TargetWord::Median));
         assert_eq!(r.leiden.resolution.list(), [0.5, 1.0]);
+        let r = Recipe::parse("[leiden]\nrestrict_to = ['batch', ['a', 'b']]\npaga = true", "r").unwrap();
+        assert_eq!(r.leiden.restrict_to, Some(("batch".into(), vec!["a".into(), "b".into()])));
+        assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "r").unwrap(), r);
         assert_eq!(r.qc.qc_vars["mt"], "prefix:MT-");
     }
 }

@@ -256,6 +256,11 @@ impl AnnData {
         }
     }
 
+    /// Where a matrix lies: `raw.X` in files of anndata 0.6.
+    pub(crate) fn matrix_path(&self, matrix: &str) -> Result<String> {
+        self.matrix_node(matrix).map(|(path, _)| path)
+    }
+
     /// What the metadata say of a matrix (`X`, `layers/NAME`, `raw/X`, also `obsp/NAME`); nothing of it is decoded.
     pub fn matrix_info(&self, matrix: &str) -> Result<MatrixInfo> {
         let (path, node) = self.matrix_node(matrix)?;

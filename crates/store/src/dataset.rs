@@ -198,6 +198,9 @@ impl Source for Features {
         into.n_cols = self.n_vars;
         Ok(())
     }
+    fn will_read(&self, rows: Range<SourceRow>) {
+        self.whole.will_read(rows);
+    }
     fn bytes_read(&self) -> u64 {
         self.whole.bytes_read()
     }

@@ -1,6 +1,8 @@
 //! Formats behind the ports: AnnData in zarr and h5ad, 10x Genomics h5 and mtx.
 
+mod ahead;
 pub mod anndata;
+pub mod copy;
 pub mod dataset;
 pub mod element;
 pub mod hdf5;

@@ -85,7 +85,8 @@ impl TenX {
             (Some(genome), _) => return Err(Error::missing(place, genome, found)),
             (None, [one]) => one.clone(),
             (None, _) => {
-                return Err(Error::option("genome", format!("not given, and the file has {}", found.join(", ")), "one of them is chosen"));
+                let expected = format!("{} holds {}; choose one", tree.location(), found.join(", "));
+                return Err(Error::option("--genome", "nothing", expected));
             }
         };
         let ids = texts(&tree, &format!("{group}/genes"))?;

@@ -99,6 +99,8 @@ pub trait Chunks: Send + Sync {
         out.copy_from_slice(&copy);
         Ok(read)
     }
+    /// Chunks that will be decoded soon: their stored bytes may be fetched meanwhile. The default does nothing.
+    fn will_decode(&self, _chunks: Range<u64>) {}
 }
 
 /// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].
@@ -107,6 +109,8 @@ pub trait TreeWriter: Send + Sync {
     fn group(&self, path: &str, attrs: Attrs) -> Result<()>;
     /// Writes a whole array. `shape` `[]` is a scalar.
     fn array(&self, path: &str, array: &Array, attrs: Attrs) -> Result<()>;
+    /// Writes an array of records, `(n,)`, of these fields of n entries each; at least one field.
+    fn records(&self, path: &str, fields: &[(String, Values)], attrs: Attrs) -> Result<()>;
     /// Opens an array that grows along its first axis. `shape[0]` is ignored; `chunk` is a wish.
     fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>>;
     /// Makes the store appear whole under its name.

@@ -124,7 +124,12 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
         return np.ascontiguousarray(np.asarray(x)[:, :d], dtype=np.float32)
 
     if init is None or (isinstance(init, str) and init in ("spectral", "auto")):
-        return "spectral", None
+        # Parts of the graph that no edge joins are put where their cells lie in what the neighbours were searched in.
+        lie = adata.obsm.get(params.get("use_rep", "X_pca"))
+        if lie is None:
+            return "spectral", None
+        lie = lie.compute() if is_dask(lie) else lie
+        return "spectral", np.ascontiguousarray(np.asarray(lie)[:, : params.get("n_pcs")], dtype=np.float32)
     if isinstance(init, str) and init == "random":
         return "random", None
     if isinstance(init, str) and init == "paga":

@@ -44,6 +44,22 @@ with h5py.File("latest.h5", "w", libver=("v110", "v114")) as f:
         g[f"n{i}"] = i
         g.attrs[f"a{i}"] = i
 
+# What HDF5 2.0 calls its latest format (data layout messages of version 5 where there is a filter); trees of more than one level.
+with h5py.File("newest.h5", "w", libver="latest", userblock_size=512) as f:
+    f.create_dataset("single", data=table, chunks=table.shape, compression="gzip")
+    f.create_dataset("fixed", data=table, chunks=(5, 4), compression="gzip", shuffle=True)
+    f.create_dataset("fixed_plain", data=table, chunks=(5, 4))
+    f.create_dataset("extensible", data=numbers, chunks=(30,), maxshape=(None,), compression="gzip")
+    f.create_dataset("tree2", data=table, chunks=(5, 4), maxshape=(None, None), compression="gzip")
+    f.create_dataset("tree2_deep", data=table, chunks=(1, 2), maxshape=(None, None), compression="gzip")
+    f.create_dataset("tree2_plain", data=table, chunks=(2, 2), maxshape=(None, None))
+    f.create_dataset("tree2_shrunk", data=np.vstack([table, table]), chunks=(5, 4), maxshape=(None, None), compression="gzip").resize(table.shape)
+    p = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    p.set_chunk((30,))
+    p.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    h5py.h5d.create(f.id, b"implicit", h5py.h5t.NATIVE_FLOAT, h5py.h5s.create_simple((1000,)), p)
+    f["implicit"][...] = numbers
+
 with h5py.File("strings.h5", "w") as f:
     text = ["", "a", "gène", "x" * 300, "αβγ"] * 8
     f.create_dataset("vlen", data=text, dtype=h5py.string_dtype())

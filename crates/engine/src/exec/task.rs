@@ -252,6 +252,11 @@ where
             if let Some(done) = log.and_then(|log| log.get::<TaskOutput<F::State>>(i as u64)) {
                 return Ok(TaskOutput { decoded: false, ..done });
             }
+            // While this task's rows are decoded, the disk fetches those of the one that this thread will take next.
+            let later = i + rayon::current_num_threads();
+            if let Some(rows) = tasks.get(later).filter(|_| feed.stage.is_none_or(|stage| stage.task(later).is_none())) {
+                feed.source.will_read(SourceRow(rows.start)..SourceRow(rows.end));
+            }
             let rows = tasks[i].clone();
             let recipe = sliced(recipe, &rows);
             let batch = aside.batch.map(|b| &b[rows.start as usize..rows.end as usize]);

@@ -67,10 +67,13 @@ pub fn check_laws<F: Fold>(fold: &F, x: &Csr, batch: Option<&[u32]>, same: impl 
 
 #[cfg(test)]
 mod tests {
+    use cellmill_kernels::residual::Model;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::fold::{Clipped, Collect, GeneMoments, Moments, Qc};
+    use crate::fold::{
+        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, Logistic, Moments, Qc, Residuals, SetSums,
+    };
     use crate::recipe::RowQc;
 
     fn rows() -> impl Strategy<Value = (Csr, Vec<u32>)> {
@@ -98,6 +101,19 @@ mod tests {
         })
     }
 
+    fn near_stats(a: &GroupStats, b: &GroupStats) -> bool {
+        (a.n_obs, &a.sum, &a.n_cells) == (b.n_obs, &b.sum, &b.n_cells) && a.squares.iter().zip(&b.squares).all(|(a, b)| near(*a, *b))
+    }
+
+    /// The entries of gene `j`, whatever tasks they come from.
+    fn gathered(parts: &[Genes], j: usize) -> (Vec<f32>, Vec<u16>) {
+        parts.iter().fold(Default::default(), |(mut values, mut groups): (Vec<f32>, Vec<u16>), part| {
+            values.extend_from_slice(part.gene(j).0);
+            groups.extend_from_slice(part.gene(j).1);
+            (values, groups)
+        })
+    }
+
     proptest! {
         #[test]
         fn qc((x, _) in rows()) {
@@ -121,6 +137,78 @@ mod tests {
         #[test]
         fn collect((x, _) in rows()) {
             check_laws(&Collect { step: 0, n_cols: 30 }, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn grouped((x, batch) in rows()) {
+            // Three batches for two groups: the third is the rest.
+            let fold = Grouped { n_vars: 30, n_groups: 2 };
+            check_laws(&fold, &x, Some(&batch), |a, b| {
+                near_stats(&a.rest, &b.rest) && a.groups.iter().zip(&b.groups).all(|(a, b)| near_stats(a, b))
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn by_gene((x, batch) in rows()) {
+            check_laws(&ByGene { n_vars: 30 }, &x, Some(&batch), |a, b| (0..30).all(|j| gathered(a, j) == gathered(b, j)))
+                .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn residuals((x, batch) in rows()) {
+            let share = (0..3).map(|b| (0..30).map(|j| f64::from(1 + b + j) / 600.0).collect()).collect();
+            let fold = Residuals { share, model: Model { theta: 100.0, clip: 5.0 } };
+            check_laws(&fold, &x, Some(&batch), |a, b| {
+                a.iter().zip(b).all(|(a, b)| {
+                    let same = a.entries.iter().flatten().zip(b.entries.iter().flatten()).all(|(a, b)| near(*a, *b));
+                    same && a.n_obs == b.n_obs && a.totals == b.totals
+                })
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn logistic((x, batch) in rows(), n_groups in 2usize..4) {
+            let k = if n_groups == 2 { 1 } else { n_groups };
+            let weights = (0..31 * k).map(|i| (i as f64 * 0.37).sin() / 200.0).collect();
+            check_laws(&Logistic { n_vars: 30, n_groups, weights }, &x, Some(&batch), |a, b| {
+                a.n_obs == b.n_obs && near(a.loss, b.loss) && a.gradient.iter().zip(&b.gradient).all(|(a, b)| near(*a, *b))
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn the_gradient_is_the_slope_of_the_loss((x, batch) in rows(), n_groups in 2usize..4, at in 0usize..31) {
+            let k = if n_groups == 2 { 1 } else { n_groups };
+            let loss = |moved: f64| {
+                let mut weights: Vec<f64> = (0..31 * k).map(|i| (i as f64 * 0.37).sin() / 200.0).collect();
+                weights[at * k] += moved;
+                let fold = Logistic { n_vars: 30, n_groups, weights };
+                let mut acc = fold.open();
+                let mut chunk = Chunk::new(0..x.n_rows() as u64, x.clone(), Some(batch.clone()));
+                fold.accumulate(&mut acc, 0, &mut chunk, &mut RowColumns::default()).unwrap();
+                acc
+            };
+            let step = 1e-5;
+            let slope = (loss(step).loss - loss(-step).loss) / (2.0 * step);
+            let found = loss(0.0).gradient[at * k];
+            prop_assert!((slope - found).abs() <= 1e-3 * (1.0 + found.abs()), "{} {}", slope, found);
+        }
+
+        #[test]
+        fn cross((x, _) in rows()) {
+            let regressors = (0..80).map(|i| (f64::from(i) * 0.7).cos()).collect();
+            check_laws(&Cross { n_vars: 30, width: 2, regressors }, &x, None, |a, b| {
+                a.gram.iter().chain(&a.cross).zip(b.gram.iter().chain(&b.cross)).all(|(a, b)| near(*a, *b))
+            })
+            .map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn sets((x, _) in rows()) {
+            let sets = vec![("a".to_string(), (0..30).map(|j| j % 2 == 0).collect()), ("b".into(), vec![true; 30])];
+            check_laws(&SetSums { sets }, &x, None, |(), ()| true).map_err(TestCaseError::fail)?;
         }
 
         #[test]

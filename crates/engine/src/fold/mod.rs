@@ -1,19 +1,31 @@
 //! Folds: what is asked of the rows. A fold is a monoid over rows with two exits: a `State` that merges, and columns of one
 //! value a row that belong to the rows themselves.
 
+mod by_gene;
 mod clipped;
 mod collect;
+mod cross;
+mod grouped;
 mod laws;
+mod logistic;
 mod moments;
 mod pair;
 mod qc;
+mod residuals;
+mod sets;
 
+pub use by_gene::{ByGene, Genes};
 pub use clipped::{Clipped, ClippedSums};
 pub use collect::{Collect, Collected};
+pub use cross::{Cross, Products};
+pub use grouped::{GroupStats, Grouped, GroupedStats, NO_GROUP};
 pub use laws::check_laws;
+pub use logistic::{Logistic, Slope};
 pub use moments::{GeneMoments, Moments};
 pub use pair::At;
 pub use qc::{EXACT_TOTAL, GeneTotals, Qc};
+pub use residuals::{ResidualSums, Residuals};
+pub use sets::SetSums;
 
 use cellmill_matrix::Result;
 use serde::{Serialize, de::DeserializeOwned};

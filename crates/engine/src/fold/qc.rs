@@ -147,5 +147,9 @@ fn not_a_count(chunk: &Chunk) -> Error {
     let source = chunk.source.start + u64::from(chunk.rows.get(row).copied().unwrap_or(0));
     let place = Place { element: Some("X/data".into()), rows: Some(source..source + 1), store: None };
     let (value, column) = (chunk.x.data[at], chunk.x.indices[at]);
-    Error::invalid(place, format!("the value {value} in column {column}"), "counts are finite and not negative")
+    Error::invalid(
+        place,
+        format!("the value {value} in column {column}"),
+        "counts are finite and not negative; if these are scaled or logged values, choose the counts with --matrix (raw/X or layers/NAME)",
+    )
 }

@@ -2,3 +2,6 @@
 
 pub mod eigen;
 pub mod hvg;
+pub mod lbfgs;
+pub mod least_squares;
+pub mod rank;

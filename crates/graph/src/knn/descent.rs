@@ -6,11 +6,11 @@ use cellmill_matrix::Result;
 use rayon::prelude::*;
 
 use super::Metric;
-use super::join::Joined;
+use super::join::{Joined, KEPT, NONE};
 use super::kernel::Simd;
 use super::progress::Progress;
+use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
-use crate::Embedding;
 
 /// Rows of one task.
 const BLOCK: usize = 1024;
@@ -61,14 +61,14 @@ impl Reverse {
 /// updates (all, at first) and is replaced. Gives the number of neighbours that were replaced.
 pub(super) fn pass(
     simd: Simd,
-    x: Embedding,
+    x: Shelf<'_>,
     joined: &mut Joined,
     list_of: &[u32],
     changed: &mut Vec<bool>,
     metric: Metric,
     progress: &Progress,
 ) -> Result<u64> {
-    let (n, k, kept) = (x.n(), joined.distances.k, joined.kept);
+    let (n, k) = (x.n(), joined.distances.k);
     let frozen = joined.distances.indices.clone();
     let reverse = Reverse::new(n, &frozen, k);
     let lists = list_of.last().map_or(0, |&list| list as usize + 1);
@@ -81,16 +81,17 @@ pub(super) fn pass(
         .zip(now.par_chunks_mut(BLOCK))
         .enumerate()
         .map_init(
-            || Work::new(lists, k),
-            |work, (block, ((indices, distances), now))| {
+            || (Work::new(lists, k), x.reader()),
+            |(work, reader), (block, ((indices, distances), now))| {
                 let mut updates = 0;
+                reader.start();
                 let rows = now.len();
                 for (slot, now) in now.iter_mut().enumerate() {
                     let own = block * BLOCK + slot;
-                    work.searched(&joined.probed[own * kept..(own + 1) * kept]);
+                    work.searched(list_of[own], &joined.probed[own * KEPT..(own + 1) * KEPT]);
                     work.offer(own, &frozen, k, &reverse, list_of, changed);
                     let span = slot * k..(slot + 1) * k;
-                    let taken = work.take(simd, x, own, metric, &mut indices[span.clone()], &mut distances[span]);
+                    let taken = work.take(simd, reader, own, metric, &mut indices[span.clone()], &mut distances[span])?;
                     *now = taken > 0;
                     updates += taken;
                 }
@@ -131,15 +132,15 @@ impl Work {
         }
     }
 
-    /// Starts a row that has searched these lists.
-    fn searched(&mut self, lists: &[u32]) {
+    /// Starts a row that has searched its own and these lists.
+    fn searched(&mut self, own: u32, lists: &[u32]) {
         if self.stamp == u32::MAX {
             self.lists.fill(0);
             self.table.fill(0);
             self.stamp = 0;
         }
         self.stamp += 1;
-        for &list in lists {
+        for &list in lists.iter().filter(|&&list| list != NONE).chain([&own]) {
             self.lists[list as usize] = self.stamp;
         }
     }
@@ -190,11 +191,19 @@ impl Work {
     }
 
     /// Takes the candidates that are nearer than what the row has; how many stay.
-    fn take(&mut self, simd: Simd, x: Embedding, own: usize, metric: Metric, indices: &mut [u32], distances: &mut [f32]) -> u64 {
+    fn take(
+        &mut self,
+        simd: Simd,
+        x: &mut Reader<'_>,
+        own: usize,
+        metric: Metric,
+        indices: &mut [u32],
+        distances: &mut [f32],
+    ) -> Result<u64> {
         if self.offers.is_empty() {
-            return 0;
+            return Ok(0);
         }
-        simd.squared(x.row(own), x.data, &self.offers, &mut self.squared);
+        x.squared(simd, own, &self.offers, &mut self.squared)?;
         self.row.clear();
         self.row.extend(distances.iter().zip(indices.iter()).map(|(&distance, &id)| scan::key(distance, id)));
         let last = self.row.len() - 1;
@@ -216,6 +225,6 @@ impl Work {
         for (&id, &squared) in self.offers.iter().zip(&self.squared) {
             taken += u64::from(scan::key(metric.distance(squared), id) <= farthest);
         }
-        taken
+        Ok(taken)
     }
 }

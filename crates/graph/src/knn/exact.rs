@@ -12,6 +12,7 @@ use super::Metric;
 use super::kernel::{CANDIDATES, Form, Simd};
 use super::progress::Progress;
 use super::rank::{self, Ranking};
+use super::rows::{Reader, Shelf};
 use super::scan::{self, EMPTY, Key, Panels, Queries, scan};
 use crate::{Distances, Embedding};
 
@@ -29,7 +30,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
     let mut indices = vec![0u32; n * k];
     let mut distances = vec![0f32; n * k];
 
-    let packed = Packed::new(x, Form::Dot, rank::centre(x));
+    let packed = Packed::new(x, Form::Dot, rank::centre(Shelf::Memory(x))?);
     // |rounding of the score| ≤ γ (|y|² + 2 |x| |y|), γ ≈ (d + 4) 2⁻²⁴: one rounding a fused step, two for centring, norms, limit.
     let gamma = (d + 4) as f64 * f64::from(f32::EPSILON);
     let doubtful: Vec<Vec<u32>> = indices
@@ -37,12 +38,13 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
         .zip(distances.par_chunks_mut(BLOCK * k))
         .enumerate()
         .map_init(Work::default, |work, (block, (indices, distances))| {
+            let mut reader = Shelf::Memory(x).reader();
             let rows: Vec<u32> = (block * BLOCK..((block + 1) * BLOCK).min(n)).map(|row| row as u32).collect();
             work.scan(simd, x, &rows, &packed, keep);
             let mut doubtful = Vec::new();
             for (slot, &row) in rows.iter().enumerate() {
                 let nearest = &work.best[slot * keep..(slot + 1) * keep];
-                let ranked = work.ranking.rank(simd, x, metric, row, nearest);
+                let ranked = work.ranking.rank(simd, &mut reader, metric, row, nearest)?;
                 let span = slot * k..(slot + 1) * k;
                 let farthest = metric.squared(emit(ranked, &mut indices[span.clone()], &mut distances[span]));
                 // Anyone nearer than `farthest` lies within |x| + farthest of the centre.
@@ -71,44 +73,57 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
                 Ok(rows.iter().enumerate().map(|(slot, &row)| (row, nearest(slot))).collect())
             })
             .collect::<Result<_>>()?;
-        let mut ranking = Ranking::default();
+        let (mut ranking, mut reader) = (Ranking::default(), Shelf::Memory(x).reader());
         for (row, nearest) in again.iter().flatten() {
             let span = *row as usize * k..(*row as usize + 1) * k;
-            emit(ranking.rank(simd, x, metric, *row, nearest), &mut indices[span.clone()], &mut distances[span]);
+            emit(ranking.rank(simd, &mut reader, metric, *row, nearest)?, &mut indices[span.clone()], &mut distances[span]);
         }
     }
     Ok(Distances { k, indices, distances })
 }
 
 /// The exact nearest others of a few rows: keys with the metric's distance, `k` a row.
-pub(super) fn sample(simd: Simd, x: Embedding, rows: &[u32], k: usize, metric: Metric, progress: &Progress) -> Result<Vec<Vec<Key>>> {
-    let keep = rank::keep(k, x.n());
-    let centre = rank::centre(x);
+pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: Metric, progress: &Progress) -> Result<Vec<Vec<Key>>> {
+    let (n, d) = (x.n(), x.d());
+    let keep = rank::keep(k, n);
+    let centre = rank::centre(x)?;
+    let mut reader = x.reader();
+    let mut queries = Queries::default();
+    queries.clear(Form::Dot, d);
+    for (slot, &row) in rows.iter().enumerate() {
+        reader.start();
+        queries.push(reader.row(row as usize)?, &centre, slot as u32, row);
+    }
     // Each task packs one stretch of candidates and scans it for all rows.
     let stretch = 32768;
-    let found: Vec<Vec<Key>> = (0..x.n().div_ceil(stretch))
+    let found: Vec<Vec<Key>> = (0..n.div_ceil(stretch))
         .into_par_iter()
-        .map_init(Work::default, |work, part| {
-            let span = part * stretch..((part + 1) * stretch).min(x.n());
-            work.load(Form::Dot, x, rows, &centre, keep);
-            let mut panels = Panels::default();
-            for from in span.clone().step_by(RUN * CANDIDATES) {
-                let to = (from + RUN * CANDIDATES).min(span.end);
-                panels.pack(Form::Dot, (from..to).map(|row| x.row(row)), &centre);
-                scan(simd, &mut work.queries, &panels, 0..panels.len(), from as u32, &mut work.best, keep);
-            }
-            progress.add(span.len(), "sample")?;
-            Ok(work.best.clone())
-        })
+        .map_init(
+            || (queries.clone(), x.reader()),
+            |(queries, reader), part| {
+                let span = part * stretch..((part + 1) * stretch).min(n);
+                reader.start();
+                let mut best = vec![EMPTY; rows.len() * keep];
+                let mut panels = Panels::default();
+                for from in span.clone().step_by(RUN * CANDIDATES) {
+                    let to = (from + RUN * CANDIDATES).min(span.end);
+                    panels.pack(Form::Dot, reader.stretch(from..to)?, &centre);
+                    scan(simd, queries, &panels, 0..panels.len(), from as u32, &mut best, keep);
+                }
+                progress.add(span.len(), "sample")?;
+                Ok(best)
+            },
+        )
         .collect::<Result<_>>()?;
-    let nearest = |(slot, &row): (usize, &u32)| {
+    let nearest = |reader: &mut Reader<'_>, (slot, &row): (usize, &u32)| {
         let mut keys: Vec<Key> = found.iter().flat_map(|best| &best[slot * keep..(slot + 1) * keep]).copied().collect();
         keys.sort_unstable();
         keys.truncate(keep);
+        reader.start();
         let mut ranking = Ranking::default();
-        ranking.rank(simd, x, metric, row, &keys)[..k].to_vec()
+        Ok(ranking.rank(simd, reader, metric, row, &keys)?[..k].to_vec())
     };
-    Ok(rows.par_iter().enumerate().map(nearest).collect())
+    rows.par_iter().enumerate().map_init(|| x.reader(), nearest).collect()
 }
 
 /// Copies the first `indices.len()` of a ranked row, and gives the distance of the last.

@@ -5,51 +5,54 @@ use rayon::prelude::*;
 
 use super::Metric;
 use super::exact::emit;
-use super::kernel::{Form, Simd};
+use super::kernel::{CANDIDATES, Form, Simd};
 use super::lists::{Lists, around};
 use super::progress::Progress;
 use super::rank::{self, Ranking};
-use super::scan::{EMPTY, Key, Panels, Queries, id, scan};
-use crate::{Distances, Embedding};
+use super::rows::{Reader, Shelf};
+use super::scan::{self, EMPTY, Key, Panels, Queries, scan};
+use crate::Distances;
 
 /// Lists of one task: their cells share packed candidates. Fewer where that leaves less than 128 tasks.
 const GROUP: usize = 8;
 /// Searched lists of a cell that are kept for the repair: a repeated comparison costs less than the memory for more.
-const KEPT: usize = 12;
-/// Lists looked at around a list for each that a cell of it probes.
-const WIDER: usize = 6;
-/// At least so many are looked at.
-const LOOK: usize = 48;
+pub(super) const KEPT: usize = 8;
+/// No list.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Which lists a cell searches besides its own.
+///
+/// A cell that is `m` nearer to its own list's mean than to the plane half-way to another's has no one nearer than `m` in that list. Its
+/// neighbours lie in many directions, so most lists with `m` well below the distance `r` of its k-th neighbour hold none either: those with
+/// `m < reach · r` are searched, `r` taken from its own list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reach {
+    /// Lists looked at around a list.
+    pub width: usize,
+    /// See above; ∞ searches all that are looked at.
+    pub reach: f32,
+}
+
+/// How far a cell is from the plane between two means: `(|x − c|² − |x − own|²) / 2 |c − own|`.
+pub(super) fn margin(to_other: f32, to_own: f32, apart: f32) -> f32 {
+    if apart > 0.0 { 0.5 * (to_other - to_own) / apart } else { 0.0 }
+}
 
 /// Neighbours found in the lists, and which lists were searched.
 pub(super) struct Joined {
     /// In positions.
     pub distances: Distances,
-    /// Lists that each position searched, the nearest few: `(n, kept)`.
+    /// Lists that each position searched besides its own, the nearest few, or [`NONE`]: `(n, KEPT)`.
     pub probed: Vec<u32>,
-    /// Lists kept a position.
-    pub kept: usize,
 }
 
-/// Searches, for every position, its `probes` nearest lists. `x` is in order of position; `k < n`, and the smallest
-/// `probes` lists hold more than `k` cells together.
-pub(super) fn join(
-    simd: Simd,
-    x: Embedding,
-    lists: &Lists,
-    k: usize,
-    probes: usize,
-    metric: Metric,
-    progress: &Progress,
-) -> Result<Joined> {
+/// Searches, for every position, its own list and those within reach. `x` is in order of position; `k < n`.
+pub(super) fn join(simd: Simd, x: Shelf<'_>, lists: &Lists, k: usize, reach: Reach, metric: Metric, progress: &Progress) -> Result<Joined> {
     let n = x.n();
     let keep = rank::keep(k, n);
-    let probes = probes.min(lists.len());
-    let width = (WIDER * probes).max(LOOK).min(lists.len());
-    let near = around(simd, &lists.centres, x.d, width);
+    let near = around(simd, &lists.centres, x.d(), reach.width);
     let mut distances = Distances { k, indices: vec![0; n * k], distances: vec![0.0; n * k] };
-    let kept = probes.min(KEPT);
-    let mut probed = vec![0u32; n * kept];
+    let mut probed = vec![NONE; n * KEPT];
 
     // Each task owns the rows of its lists.
     let mut tasks = Vec::new();
@@ -61,27 +64,31 @@ pub(super) fn join(
         let (a, b, c);
         (a, indices) = std::mem::take(&mut indices).split_at_mut(rows * k);
         (b, values) = std::mem::take(&mut values).split_at_mut(rows * k);
-        (c, searched) = std::mem::take(&mut searched).split_at_mut(rows * kept);
+        (c, searched) = std::mem::take(&mut searched).split_at_mut(rows * KEPT);
         tasks.push((span, a, b, c));
     }
-    tasks.into_par_iter().try_for_each_init(Work::default, |work, (span, indices, values, searched)| {
+    let room = || (Work::default(), x.reader());
+    tasks.into_par_iter().try_for_each_init(room, |(work, reader), (span, indices, values, searched)| {
+        reader.start();
         let base = lists.offsets[span.start];
         let rows = indices.len() / k;
-        work.searched.clear();
+        work.best.clear();
+        work.best.resize(rows * keep, EMPTY);
+        work.visits.clear();
         for list in span {
-            work.choose(simd, x, lists, list, &near[list * width..(list + 1) * width], probes);
+            let near = &near[list * reach.width..(list + 1) * reach.width];
+            let rows = (lists.offsets[list] - base) as usize..(lists.offsets[list + 1] - base) as usize;
+            work.own(simd, reader, lists, list, base, keep)?;
+            work.choose(simd, reader, lists, near, (k, keep), reach.reach, rows.start, &mut searched[rows.start * KEPT..rows.end * KEPT])?;
         }
-        for (kept, all) in searched.chunks_exact_mut(kept).zip(work.searched.chunks_exact(probes)) {
-            kept.copy_from_slice(&all[..kept.len()]);
-        }
-        work.search(simd, x, lists, base, probes, keep);
+        work.search(simd, reader, lists, base, keep)?;
         for slot in 0..rows {
-            let ranked = work.ranking.rank(simd, x, metric, base + slot as u32, &work.best[slot * keep..(slot + 1) * keep]);
+            let ranked = work.ranking.rank(simd, reader, metric, base + slot as u32, &work.best[slot * keep..(slot + 1) * keep])?;
             emit(ranked, &mut indices[slot * k..(slot + 1) * k], &mut values[slot * k..(slot + 1) * k]);
         }
         progress.add(rows, "join")
     })?;
-    Ok(Joined { distances, probed, kept })
+    Ok(Joined { distances, probed })
 }
 
 /// What a task needs, kept between tasks.
@@ -89,56 +96,90 @@ pub(super) fn join(
 struct Work {
     queries: Queries,
     panels: Panels,
+    /// `(rows, keep)`.
     best: Vec<Key>,
-    /// The lists that each row of the task searches: `(rows, probes)`.
-    searched: Vec<u32>,
-    /// (other than the cell's nearest list, list, row of the task) in one number.
+    /// (list, row of the task) in one number.
     visits: Vec<u64>,
+    /// Squared distances of a list's cells to the means around it.
+    to_means: Vec<f32>,
+    chosen: Vec<(f32, u32)>,
     ranking: Ranking,
 }
 
 impl Work {
-    /// Adds, for each cell of `list`, the `probes` lists of `near` whose means are nearest to it, nearest first.
-    fn choose(&mut self, simd: Simd, x: Embedding, lists: &Lists, list: usize, near: &[u32], probes: usize) {
-        let d = x.d;
-        let mean = |list: u32| &lists.centres[list as usize * d..(list as usize + 1) * d];
-        let centre = mean(list as u32);
-        self.panels.pack(Form::Dot, near.iter().map(|&other| mean(other)), centre);
+    /// Compares the cells of a list with each other.
+    fn own(&mut self, simd: Simd, x: &mut Reader<'_>, lists: &Lists, list: usize, base: u32, keep: usize) -> Result<()> {
+        let (d, span) = (lists.d, lists.span(list));
+        let centre = &lists.centres[list * d..(list + 1) * d];
+        self.panels.pack(Form::Dot, x.stretch(span.clone())?, centre);
         self.queries.clear(Form::Dot, d);
-        for (slot, row) in lists.span(list).enumerate() {
-            self.queries.push(x.row(row), centre, slot as u32, u32::MAX);
+        for (row, at) in x.stretch(span.clone())?.zip(span.start as u32..) {
+            self.queries.push(row, centre, at - base, at);
         }
-        self.best.clear();
-        self.best.resize(lists.span(list).len() * probes, EMPTY);
-        scan(simd, &mut self.queries, &self.panels, 0..self.panels.len(), 0, &mut self.best, probes);
-        self.searched.extend(self.best.iter().map(|&key| near[id(key) as usize]));
+        scan(simd, &mut self.queries, &self.panels, 0..self.panels.len(), span.start as u32, &mut self.best, keep);
+        Ok(())
     }
 
-    /// Fills `best`, `(rows, keep)`, from the lists that each row searches.
-    fn search(&mut self, simd: Simd, x: Embedding, lists: &Lists, base: u32, probes: usize, keep: usize) {
-        let d = x.d;
-        let rows = self.searched.len() / probes;
-        self.best.clear();
-        self.best.resize(rows * keep, EMPTY);
-        self.visits.clear();
-        for (row, lists) in self.searched.chunks_exact(probes).enumerate() {
-            // The nearest list first: it makes the thresholds tight.
-            let visit = |(rank, &list): (usize, &u32)| u64::from(rank > 0) << 63 | u64::from(list) << 31 | row as u64;
-            self.visits.extend(lists.iter().enumerate().map(visit));
+    /// Decides which of the lists `near` (the first is their own) the cells in `queries` search; `first` is the first one's row.
+    #[allow(clippy::too_many_arguments)]
+    fn choose(
+        &mut self,
+        simd: Simd,
+        x: &mut Reader<'_>,
+        lists: &Lists,
+        near: &[u32],
+        (k, keep): (usize, usize),
+        reach: f32,
+        first: usize,
+        searched: &mut [u32],
+    ) -> Result<()> {
+        let d = lists.d;
+        let mean = |list: u32| &lists.centres[list as usize * d..(list as usize + 1) * d];
+        let own = mean(near[0]);
+        let apart: Vec<f32> =
+            near.iter().map(|&other| mean(other).iter().zip(own).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()).collect();
+        self.panels.pack(Form::Dot, near.iter().map(|&other| mean(other)), own);
+        self.queries.clear(Form::Dot, d);
+        for row in x.stretch(lists.span(near[0] as usize))? {
+            self.queries.push(row, own, 0, u32::MAX);
         }
+        scan::all(simd, &mut self.queries, &self.panels, &mut self.to_means);
+        let width = self.panels.len() * CANDIDATES;
+        for (slot, (to_means, searched)) in self.to_means.chunks_exact(width).zip(searched.chunks_exact_mut(KEPT)).enumerate() {
+            let row = first + slot;
+            let limit = reach * scan::distance(self.best[row * keep + k - 1]).sqrt();
+            self.chosen.clear();
+            for at in 1..near.len() {
+                let margin = margin(to_means[at], to_means[0], apart[at]);
+                if margin < limit {
+                    self.chosen.push((margin, near[at]));
+                    self.visits.push(u64::from(near[at]) << 32 | row as u64);
+                }
+            }
+            if self.chosen.len() > KEPT {
+                self.chosen.select_nth_unstable_by(KEPT - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            }
+            searched.iter_mut().zip(&self.chosen).for_each(|(kept, &(_, list))| *kept = list);
+        }
+        Ok(())
+    }
+
+    /// Compares cells with those of the lists that they search.
+    fn search(&mut self, simd: Simd, x: &mut Reader<'_>, lists: &Lists, base: u32, keep: usize) -> Result<()> {
+        let d = lists.d;
         self.visits.sort_unstable();
-        for visits in self.visits.chunk_by(|a, b| a >> 31 == b >> 31) {
-            let list = (visits[0] >> 31) as u32 as usize;
+        for visits in self.visits.chunk_by(|a, b| a >> 32 == b >> 32) {
+            let list = (visits[0] >> 32) as usize;
             let span = lists.span(list);
             let centre = &lists.centres[list * d..(list + 1) * d];
-            self.panels.pack(Form::Dot, x.data[span.start * d..span.end * d].chunks_exact(d), centre);
+            self.panels.pack(Form::Dot, x.stretch(span.clone())?, centre);
             self.queries.clear(Form::Dot, d);
             for &visit in visits {
-                let slot = (visit & ((1 << 31) - 1)) as u32;
-                let row = base + slot;
-                self.queries.push(x.row(row as usize), centre, slot, row);
+                let slot = visit as u32;
+                self.queries.push(x.row((base + slot) as usize)?, centre, slot, base + slot);
             }
             scan(simd, &mut self.queries, &self.panels, 0..self.panels.len(), span.start as u32, &mut self.best, keep);
         }
+        Ok(())
     }
 }

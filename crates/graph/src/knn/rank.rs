@@ -1,9 +1,12 @@
 //! From roughly ranked candidates to a row of the result: exact distances, order (distance, id).
 
+use cellmill_matrix::Result;
+use rayon::prelude::*;
+
 use super::Metric;
 use super::kernel::Simd;
+use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
-use crate::Embedding;
 
 /// Room for the candidates of one row at a time.
 #[derive(Default)]
@@ -16,14 +19,14 @@ pub(super) struct Ranking {
 impl Ranking {
     /// Exact keys of `candidates` (empty places are left out) seen from row `own`, ascending by (distance, id); the distance
     /// in a key is the metric's own.
-    pub(super) fn rank(&mut self, simd: Simd, x: Embedding, metric: Metric, own: u32, candidates: &[Key]) -> &[Key] {
+    pub(super) fn rank(&mut self, simd: Simd, x: &mut Reader<'_>, metric: Metric, own: u32, candidates: &[Key]) -> Result<&[Key]> {
         self.ids.clear();
         self.ids.extend(candidates.iter().filter(|&&key| key != scan::EMPTY).map(|&key| scan::id(key)));
-        simd.squared(x.row(own as usize), x.data, &self.ids, &mut self.squared);
+        x.squared(simd, own as usize, &self.ids, &mut self.squared)?;
         self.keys.clear();
         self.keys.extend(self.ids.iter().zip(&self.squared).map(|(&id, &squared)| scan::key(metric.distance(squared), id)));
         self.keys.sort_unstable();
-        &self.keys
+        Ok(&self.keys)
     }
 }
 
@@ -33,22 +36,26 @@ pub(super) fn keep(k: usize, n: usize) -> usize {
 }
 
 /// Mean of each coordinate over all cells: `(d,)`, summed in f64 over blocks of fixed size in order.
-pub(super) fn centre(x: Embedding) -> Vec<f32> {
-    use rayon::prelude::*;
-    let sums: Vec<Vec<f64>> = x
-        .data
-        .par_chunks(4096 * x.d)
-        .map(|rows| {
-            let mut sum = vec![0f64; x.d];
-            for row in rows.chunks_exact(x.d) {
-                sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-            }
-            sum
-        })
-        .collect();
-    let mut mean = vec![0f64; x.d];
+pub(super) fn centre(x: Shelf<'_>) -> Result<Vec<f32>> {
+    const ROWS: usize = 4096;
+    let (n, d) = (x.n(), x.d());
+    let sums: Vec<Vec<f64>> = (0..n.div_ceil(ROWS))
+        .into_par_iter()
+        .map_init(
+            || x.reader(),
+            |reader, block| {
+                reader.start();
+                let mut sum = vec![0f64; d];
+                for row in reader.stretch(block * ROWS..n.min((block + 1) * ROWS))? {
+                    sum.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+                Ok(sum)
+            },
+        )
+        .collect::<Result<_>>()?;
+    let mut mean = vec![0f64; d];
     for sum in &sums {
         mean.iter_mut().zip(sum).for_each(|(mean, sum)| *mean += sum);
     }
-    mean.iter().map(|sum| (sum / x.n() as f64) as f32).collect()
+    Ok(mean.iter().map(|sum| (sum / n as f64) as f32).collect())
 }

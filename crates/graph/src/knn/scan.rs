@@ -83,7 +83,7 @@ impl Panels {
 }
 
 /// A block of queries, moved by `−centre` as the candidates are, each with its row in a table of nearest.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Queries {
     form: Form,
     d: usize,
@@ -139,6 +139,27 @@ impl Queries {
     /// Number of queries.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
+    }
+}
+
+/// Squared distances of all queries to all candidates, `(queries, 16 panels)`; ∞ where a panel has no candidate.
+pub(super) fn all(simd: Simd, queries: &mut Queries, candidates: &Panels, out: &mut Vec<f32>) {
+    let (d, n) = (queries.d, queries.len());
+    let (size, width) = (d * CANDIDATES, candidates.len() * CANDIDATES);
+    queries.data.resize(n.div_ceil(QUERIES) * QUERIES * d, 0.0);
+    out.clear();
+    out.resize(n * width, f32::INFINITY);
+    let mut scores: Scores = [[0.0; CANDIDATES]; QUERIES];
+    for first in (0..n).step_by(QUERIES) {
+        let block = &queries.data[first * d..(first + QUERIES) * d];
+        for panel in 0..candidates.len() {
+            let (rows, start) = (&candidates.data[panel * size..(panel + 1) * size], &candidates.start[panel]);
+            simd.tile(queries.form, block, rows, start, &[f32::INFINITY; QUERIES], &mut scores);
+            for (i, scores) in scores.iter().enumerate().take(n - first) {
+                let place = &mut out[(first + i) * width + panel * CANDIDATES..][..CANDIDATES];
+                place.iter_mut().zip(scores).for_each(|(place, score)| *place = (score + queries.norms[first + i]).max(0.0));
+            }
+        }
     }
 }
 

@@ -76,7 +76,7 @@ fn check_rows(x: Embedding, found: &Distances, metric: Metric) {
         assert_eq!(seen.len(), found.k);
         assert!(!ids.contains(&(row as u32)) && ids.iter().all(|&id| (id as usize) < x.n()));
         let pair = [x.row(row), x.row(ids[0] as usize)].concat();
-        let nearest = brute(Embedding { data: &pair, d: x.d }, 0, metric)[0].0;
+        let nearest = brute(Embedding::of(&pair, x.d), 0, metric)[0].0;
         assert!((nearest - f64::from(distances[0])).abs() <= 1e-5 * nearest + 1e-6, "row {row}: {} for {nearest}", distances[0]);
     }
 }
@@ -99,7 +99,7 @@ proptest! {
         share in 0f64..1.0,
     ) {
         let data: Vec<f32> = data.into_iter().map(f32::from).collect();
-        let x = Embedding { data: &data, d };
+        let x = Embedding::of(&data, d);
         let n_neighbors = 2 + (share * (x.n() - 2) as f64) as usize;
         let found = knn(x, &options(n_neighbors, Mode::Exact, Metric::Euclidean), &()).unwrap();
         prop_assert!(found.order.iter().enumerate().all(|(at, &cell)| at == cell as usize));
@@ -113,7 +113,7 @@ proptest! {
 #[test]
 fn exact_finds_all() {
     let data = cells(1500, 50, 12.0);
-    let x = Embedding { data: &data, d: 50 };
+    let x = Embedding::of(&data, 50);
     let found = knn(x, &options(15, Mode::Exact, Metric::Euclidean), &()).unwrap().in_original_order();
     check_rows(x, &found, Metric::Euclidean);
     assert_eq!(recall(x, &found, Metric::Euclidean, 1), 1.0);
@@ -126,7 +126,7 @@ fn exact_survives_tight_clusters_far_from_the_centre() {
     data.chunks_exact_mut(20).enumerate().for_each(|(cell, row)| {
         row.iter_mut().for_each(|x| *x = *x * 0.05 + if cell % 2 == 0 { 1e4 } else { -1e4 });
     });
-    let x = Embedding { data: &data, d: 20 };
+    let x = Embedding::of(&data, 20);
     let found = knn(x, &options(15, Mode::Exact, Metric::Euclidean), &()).unwrap().in_original_order();
     check_rows(x, &found, Metric::Euclidean);
     assert_eq!(recall(x, &found, Metric::Euclidean, 1), 1.0);
@@ -136,7 +136,7 @@ fn exact_survives_tight_clusters_far_from_the_centre() {
 fn lists_reach_the_recall_of_their_mode() {
     for (signal, n) in [(12.0, 8000), (3.0, 6000), (0.0, 4000)] {
         let data = cells(n, 50, signal);
-        let x = Embedding { data: &data, d: 50 };
+        let x = Embedding::of(&data, 50);
         for (mode, least) in [(Mode::Accurate, 0.99), (Mode::Fast, 0.95)] {
             let found = by_lists(x, &options(15, mode, Metric::Euclidean)).in_original_order();
             check_rows(x, &found, Metric::Euclidean);
@@ -149,7 +149,7 @@ fn lists_reach_the_recall_of_their_mode() {
 #[test]
 fn many_neighbours() {
     let data = cells(5000, 20, 12.0);
-    let x = Embedding { data: &data, d: 20 };
+    let x = Embedding::of(&data, 20);
     for mode in [Mode::Exact, Mode::Accurate] {
         let found = by_lists(x, &options(201, mode, Metric::Euclidean)).in_original_order();
         check_rows(x, &found, Metric::Euclidean);
@@ -162,7 +162,7 @@ fn duplicates_are_at_distance_zero() {
     // Every cell four times; and 1,500 equal cells, more than a list holds.
     let mut data = cells(900, 30, 12.0).repeat(4);
     data.extend([7.0].repeat(1500 * 30));
-    let x = Embedding { data: &data, d: 30 };
+    let x = Embedding::of(&data, 30);
     for mode in [Mode::Exact, Mode::Accurate, Mode::Fast] {
         let found = by_lists(x, &options(10, mode, Metric::Euclidean)).in_original_order();
         check_rows(x, &found, Metric::Euclidean);
@@ -175,7 +175,7 @@ fn duplicates_are_at_distance_zero() {
 fn constant_data() {
     for (n, mode) in [(2, Mode::Exact), (40, Mode::Accurate), (3000, Mode::Exact), (3000, Mode::Accurate), (3000, Mode::Fast)] {
         let data = vec![3.5f32; n * 5];
-        let x = Embedding { data: &data, d: 5 };
+        let x = Embedding::of(&data, 5);
         let found = by_lists(x, &options(n.min(15), mode, Metric::Euclidean)).in_original_order();
         check_rows(x, &found, Metric::Euclidean);
         assert!(found.distances.iter().all(|&d| d == 0.0));
@@ -188,7 +188,7 @@ fn cosine_is_one_minus_cos_and_zero_rows_are_at_one() {
     for cell in [0, 17, 2999] {
         data[cell * 20..(cell + 1) * 20].fill(0.0);
     }
-    let x = Embedding { data: &data, d: 20 };
+    let x = Embedding::of(&data, 20);
     for mode in [Mode::Exact, Mode::Accurate] {
         let found = by_lists(x, &options(15, mode, Metric::Cosine)).in_original_order();
         check_rows(x, &found, Metric::Cosine);
@@ -201,7 +201,7 @@ fn cosine_is_one_minus_cos_and_zero_rows_are_at_one() {
 #[test]
 fn threads_and_instructions_do_not_change_a_bit() {
     let data = cells(5000, 25, 6.0);
-    let x = Embedding { data: &data, d: 25 };
+    let x = Embedding::of(&data, 25);
     for mode in [Mode::Exact, Mode::Accurate] {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -211,22 +211,47 @@ fn threads_and_instructions_do_not_change_a_bit() {
         for threads in [2, 3, 8] {
             assert!(one == with(threads), "{mode:?}, {threads} threads");
         }
-        let small = Embedding { data: &data[..25 * 1500], d: 25 };
+        let small = Embedding::of(&data[..25 * 1500], 25);
         let options = options(15, mode, Metric::Euclidean);
         assert!(by_lists(small, &options) == run(&engine(Simd::Portable), small, &options, &()).unwrap(), "{mode:?}, portable");
     }
 }
 
 #[test]
+fn streamed_rows_give_the_same_bits() {
+    // Enough cells for several parts, in rows wider than the search looks at.
+    let (n, wide, d) = (40_000, 9, 8);
+    let mut data = cells(n, wide, 6.0);
+    for cell in [3, 20_000, n - 1] {
+        data[cell * wide..(cell + 1) * wide].fill(0.0);
+    }
+    let x = Embedding::columns(&data, wide, d).unwrap();
+    let folder = std::env::temp_dir();
+    let file = RowFile::create(&folder, n, wide).unwrap();
+    file.write(0, &data).unwrap();
+    let file = file.columns(d);
+    for metric in [Metric::Euclidean, Metric::Cosine] {
+        let options = options(15, Mode::Accurate, metric);
+        let here = run(&engine(Simd::detect()), x, &options, &()).unwrap();
+        let there = stream(&engine(Simd::detect()), &file, &options, &folder, &()).unwrap();
+        assert!(here == there, "{metric:?}");
+    }
+    data[7 * wide + 2] = f32::NAN;
+    file.write(0, &data).unwrap();
+    let error = knn_streamed(&file, &Options::default(), &folder, &()).unwrap_err().to_string();
+    assert!(error.contains("dimension 2 of cell 7"), "{error}");
+}
+
+#[test]
 fn the_order_is_a_permutation_and_can_be_undone() {
     let data = cells(4000, 10, 12.0);
-    let x = Embedding { data: &data, d: 10 };
+    let x = Embedding::of(&data, 10);
     let found = by_lists(x, &Options::default());
     let mut cells = found.order.clone();
     cells.sort_unstable();
     assert!(cells.iter().enumerate().all(|(at, &cell)| at == cell as usize));
     let moved: Vec<f32> = found.order.iter().flat_map(|&cell| x.row(cell as usize)).copied().collect();
-    check_rows(Embedding { data: &moved, d: 10 }, &found.distances, Metric::Euclidean);
+    check_rows(Embedding::of(&moved, 10), &found.distances, Metric::Euclidean);
     // Near cells have near numbers.
     let n = found.order.len();
     let span: f64 = (0..n * 14).map(|at| (found.distances.indices[at] as f64 - (at / 14) as f64).abs()).sum::<f64>() / (n * 14) as f64;
@@ -236,7 +261,7 @@ fn the_order_is_a_permutation_and_can_be_undone() {
 #[test]
 fn another_seed_changes_the_lists_but_not_the_recall() {
     let data = cells(5000, 30, 12.0);
-    let x = Embedding { data: &data, d: 30 };
+    let x = Embedding::of(&data, 30);
     let seeded = |seed| by_lists(x, &Options { seed, ..Options::default() });
     assert_ne!(seeded(1).order, seeded(2).order);
     assert!(recall(x, &seeded(2).in_original_order(), Metric::Euclidean, 13) >= 0.99);
@@ -245,8 +270,7 @@ fn another_seed_changes_the_lists_but_not_the_recall() {
 #[test]
 fn refuses_what_it_cannot_do() {
     let mut data = cells(20, 5, 1.0);
-    let ask =
-        |data: &[f32], n_neighbors: usize| knn(Embedding { data, d: 5 }, &options(n_neighbors, Mode::Accurate, Metric::Euclidean), &());
+    let ask = |data: &[f32], n_neighbors: usize| knn(Embedding::of(data, 5), &options(n_neighbors, Mode::Accurate, Metric::Euclidean), &());
     assert!(matches!(ask(&data, 21).unwrap_err().kind(), ErrorKind::Option { .. }));
     assert!(matches!(ask(&data, 0).unwrap_err().kind(), ErrorKind::Option { .. }));
     assert!(matches!(ask(&[], 15).unwrap_err().kind(), ErrorKind::Option { .. }));
@@ -275,7 +299,7 @@ impl Watch for Stop {
 #[test]
 fn an_interrupt_stops_every_pass() {
     let data = cells(3000, 10, 3.0);
-    let x = Embedding { data: &data, d: 10 };
+    let x = Embedding::of(&data, 10);
     for left in 0..12 {
         let stop = Stop { left: AtomicU64::new(left) };
         let stopped = run(&engine(Simd::detect()), x, &Options::default(), &stop);

@@ -1,61 +1,104 @@
-//! How many lists to search: a sample of cells with known neighbours says what each number would find.
+//! How far to search: a sample of cells with known neighbours says what each reach would find.
 
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
 use super::Metric;
 use super::exact::sample;
+use super::join::margin;
 use super::kernel::Simd;
 use super::lists::Lists;
 use super::means::stratified;
 use super::progress::Progress;
+use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
-use crate::{Distances, Embedding};
+use crate::Distances;
 
 /// Cells of the sample: 7,000 known neighbours at k = 14, a standard error of recall of about 0.002 at 0.99.
 const SAMPLE: usize = 512;
+
+/// What lists mean to a sample's cells.
+pub(super) struct Survey {
+    /// For each true neighbour, the reach beyond which its list is searched, and how many lists are nearer to the cell's own; ascending.
+    needs: Vec<(f32, u32)>,
+    /// For each cell, the reach beyond which each list is searched, ascending.
+    ratios: Vec<Vec<f32>>,
+}
+
+impl Survey {
+    /// The least reach that finds a share of the neighbours.
+    pub(super) fn reach(&self, share: f64) -> f32 {
+        let at = (share * self.needs.len() as f64).ceil() as usize;
+        // Lists strictly below the reach are searched.
+        self.needs.get(at).map_or(f32::INFINITY, |need| need.0).max(LEAST)
+    }
+
+    /// Lists that have to be looked at around each so that nearly nothing within reach is missed.
+    pub(super) fn width(&self, reach: f32) -> usize {
+        let mut ranks: Vec<u32> = self.needs.iter().filter(|need| need.0 < reach).map(|need| need.1).collect();
+        ranks.sort_unstable();
+        let at = ranks.len() - (ranks.len() as f64 * MISSED) as usize;
+        ranks.get(at.saturating_sub(1)).map_or(1, |&rank| rank as usize + 1)
+    }
+
+    /// Lists that a cell searches, on average.
+    pub(super) fn visits(&self, reach: f32) -> f64 {
+        let below: usize = self.ratios.iter().map(|ratios| ratios.partition_point(|&ratio| ratio < reach)).sum();
+        below as f64 / self.ratios.len().max(1) as f64
+    }
+}
+
+/// The least reach: where a cell's own list holds nearly all of its neighbours, some others are searched all the same.
+const LEAST: f32 = 0.05;
+/// Share of the neighbours within reach that may lie in lists that are not looked at.
+const MISSED: f64 = 0.001;
 
 /// Cells with their exact neighbours.
 pub(super) struct Sample {
     rows: Vec<u32>,
     truth: Vec<Vec<Key>>,
+    metric: Metric,
 }
 
 impl Sample {
     /// Finds the `k` nearest of a sample of rows by brute force.
-    pub(super) fn new(simd: Simd, x: Embedding, k: usize, metric: Metric, seed: u64, progress: &Progress) -> Result<Self> {
+    pub(super) fn new(simd: Simd, x: Shelf<'_>, k: usize, metric: Metric, seed: u64, progress: &Progress) -> Result<Self> {
         let rows = stratified(x.n(), SAMPLE.min(x.n()), seed ^ 0x7a1e);
         let truth = sample(simd, x, &rows, k, metric, progress)?;
-        Ok(Sample { rows, truth })
+        Ok(Sample { rows, truth, metric })
     }
 
-    /// The share of true neighbours that the nearest `p + 1` lists hold, for each `p`: `(lists,)`, ascending to 1.
-    pub(super) fn coverage(&self, simd: Simd, x: Embedding, lists: &Lists, list_of: &[u32]) -> Vec<f64> {
+    /// What the lists would give the sample.
+    pub(super) fn survey(&self, simd: Simd, x: Shelf<'_>, lists: &Lists, list_of: &[u32]) -> Result<Survey> {
+        let d = lists.d;
         let all: Vec<u32> = (0..lists.len() as u32).collect();
-        let ranks: Vec<Vec<u32>> = self
-            .rows
-            .par_iter()
-            .zip(&self.truth)
-            .map_init(Vec::new, |squared, (&row, truth)| {
-                simd.squared(x.row(row as usize), &lists.centres, &all, squared);
-                let mut keys: Vec<Key> = squared.iter().zip(&all).map(|(&squared, &list)| scan::key(squared, list)).collect();
-                keys.sort_unstable();
-                let mut rank = vec![0u32; keys.len()];
-                keys.iter().zip(0..).for_each(|(&key, at)| rank[scan::id(key) as usize] = at);
-                truth.iter().map(|&key| rank[list_of[scan::id(key) as usize] as usize]).collect()
-            })
-            .collect();
-        let mut found = vec![0u64; lists.len()];
-        ranks.iter().flatten().for_each(|&rank| found[rank as usize] += 1);
-        let total = found.iter().sum::<u64>().max(1) as f64;
-        let mut sum = 0;
-        found
-            .iter()
-            .map(|found| {
-                sum += found;
-                sum as f64 / total
-            })
-            .collect()
+        let mean = |list: u32| &lists.centres[list as usize * d..(list as usize + 1) * d];
+        let room = || (x.reader(), Vec::new(), Vec::new());
+        let of_row = |(reader, to_means, apart): &mut (Reader<'_>, Vec<f32>, Vec<f32>), (&row, truth): (&u32, &Vec<Key>)| {
+            reader.start();
+            let own = list_of[row as usize];
+            simd.squared(reader.row(row as usize)?, &lists.centres, &all, to_means);
+            simd.squared(mean(own), &lists.centres, &all, apart);
+            let farthest = truth.last().map_or(0.0, |&key| self.metric.squared(scan::distance(key)).sqrt() as f32).max(f32::MIN_POSITIVE);
+            let ratio = |list: usize| match list as u32 == own {
+                true => f32::NEG_INFINITY,
+                false => margin(to_means[list], to_means[own as usize], apart[list].sqrt()) / farthest,
+            };
+            let mut ratios: Vec<f32> = (0..lists.len()).map(ratio).collect();
+            let need = |&key: &Key| {
+                let list = list_of[scan::id(key) as usize] as usize;
+                let nearer = apart.iter().enumerate().filter(|&(other, &far)| (far, other) < (apart[list], list)).count();
+                (ratios[list], nearer as u32)
+            };
+            let needs: Vec<(f32, u32)> = truth.iter().map(need).collect();
+            ratios.sort_unstable_by(f32::total_cmp);
+            Ok((needs, ratios))
+        };
+        let found: Vec<(Vec<(f32, u32)>, Vec<f32>)> =
+            self.rows.par_iter().zip(&self.truth).map_init(room, of_row).collect::<Result<_>>()?;
+        let mut needs: Vec<(f32, u32)> = found.iter().flat_map(|(needs, _)| needs).copied().collect();
+        needs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(Survey { needs, ratios: found.into_iter().map(|(_, ratios)| ratios).collect() })
     }
 
     /// The share of a row's k places that are as near as the true ones, over the sample.

@@ -77,6 +77,9 @@ impl Options {
     }
 }
 
+/// In the first of several iterations, a round over a large level that moves a smaller share of its vertices is the last: what is left costs
+/// many rounds there and few on the next level, and the next iteration comes back to it.
+const ENOUGH: f64 = 0.1;
 /// Graphs with fewer cells are started several times.
 const SMALL: usize = 1 << 14;
 /// How often.
@@ -108,12 +111,27 @@ pub fn leiden_many(graph: &Connectivities, resolutions: &[f64], options: &Option
     each.iter().try_for_each(Options::check)?;
     let strength = strengths(graph)?;
     let network = level_0(graph, &strength);
-    each.iter().map(|options| run(&network, options, Method::Leiden, watch)).collect()
+    let mut all = Vec::with_capacity(each.len());
+    // A few at a time: while one commits its moves, threads plan for the others.
+    for some in each.chunks(AT_A_TIME) {
+        let found: Vec<Clustering> =
+            some.par_iter().with_max_len(1).map(|options| run(&network, options, Method::Leiden, watch)).collect::<Result<_>>()?;
+        all.extend(found);
+    }
+    Ok(all)
+}
+
+/// Resolutions that are clustered side by side; each needs some 100 bytes a cell.
+const AT_A_TIME: usize = 4;
+
+/// The graph between the cells with `keep`, renumbered in their order.
+pub fn within(graph: &Connectivities, keep: &[bool]) -> Result<Connectivities> {
+    subset::subset(graph, keep)
 }
 
 /// Clusters the cells with `keep` by the graph between them; `labels` follow the order of these cells.
 pub fn leiden_within(graph: &Connectivities, keep: &[bool], options: &Options, watch: &dyn Watch) -> Result<Clustering> {
-    leiden(&subset::subset(graph, keep)?, options, watch)
+    leiden(&within(graph, keep)?, options, watch)
 }
 
 /// Modularity of any labels (`(n,)`, 0-based without large gaps) at a resolution: igraph's weighted formula.
@@ -166,7 +184,8 @@ fn iterate(network: &Network<'_, f32>, options: &Options, method: Method, watch:
         let tick = || watch.tick(iteration, limit, &note);
         tick()?;
         let before = membership.clone();
-        let level = Level { options, method, key: mix(options.seed, iteration), tick: &tick };
+        let first = iteration == 0 && limit != 1;
+        let level = Level { options, method, key: mix(options.seed, iteration), first, tick: &tick };
         level.descend(network, &mut membership)?;
         n_clusters = labels::compact(&mut membership);
         let q = quality::modularity(network, &membership, n_clusters, options.resolution);
@@ -186,6 +205,8 @@ struct Level<'a> {
     options: &'a Options,
     method: Method,
     key: u64,
+    /// Whether this is the first of several iterations: what is left undone on a large level, the next one does.
+    first: bool,
     tick: &'a dyn Fn() -> Result<()>,
 }
 
@@ -213,8 +234,8 @@ impl Level<'_> {
         (self.tick)()?;
         let key = mix(self.key, depth);
         let resolution = self.options.resolution;
-        let pace = |phase: u64| Pace { key: mix(key, phase), size: batch_size(network.n()), tick: self.tick };
-        local_move::local_move(network, membership, resolution, &pace(0))?;
+        let pace = |phase: u64, enough: f64| Pace { key: mix(key, phase), size: batch_size(network.n()), enough, tick: self.tick };
+        local_move::local_move(network, membership, resolution, &pace(0, if self.first { ENOUGH } else { 0.0 }))?;
         let n_communities = labels::compact(membership);
         if n_communities == network.n() {
             return Ok(None);
@@ -223,7 +244,7 @@ impl Level<'_> {
             Method::Louvain => (membership.to_vec(), (0..n_communities as u32).collect()),
             Method::Leiden => {
                 let rule = refine::Rule { resolution, beta: self.options.beta };
-                let mut place = refine::refine(network, membership, n_communities, rule, &pace(1))?;
+                let mut place = refine::refine(network, membership, n_communities, rule, &pace(1, 0.0))?;
                 let (groups, communities) = labels::by_community(&place, n_communities);
                 if communities.len() < network.n() {
                     (groups, communities)

@@ -57,7 +57,11 @@ impl Pending {
     }
 }
 
-/// Vertices dealt into batches by a hash of (key, vertex): a seeded order between batches, ascending inside one.
+/// Neighbours in number that stay together in a batch, as a power of two: their rows lie side by side in memory.
+const TOGETHER: u32 = 3;
+
+/// Vertices dealt into batches by a hash of (key, vertex): a seeded order between batches, ascending inside one. In batches of more than
+/// one vertex, runs of eight numbers stay together.
 #[derive(Default)]
 pub(crate) struct Batches {
     vertices: Vec<u32>,
@@ -69,7 +73,8 @@ impl Batches {
     pub fn deal(&mut self, set: &Pending, size: usize, key: u64) {
         let len: usize = set.0.iter().map(|word| word.load(Relaxed).count_ones() as usize).sum();
         let n_batches = len.div_ceil(size.max(1));
-        let of = |v: u32| (((mix(key, u64::from(v)) >> 32) * n_batches as u64) >> 32) as usize;
+        let together = if size > 1 { TOGETHER } else { 0 };
+        let of = |v: u32| (((mix(key, u64::from(v >> together)) >> 32) * n_batches as u64) >> 32) as usize;
         self.ends.clear();
         self.ends.resize(n_batches, 0);
         for v in set.iter() {

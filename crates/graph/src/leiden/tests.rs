@@ -100,7 +100,7 @@ fn check(graph: &Connectivities, found: &Clustering) {
 }
 
 fn pace(key: u64, size: usize) -> Pace<'static> {
-    Pace { key, size, tick: &|| Ok(()) }
+    Pace { key, size, enough: 0.0, tick: &|| Ok(()) }
 }
 
 fn on<T: Send>(n_threads: usize, f: impl FnOnce() -> T + Send) -> T {

@@ -32,6 +32,8 @@ pub(super) struct Pace<'a> {
     pub key: u64,
     /// Vertices in a batch, about; 1 visits one after the other.
     pub size: usize,
+    /// Ends with the first round that changes a smaller share of all vertices, though some are left to be visited.
+    pub enough: f64,
     /// Called now and then.
     pub tick: &'a dyn Fn() -> Result<()>,
 }
@@ -66,7 +68,7 @@ pub(super) trait Visit: Sync {
     fn stirs(&self, v: u32, u: u32) -> bool;
 }
 
-/// Visits pending vertices until none is left, and returns how many changes were made.
+/// Visits pending vertices until none is left, or few want to change, and returns how many changes were made.
 pub(super) fn visit<W: Weight, V: Visit>(network: &Network<'_, W>, phase: &mut V, mut pending: Pending, pace: &Pace<'_>) -> Result<u64> {
     let n = network.n();
     if pace.size <= 1 {
@@ -82,6 +84,7 @@ pub(super) fn visit<W: Weight, V: Visit>(network: &Network<'_, W>, phase: &mut V
     let (mut n_changes, mut since) = (0u64, 0usize);
     for round in 0.. {
         batches.deal(&pending, pace.size, mix(pace.key, round));
+        let before = n_changes;
         let mut any = false;
         for batch in batches.iter() {
             any = true;
@@ -124,7 +127,7 @@ pub(super) fn visit<W: Weight, V: Visit>(network: &Network<'_, W>, phase: &mut V
                 each(&mut changed, |v| network.row(*v).0.iter().filter(|&&u| phase.stirs(*v, u)).for_each(|&u| pending.add(u)));
             }
         }
-        if !any {
+        if !any || ((n_changes - before) as f64) < pace.enough * n as f64 {
             break;
         }
     }

@@ -3,11 +3,12 @@
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
-use super::Init;
-use super::components::{components, places, radius};
+use super::components::{components, radius};
+use super::placing::Placing;
 use super::random::{self, Use};
 use super::spectral::spectral;
-use crate::Connectivities;
+use super::{Init, Options};
+use crate::{Connectivities, Embedding};
 
 /// Largest coordinate before noise is added.
 const LARGEST: f64 = 10.0;
@@ -15,10 +16,10 @@ const LARGEST: f64 = 10.0;
 const NOISE: f64 = 1e-4;
 
 /// Coordinates `(n, d)` row-major, each axis over 0..=10 as umap-learn starts; edges below `least` do not count.
-pub(super) fn start(graph: &Connectivities, least: f32, d: usize, init: &Init, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
-    let n = graph.n();
-    let mut layout = match init {
-        Init::Spectral => noisy(parts(graph, least, d, seed, watch)?, seed),
+pub(super) fn start(graph: &Connectivities, least: f32, d: usize, options: &Options, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let (n, seed) = (graph.n(), options.seed);
+    let mut layout = match &options.init {
+        Init::Spectral => noisy(parts(graph, least, d, options.coordinates, seed, watch)?, seed),
         Init::Random => (0..n * d).map(|at| (20.0 * place(seed, at) - 10.0) as f32).collect(),
         Init::Pca(matrix) => noisy(given("init (pca)", matrix, n, d)?.to_vec(), seed),
         Init::Given(matrix) => apart(given("init", matrix, n, d)?.to_vec(), d, seed),
@@ -114,9 +115,9 @@ fn rescale(layout: &mut [f32], d: usize) {
     }
 }
 
-/// Spectral layout of each connected part, in a disc whose area is proportional to its cells; the largest in the middle. umap-learn
-/// gives every part the same room; where the graph is connected both do the same.
-fn parts(graph: &Connectivities, least: f32, d: usize, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
+/// Spectral layout of each connected part, in a disc whose area is proportional to its cells (umap-learn gives every part the same room),
+/// placed and turned as the cells' coordinates `x` say. Where the graph is connected, this is umap-learn's start.
+fn parts(graph: &Connectivities, least: f32, d: usize, x: Option<Embedding>, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
     let n = graph.n();
     let (labels, sizes) = components(graph, least);
     if sizes.len() <= 1 {
@@ -132,7 +133,7 @@ fn parts(graph: &Connectivities, least: f32, d: usize, seed: u64, watch: &dyn Wa
         rank[i] = (*at - starts[label as usize]) as u32;
         *at += 1;
     }
-    let centres = places(&sizes, d);
+    let placing = Placing::new(x, &labels, &sizes, d);
     let layouts = (0..sizes.len())
         .into_par_iter()
         .map(|c| {
@@ -144,9 +145,10 @@ fn parts(graph: &Connectivities, least: f32, d: usize, seed: u64, watch: &dyn Wa
             // The square |x| ≤ r / √2 fits into the disc.
             let largest = layout.iter().fold(0.0f64, |most, &x| most.max(f64::from(x).abs()));
             let scale = if largest > 0.0 { radius(sizes[c]) * std::f64::consts::FRAC_1_SQRT_2 / largest } else { 0.0 };
+            placing.turn(members, &mut layout, d);
             for row in layout.chunks_mut(d) {
                 for (axis, x) in row.iter_mut().enumerate() {
-                    *x = (f64::from(*x) * scale + centres[c].get(axis).copied().unwrap_or(0.0)) as f32;
+                    *x = (f64::from(*x) * scale + placing.centres[c][axis]) as f32;
                 }
             }
             Ok(layout)

@@ -2,6 +2,7 @@
 //!
 //! Semantics and constants are umap-learn's; the optimiser gives the same bits for any number of threads.
 
+mod coarsen;
 mod components;
 mod cuda;
 mod curve;
@@ -10,6 +11,7 @@ mod force;
 mod init;
 mod lanes;
 mod layout;
+mod placing;
 mod random;
 mod spectral;
 #[cfg(test)]
@@ -21,7 +23,7 @@ use cellmill_matrix::{Error, Place, Result, Watch};
 pub(crate) use self::cuda::SOURCES;
 pub use self::curve::find_ab;
 use self::layout::Plan;
-use crate::Connectivities;
+use crate::{Connectivities, Embedding};
 
 /// Where the cells stand before the first epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -69,6 +71,9 @@ pub struct Options<'a> {
     pub b: Option<f64>,
     /// Start. Default spectral.
     pub init: Init<'a>,
+    /// Where the cells lie, `(n, any)`, one row a cell: a spectral start puts parts of the graph that no edge joins where their cells lie.
+    /// Without (the default), on rings around the largest.
+    pub coordinates: Option<Embedding<'a>>,
     /// Seed of every random number. Default 0.
     pub seed: u64,
 }
@@ -86,6 +91,7 @@ impl Default for Options<'_> {
             a: None,
             b: None,
             init: Init::Spectral,
+            coordinates: None,
             seed: 0,
         }
     }
@@ -154,11 +160,14 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     if let Some(j) = graph.indices.iter().find(|&&j| j as usize >= n) {
         return Err(Error::invalid(place(), format!("column {j}"), format!("there are {n} cells")));
     }
+    if let Some(x) = options.coordinates.filter(|x| x.n() != n) {
+        return Err(Error::option("coordinates", format!("{} rows", x.n()), format!("there are {n} cells")));
+    }
     let n_epochs = options.n_epochs(n);
     // umap-learn drops edges that would not be sampled once.
     let most = graph.weights.iter().fold(0.0, |most: f32, &w| most.max(w));
     let least = most / if n_epochs > 10 { n_epochs } else { default_epochs(n) } as f32;
-    let start = init::start(graph, least, d, &options.init, options.seed, watch)?;
+    let start = init::start(graph, least, d, options, watch)?;
     let (a, b) = options.curve();
     let plan = Plan {
         a: a as f32,

@@ -9,6 +9,7 @@ pub(super) enum Use {
     Blocks,
     Negatives,
     Pool,
+    Centres,
 }
 
 /// 64 random bits keyed by (seed, use, a, b): two rounds of the splitmix64 finaliser (Steele et al. 2014).

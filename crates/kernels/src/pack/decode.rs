@@ -228,7 +228,7 @@ impl<'a> Reader<'a> {
         }
         self.summed += self.checksum.stripes(&self.bytes[self.summed..]);
         let found = self.checksum.finish(&self.bytes[self.summed..], self.bytes.len() - HEADER_BYTES);
-        if found != self.header.checksum {
+        if !cfg!(fuzzing) && found != self.header.checksum {
             return Err(damaged(format!("checksum {found:016x}"), format!("the header says {:016x}", self.header.checksum)));
         }
         Ok(())

@@ -77,7 +77,8 @@ pub fn header(bytes: &[u8]) -> Result<Header> {
         len: field(5),
         checksum: field(6),
     };
-    if header.to_bytes() != *stored {
+    // A fuzzer does not guess checksums; what lies behind them is what it is for.
+    if !cfg!(fuzzing) && header.to_bytes() != *stored {
         return Err(damaged("a header with a wrong checksum", "a packed chunk is read as it was written"));
     }
     // Two control bytes a block of 128 rows and four a block of 128 entries: what the length allows. Also keeps sums below 2^64.

@@ -50,7 +50,7 @@ pub(super) fn batches(obs: &Table, key: &str, location: &str) -> Result<(Vec<u32
 }
 
 /// Median of the totals above 0, as numpy takes it.
-pub(super) fn median_of_positive(totals: &[f64]) -> Option<f64> {
+pub(crate) fn median_of_positive(totals: &[f64]) -> Option<f64> {
     let mut positive: Vec<f64> = totals.iter().copied().filter(|&t| t > 0.0).collect();
     if positive.is_empty() {
         return None;

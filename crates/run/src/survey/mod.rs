@@ -7,13 +7,15 @@ mod silent;
 
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed};
-use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc, Residuals};
 use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
+use cellmill_kernels::residual::Model;
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
-use self::columns::{batches, gene_set, median_of_positive};
+pub(crate) use self::columns::median_of_positive;
+use self::columns::{batches, gene_set};
 use self::silent::Silent;
 use crate::analysis::Input;
 use crate::observe::Observer;
@@ -138,8 +140,9 @@ impl<'a> Surveyor<'a> {
         Place::element(self.feed.source.location(), element)
     }
 
-    fn is_v3(&self) -> bool {
-        matches!(self.recipe.hvg.flavor, Flavor::SeuratV3 | Flavor::SeuratV3Paper)
+    /// Whether the flavour compares raw counts.
+    fn of_counts(&self) -> bool {
+        self.recipe.hvg.flavor.of_counts()
     }
 
     fn has_gene_filter(&self) -> bool {
@@ -261,10 +264,10 @@ impl<'a> Surveyor<'a> {
         let median = self.recipe.normalize.target_sum == Target::Word(TargetWord::Median);
         let values = if ready && !median { self.value_steps(target) } else { Vec::new() };
         let mut folds = if ready && !median {
-            self.moment_folds(before, &values, n_vars, self.is_v3())
+            self.moment_folds(before, &values, n_vars, self.of_counts())
         } else {
             // Raw moments can be taken before the median is known.
-            let raw = (ready && self.is_v3()).then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
+            let raw = (ready && self.of_counts()).then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
             (raw, (None, None))
         };
         if !wants_hvg {
@@ -282,7 +285,7 @@ impl<'a> Surveyor<'a> {
 
     /// Raw counts are needed unless the recipe says that X is normalised already.
     fn needs_counts(&self) -> bool {
-        self.recipe.normalize.target_sum != Target::Word(TargetWord::None) || self.is_v3()
+        self.recipe.normalize.target_sum != Target::Word(TargetWord::None) || self.of_counts()
     }
 
     fn check_counts(&mut self) -> Result<()> {
@@ -329,6 +332,9 @@ impl<'a> Surveyor<'a> {
             }
         };
         let kept = self.keep.iter().filter(|k| **k).count();
+        if n == 0 {
+            return Err(Error::invalid(self.place("obs"), "no cells", "there is at least one to analyse"));
+        }
         if kept == 0 {
             let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
             return Err(Error::invalid(
@@ -404,7 +410,7 @@ impl<'a> Surveyor<'a> {
         let mut steps = kept_steps(&self.keep, self.keep_genes.as_deref());
         let before = steps.len();
         let median = self.recipe.normalize.target_sum == Target::Word(TargetWord::Median);
-        let missing_raw = self.is_v3() && found.raw.is_none();
+        let missing_raw = self.of_counts() && found.raw.is_none();
         if median && (self.keep_genes.is_some() || missing_raw) {
             // Totals of the kept genes decide the median.
             let raw = missing_raw.then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
@@ -420,7 +426,7 @@ impl<'a> Surveyor<'a> {
         }
         let values = self.value_steps(self.target_sum);
         if found.logged.is_none() {
-            let folds = self.moment_folds(before, &values, n_vars, self.is_v3() && found.raw.is_none());
+            let folds = self.moment_folds(before, &values, n_vars, self.of_counts() && found.raw.is_none());
             steps.extend(values);
             let ((raw, (linear, logged)), _) = self.read("moments", &steps, &folds)?;
             found = Found { raw: raw.or(found.raw), linear, logged };
@@ -452,8 +458,12 @@ impl<'a> Surveyor<'a> {
         let logged = found.logged.ok_or_else(|| Error::bug("moments were not taken"))?;
         let mut overall = GeneMoments::none(n_vars);
         logged.iter().for_each(|b| overall.merge(b));
-        if self.is_v3() {
-            self.choose_v3(&found.raw.ok_or_else(|| Error::bug("raw moments were not taken"))?, &options)?;
+        if self.of_counts() {
+            let raw = found.raw.ok_or_else(|| Error::bug("raw moments were not taken"))?;
+            match h.flavor {
+                Flavor::PearsonResiduals => self.choose_pearson(&raw, n_top_genes.unwrap_or(DEFAULT_TOP_GENES.min(n_vars)))?,
+                _ => self.choose_v3(&raw, &options)?,
+            }
         } else {
             let of = found.linear.as_ref().unwrap_or(&logged);
             let names = self.batch.as_ref().map(|_| &self.out_var.index[..]);
@@ -479,6 +489,62 @@ impl<'a> Surveyor<'a> {
         self.note(warnings);
         self.set_all(columns);
         Ok(())
+    }
+
+    /// One more pass: residuals of the entries, and how often each total occurs.
+    fn choose_pearson(&mut self, raw: &[GeneMoments], n_top_genes: usize) -> Result<()> {
+        let model =
+            Model { theta: self.recipe.hvg.theta.unwrap_or(THETA), clip: self.recipe.hvg.clip.unwrap_or_else(|| self.root_of_cells(raw)) };
+        let share: Vec<Vec<f64>> = raw
+            .iter()
+            .map(|m| {
+                let total: f64 = m.mean.iter().sum();
+                m.mean.iter().map(|x| if total > 0.0 { x / total } else { 0.0 }).collect()
+            })
+            .collect();
+        let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
+        let fold = Residuals { share, model };
+        let (sums, _) = self.read("residuals", &steps, &At { step: steps.len(), fold: fold.clone() })?;
+        let variances: Vec<Vec<f64>> = sums
+            .iter()
+            .zip(&fold.share)
+            .filter(|(sums, _)| sums.n_obs > 0)
+            .map(|(sums, share)| {
+                let totals: Vec<(f64, f64)> = sums.totals.iter().map(|(bits, n)| (f64::from_bits(*bits), *n as f64)).collect();
+                let batch = hvg::PearsonBatch { n_obs: sums.n_obs, share, entries: &sums.entries, totals: &totals };
+                hvg::residual_variances(&batch, &model)
+            })
+            .collect();
+        let mut overall = GeneMoments::none(self.out_var.n_rows());
+        raw.iter().for_each(|b| overall.merge(b));
+        let variance = overall.variance();
+        let all = hvg::Moments { n_obs: overall.n_obs, mean: &overall.mean, var: &variance };
+        let chosen = hvg::rank_residuals(&all, &variances, n_top_genes)?;
+        let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
+        set(keys::MEANS, Values::F64(chosen.means));
+        set(keys::VARIANCES, Values::F64(chosen.variances));
+        set(keys::RESIDUAL_VARIANCES, Values::F64(chosen.residual_variances));
+        set(keys::HIGHLY_VARIABLE_RANK, Values::F32(chosen.highly_variable_rank));
+        if self.batch.is_some() {
+            set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(chosen.highly_variable_nbatches));
+            set(keys::HIGHLY_VARIABLE_INTERSECTION, Values::Bool(chosen.highly_variable_intersection));
+        }
+        set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
+        Ok(())
+    }
+
+    /// √n of the cells. With batches, of the batch whose name comes first: scanpy 1.11 settles the clip there and keeps it for all others.
+    fn root_of_cells(&self, raw: &[GeneMoments]) -> f64 {
+        let n = match &self.batch {
+            None => raw.first().map_or(0, |m| m.n_obs),
+            Some((_, names)) => {
+                let number = |name: &String| name.parse::<f64>().unwrap_or(f64::INFINITY);
+                let present = names.iter().zip(raw).filter(|(_, m)| m.n_obs > 0);
+                let first = present.min_by(|(a, _), (b, _)| number(a).total_cmp(&number(b)).then_with(|| a.cmp(b)));
+                first.map_or(0, |(_, m)| m.n_obs)
+            }
+        };
+        (n as f64).sqrt()
     }
 
     fn set_all(&mut self, columns: Vec<(&str, Values)>) {
@@ -507,6 +573,9 @@ impl<'a> Surveyor<'a> {
         }
     }
 }
+
+/// Overdispersion of `pearson_residuals` unless the recipe says otherwise: scanpy's.
+const THETA: f64 = 100.0;
 
 type MomentFolds = (Option<At<Moments>>, (Option<At<Moments>>, Option<At<Moments>>));
 

@@ -6,6 +6,7 @@ mod dataframe;
 mod dict;
 mod legacy;
 mod nullable;
+mod records;
 mod sparse;
 
 use cellmill_matrix::{Element, Error, Place, Result};
@@ -16,7 +17,7 @@ pub use self::dict::write_root;
 pub use self::legacy::{Lengths, table_lengths};
 pub use self::sparse::{SparseInfo, sparse_info};
 pub(crate) use self::sparse::{attrs, indptr_values};
-use crate::tree::{Attrs, Node, Tree, TreeWriter};
+use crate::tree::{Attrs, COMPOUND, Node, Tree, TreeWriter};
 
 /// Elements nested deeper than this are refused: a damaged store may go round in circles.
 const DEEPEST: usize = 64;
@@ -90,6 +91,13 @@ fn read_node(tree: &dyn Tree, path: &str, node: &Node, warnings: &mut Vec<String
         ("nullable-integer" | "nullable-boolean" | "nullable-string-array", Node::Group(_)) => Element::Column(nullable::read(tree, path)?),
         ("csr_matrix" | "csc_matrix", Node::Group(_)) => Element::Sparse(sparse::read(tree, path)?),
         ("dict" | "anndata" | "raw", Node::Group(_)) => dict::read(tree, path, warnings, depth)?,
+        ("rec-array" | "", Node::Array(info)) if info.attrs.contains_key(COMPOUND) => match records::read(tree, path, info)? {
+            Some(element) => element,
+            None => {
+                warnings.push(format!("{path} is passed over: its records are of type {}", info.dtype_name));
+                return Ok(None);
+            }
+        },
         ("array" | "string-array" | "numeric-scalar" | "string" | "", Node::Array(info)) => match array::read(tree, path, info, &kind)? {
             Some(element) => element,
             None => {
@@ -118,6 +126,7 @@ pub fn write_element(writer: &dyn TreeWriter, path: &str, element: &Element) -> 
         Element::Table(table) => write_table(writer, path, table),
         Element::Sparse(matrix) => sparse::write(writer, path, matrix),
         Element::Column(column) => dataframe::write_column(writer, path, column),
+        Element::Records(fields) => records::write(writer, path, fields),
         Element::Null => array::write_null(writer, path),
     }
 }

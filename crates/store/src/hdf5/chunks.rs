@@ -89,8 +89,8 @@ impl Hdf5Chunks {
             Layout::Chunked { index: ChunkIndex::BTreeV2, .. } => {
                 return Err(Error::invalid(
                     place(),
-                    "an array with several unlimited axes (a version 2 B-tree of chunks)",
-                    "only other kinds of chunk list can be read; rewrite the file with anndata (`adata.write_h5ad`) or `h5repack`",
+                    "a list of chunks (a version 2 B-tree) that can't be understood",
+                    "it is sound and has fewer than 4 million chunks; rewrite the file with anndata (`adata.write_h5ad`) or `h5repack`",
                 ));
             }
             Layout::Chunked { .. } => {
@@ -257,7 +257,7 @@ impl Hdf5Chunks {
     }
 
     fn too_large(&self, bytes: usize) -> Error {
-        Error::invalid(self.file.place(&self.path), format!("{bytes} bytes"), "they fit into memory")
+        Error::invalid(self.file.place(&self.path), format!("an array of {bytes} bytes"), "fewer fit into memory; the file may be damaged")
     }
 }
 
@@ -321,6 +321,24 @@ pub(super) fn piece(shape: &[u64], size: u64) -> Vec<u64> {
 impl Chunks for Hdf5Chunks {
     fn info(&self) -> &ArrayInfo {
         &self.info
+    }
+
+    fn will_decode(&self, chunks: Range<u64>) {
+        match &self.stored {
+            Stored::Inline(_) => {}
+            Stored::Run(at) => {
+                let row_bytes = self.row_bytes() as u64;
+                let rows = self.rows(chunks.start).start..self.rows(chunks.end.max(1) - 1).end;
+                self.file.will_read(at + rows.start * row_bytes, rows.end.saturating_sub(rows.start) * row_bytes);
+            }
+            Stored::Grid(entries) => {
+                let chunks = (chunks.start as usize).min(entries.len())..(chunks.end as usize).min(entries.len());
+                // Neighbours in the file are asked for in one go.
+                for run in entries[chunks].chunk_by(|a, b| a.address + a.size == b.address) {
+                    self.file.will_read(run[0].address, run.iter().map(|e| e.size).sum());
+                }
+            }
+        }
     }
 
     fn n_chunks(&self) -> u64 {

@@ -47,7 +47,7 @@ impl<'a> Heaps<'a> {
             Error::invalid(
                 place(),
                 format!("a string of {len} bytes that is not in the heap at byte {address}"),
-                "it is there; the file is damaged, fetch it again",
+                "the heap holds each string; the file is damaged, fetch it again",
             )
         };
         if !self.kept.contains_key(&address) {

@@ -95,6 +95,30 @@ pub(super) fn datatype(dtype: DType) -> Vec<u8> {
     }
 }
 
+/// The type of records of these fields, packed (IV.A.2.d, class 6, version 3), and their size. `None` if it is too long for a header.
+pub(super) fn compound(fields: &[(&str, DType)]) -> Option<(Vec<u8>, usize)> {
+    let size: usize = fields.iter().map(|(_, dtype)| entry_size(*dtype)).sum();
+    let count = u16::try_from(fields.len()).ok()?.to_le_bytes();
+    let mut out = vec![0x36, count[0], count[1], 0];
+    out.extend(u32::try_from(size).ok()?.to_le_bytes());
+    // Offsets take as many bytes as the size needs.
+    let width = (8 - (size as u64).leading_zeros() as usize / 8).max(1);
+    let mut at = 0usize;
+    for (name, dtype) in fields {
+        out.extend(name.as_bytes());
+        out.push(0);
+        out.extend(&(at as u64).to_le_bytes()[..width]);
+        let mut kind = datatype(*dtype);
+        // Parts of a version 3 type are of version 3 too; but an enumeration, whose names are padded as in version 1, stays of it.
+        if *dtype != DType::Bool {
+            kind[0] = (kind[0] & 0x0f) | 0x30;
+        }
+        out.extend(kind);
+        at += entry_size(*dtype);
+    }
+    (out.len() <= usize::from(u16::MAX)).then_some((out, size))
+}
+
 /// Bytes of an entry on disk.
 pub(super) fn entry_size(dtype: DType) -> usize {
     dtype.size().unwrap_or(super::heap::REFERENCE)
@@ -240,6 +264,8 @@ pub(super) fn checksum(bytes: &[u8]) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkAt {
     pub size: u32,
+    /// Filters that were left out, a bit each.
+    pub mask: u32,
     pub address: u64,
     /// Number of the chunk in C order over the grid.
     pub number: u64,
@@ -268,19 +294,19 @@ pub(super) fn chunk_tree<E>(
         }
         at
     };
-    let key = |size: u32, at: &[u64]| {
+    let key = |size: u32, mask: u32, at: &[u64]| {
         let mut out = size.to_le_bytes().to_vec();
-        out.extend(0u32.to_le_bytes());
+        out.extend(mask.to_le_bytes());
         at.iter().for_each(|n| out.extend(n.to_le_bytes()));
         out.extend(0u64.to_le_bytes());
         out
     };
     // Each child: its first key and its address. The last key is one chunk beyond the last.
-    let mut level: Vec<(Vec<u8>, u64)> = chunks.iter().map(|c| (key(c.size, &corner(c.number)), c.address)).collect();
+    let mut level: Vec<(Vec<u8>, u64)> = chunks.iter().map(|c| (key(c.size, c.mask, &corner(c.number)), c.address)).collect();
     let end = chunks.last().map(|c| {
         let mut at = corner(c.number);
         at.iter_mut().zip(chunk).for_each(|(a, c)| *a += c);
-        key(0, &at)
+        key(0, 0, &at)
     });
     let end = end.unwrap_or_default();
     let node_bytes = 24 + WIDTH * (8 + end.len()) + end.len();

@@ -11,6 +11,7 @@ mod heap;
 mod kind;
 mod lzf;
 mod message;
+mod newer;
 pub(crate) mod raw;
 #[cfg(test)]
 mod tests;

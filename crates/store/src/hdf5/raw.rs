@@ -6,6 +6,8 @@ use std::path::Path;
 
 use cellmill_matrix::{Error, Place, Result};
 
+use crate::ahead;
+
 /// An open file, read by position.
 #[derive(Debug)]
 pub(crate) struct RawFile {
@@ -53,9 +55,15 @@ impl RawFile {
     /// Replaces `into` by `len` bytes at `address`.
     pub fn read(&self, address: u64, len: u64, into: &mut Vec<u8>, place: impl Fn() -> Place) -> Result<()> {
         self.check(address, len, &place)?;
-        let len = usize::try_from(len).map_err(|_| Error::invalid(place(), format!("{len} bytes"), "they fit into memory"))?;
+        let len = usize::try_from(len)
+            .map_err(|_| Error::invalid(place(), format!("{len} bytes"), "fewer fit into memory; the file may be damaged"))?;
         into.resize(len, 0);
         self.fill(address, into, place)
+    }
+
+    /// These bytes will be read soon.
+    pub fn will_read(&self, address: u64, len: u64) {
+        ahead::will_read(&self.file, address, len);
     }
 
     /// Fills `into` from `address` on.

@@ -14,6 +14,7 @@ use super::compound::COMPOUND;
 use super::filter;
 use super::heap::{Heaps, REFERENCE, fixed};
 use super::kind::{Kind, kind_of};
+use super::newer::Older;
 use super::raw::RawFile;
 use crate::tree::{ArrayInfo, Attrs, Chunks, Node, Tree};
 
@@ -49,7 +50,15 @@ impl Hdf5Tree {
             ));
         }
         file.base = superblock.base_address.get();
-        Ok(Hdf5Tree { file: Arc::new(file), inner })
+        // A file that was not copied to its end is told from one that is damaged inside.
+        let whole = superblock.eof_address;
+        if whole != u64::MAX && whole > file.len {
+            let expected = format!("it was written with {whole}; it is cut off, fetch it again");
+            return Err(Error::invalid(place, format!("a file of {} bytes", file.len), expected));
+        }
+        let file = Arc::new(file);
+        let inner = guard(|| Place::store(&file.location), || File::from_source(Older::new(file.clone())))?;
+        Ok(Hdf5Tree { file, inner })
     }
 
     pub(super) fn file(&self) -> &RawFile {
@@ -272,15 +281,14 @@ pub(super) fn numbers(dtype: DType, bytes: &[u8]) -> Values {
 
 /// Calls into `hdf5-pure`: its errors become ours, and so does a panic on a damaged file.
 pub(super) fn guard<T>(place: impl Fn() -> Place, call: impl FnOnce() -> Result<T, hdf5_pure::Error>) -> Result<T> {
-    const SOUND: &str = "its structure is sound; the file is damaged or cut off, fetch it again";
+    const SOUND: &str = "a sound structure is expected; the file is damaged or cut off, fetch it again";
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(place(), &e)),
         Ok(Err(e)) => {
             let found = e.to_string();
-            // HDF5 2.0 with `libver="latest"` writes layouts that no older reader knows.
             let newer =
-                found.contains("version").then_some("only HDF5 1.8 to 1.14 can be read; rewrite the file with anndata, or with `h5repack`");
+                found.contains("version").then_some("only HDF5 1.8 to 2.0 can be read; rewrite the file with anndata, or with `h5repack`");
             Err(Error::invalid(place(), found, newer.unwrap_or(SOUND)))
         }
         Err(_) => Err(Error::invalid(place(), "bytes that can't be understood", SOUND)),

@@ -343,6 +343,41 @@ impl TreeWriter for Hdf5Writer {
         write().map_err(|e| self.shared.io(path, &e))
     }
 
+    fn records(&self, path: &str, fields: &[(String, Values)], attrs: Attrs) -> Result<()> {
+        let types: Vec<(&str, DType)> = fields.iter().map(|(name, values)| (name.as_str(), values.dtype())).collect();
+        let (datatype, size) = message::compound(&types).ok_or_else(|| {
+            let place = Place::element(&self.shared.location, path);
+            Error::invalid(place, format!("records of {} fields", fields.len()), "an HDF5 file holds fewer; write a zarr store")
+        })?;
+        self.dataset(path)?;
+        let attrs = self.shared.attrs(path, &attrs)?;
+        let n = fields.first().map_or(0, |(_, values)| values.len());
+        let mut data = vec![0; n * size];
+        let mut at = 0;
+        for (_, values) in fields {
+            let width = entry_size(values.dtype());
+            let own = self.shared.bytes(path, values, 0..n)?;
+            for (record, entry) in data.chunks_exact_mut(size).zip(own.chunks_exact(width)) {
+                record[at..at + width].copy_from_slice(entry);
+            }
+            at += width;
+        }
+        let mut state = self.shared.lock();
+        let write = || -> std::io::Result<()> {
+            let at = if data.is_empty() { NOWHERE } else { state.put(&data)? };
+            let space = message::dataspace(&Space::Axes(&[n as u64], false));
+            let mut messages = vec![(kind::DATASPACE, space), (kind::DATATYPE, datatype)];
+            messages.extend([message::fill(false), message::run(at, data.len() as u64)]);
+            messages.extend(attrs);
+            let header = state.put(&message::header(&messages))?;
+            if let Some((group, name)) = state.parent(path) {
+                group.children.insert(name.to_string(), Child::Dataset(Some(header)));
+            }
+            Ok(())
+        };
+        write().map_err(|e| self.shared.io(path, &e))
+    }
+
     fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>> {
         if shape.is_empty() || chunk.len() != shape.len() || shape.len() > 32 || shape[1..].contains(&0) {
             return Err(Error::bug(format!("'{path}': a stream of shape {shape:?} in chunks of {chunk:?}")));
@@ -458,7 +493,7 @@ impl Stream {
             for bytes in packed {
                 let bytes = bytes?;
                 let address = state.put(&bytes).map_err(|e| self.shared.io(&self.path, &e))?;
-                self.chunks.push(ChunkAt { size: bytes.len() as u32, address, number: self.chunks.len() as u64 });
+                self.chunks.push(ChunkAt { size: bytes.len() as u32, mask: 0, address, number: self.chunks.len() as u64 });
             }
         }
         self.pending.drain(..at);

@@ -135,7 +135,7 @@ pub(super) fn make_room(into: &mut Csr, n: u64, place: impl FnOnce() -> Place) -
     let more = |len: usize| n.saturating_sub(len);
     let (columns, values) = (more(into.indices.len()), more(into.data.len()));
     if into.indices.try_reserve(columns).is_err() || into.data.try_reserve(values).is_err() {
-        return Err(Error::invalid(place(), format!("{n} entries at once"), "they fit into memory; the store may be damaged"));
+        return Err(Error::invalid(place(), format!("{n} entries at once"), "fewer fit into memory; the store may be damaged"));
     }
     into.indices.resize(n, 0);
     into.data.resize(n, 0.0);
@@ -168,6 +168,12 @@ impl Source for CsrSource {
         self.check_exact(&rows, into)?;
         into.canonicalise(rows.start.0).map_err(|e| self.at(e))?;
         Ok(())
+    }
+
+    fn will_read(&self, rows: Range<SourceRow>) {
+        let entries = self.offsets.before(rows.start.index())..self.offsets.before(rows.end.index());
+        self.indices.will_read(entries.clone());
+        self.data.will_read(entries);
     }
 
     fn bytes_read(&self) -> u64 {

@@ -121,6 +121,11 @@ impl Source for DenseSource {
         Ok(())
     }
 
+    fn will_read(&self, rows: Range<SourceRow>) {
+        let slabs = rows.start.0 / self.chunk[0]..rows.end.0.min(self.shape.n_obs).div_ceil(self.chunk[0]);
+        self.chunks.will_decode(slabs.start * self.across()..slabs.end * self.across());
+    }
+
     fn bytes_read(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
     }

@@ -90,6 +90,13 @@ impl Vector {
         self.decoded.fetch_add(decoded, Ordering::Relaxed);
     }
 
+    /// Entries that will be read soon.
+    pub fn will_read(&self, range: Range<u64>) {
+        if range.start < range.end {
+            self.chunks.will_decode(range.start / self.chunk..range.end.min(self.len).div_ceil(self.chunk));
+        }
+    }
+
     /// Reads entries `range` into `out`, which is as long. `same` lists the types whose bytes are `T`'s own.
     pub fn read<T: Pod>(&self, range: Range<u64>, out: &mut [T], same: &[DType], convert: Convert<T>) -> Result<()> {
         if range.end > self.len || range.end < range.start || out.len() as u64 != range.end - range.start {

@@ -15,6 +15,7 @@ use zarrs_filesystem::FilesystemStore;
 use super::codec::{checked, plausible};
 use super::metadata::{Entry, Layout};
 use super::text;
+use crate::ahead;
 use crate::numbers;
 use crate::tree::{ArrayInfo, Chunks};
 
@@ -97,20 +98,11 @@ impl ZarrChunks {
 
     /// Reads the stored bytes of chunk `i`; `false` when there are none.
     fn fetch(&self, i: u64, into: &mut Vec<u8>) -> Result<bool> {
-        let at = self.coordinates(i);
         into.clear();
         let Some(shard) = &self.layout.info.shard else {
-            return self.fetch_file(i, &self.folder.join(self.layout.keys.key(&at)), into);
+            return self.fetch_file(i, &self.folder.join(self.layout.keys.key(&self.coordinates(i))), into);
         };
-        // zarr 3.0, sharding codec: shard and place inside it, C order.
-        let (mut number, mut inner, mut shards) = (0, 0, Vec::with_capacity(at.len()));
-        for ((a, s), (c, n)) in at.iter().zip(shard).zip(self.layout.info.chunk.iter().zip(&self.layout.info.shape)) {
-            let per = s / c;
-            shards.push(a / per);
-            number = number * n.div_ceil(*s) + a / per;
-            inner = inner * per + a % per;
-        }
-        let file = self.folder.join(self.layout.keys.key(&shards));
+        let (file, number, inner) = self.in_shard(i, shard);
         let index = self.index(i, number, &file)?;
         let Some([offset, len]) = index.get(inner as usize).copied() else { return Ok(false) };
         if (offset, len) == (NO_CHUNK, NO_CHUNK) {
@@ -145,6 +137,19 @@ impl ZarrChunks {
             return Err(self.damaged(i, format!("{size} bytes on disk for a chunk of {}", self.chunk_bytes())));
         }
         self.take(i, file, size, into)
+    }
+
+    /// The file of a shard, its number, and the number of chunk `i` inside it (zarr 3.0, sharding codec: C order both).
+    fn in_shard(&self, i: u64, shard: &[u64]) -> (PathBuf, u64, u64) {
+        let at = self.coordinates(i);
+        let (mut number, mut inner, mut shards) = (0, 0, Vec::with_capacity(at.len()));
+        for ((a, s), (c, n)) in at.iter().zip(shard).zip(self.layout.info.chunk.iter().zip(&self.layout.info.shape)) {
+            let per = s / c;
+            shards.push(a / per);
+            number = number * n.div_ceil(*s) + a / per;
+            inner = inner * per + a % per;
+        }
+        (self.folder.join(self.layout.keys.key(&shards)), number, inner)
     }
 
     /// A shard's index, read once while it is in use.
@@ -196,10 +201,13 @@ impl ZarrChunks {
             let store = FilesystemStore::new(&self.root).map_err(|e| e.to_string())?;
             Foreign::open(Arc::new(store), &format!("/{}", self.path)).map_err(|e| e.to_string())
         };
-        self.foreign
-            .get_or_init(open)
-            .as_ref()
-            .map_err(|e| Error::invalid(self.place.clone(), e.as_str(), "an array that zarrs can open is expected"))
+        self.foreign.get_or_init(open).as_ref().map_err(|e| {
+            Error::invalid(
+                self.place.clone(),
+                e.as_str(),
+                "blosc, zstd, lz4, gzip, zlib and uncompressed chunks can be read; write the store anew with one of them",
+            )
+        })
     }
 
     fn options() -> CodecOptions {
@@ -408,6 +416,31 @@ impl Chunks for ZarrChunks {
 
     fn n_chunks(&self) -> u64 {
         self.grid.iter().product()
+    }
+
+    fn will_decode(&self, chunks: Range<u64>) {
+        // Whatever fails here fails again, with its message, when the chunk is decoded.
+        let mut open: Option<(u64, File, ShardIndex)> = None;
+        for i in chunks {
+            let Some(shard) = &self.layout.info.shard else {
+                let path = self.folder.join(self.layout.keys.key(&self.coordinates(i)));
+                if let Ok(file) = File::open(path) {
+                    ahead::will_read(&file, 0, file.metadata().map_or(0, |m| m.len()));
+                }
+                continue;
+            };
+            let (path, number, inner) = self.in_shard(i, shard);
+            if open.as_ref().is_none_or(|(n, ..)| *n != number) {
+                let (Ok(file), Ok(index)) = (File::open(&path), self.index(i, number, &path)) else { return };
+                open = Some((number, file, index));
+            }
+            if let Some((_, file, index)) = &open
+                && let Some(&[offset, len]) = index.get(inner as usize)
+                && (offset, len) != (NO_CHUNK, NO_CHUNK)
+            {
+                ahead::will_read(file, offset, len);
+            }
+        }
     }
 
     fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64> {

@@ -20,8 +20,27 @@ pub(crate) enum Entry {
     Bytes(usize),
     /// Strings of any length (`vlen-utf8`).
     Text,
+    /// A record of so many bytes; its fields are the layout's.
+    Record(usize),
     /// Something that we can't hold.
     Other,
+}
+
+/// One field of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Field {
+    pub name: String,
+    /// A number or text of fixed length.
+    pub entry: Entry,
+    /// Bytes of the unit whose bytes stand in reverse.
+    pub swap: usize,
+}
+
+impl Field {
+    /// Bytes in a record.
+    pub fn size(&self) -> usize {
+        self.entry.size().unwrap_or(0)
+    }
 }
 
 impl Entry {
@@ -30,7 +49,7 @@ impl Entry {
         match self {
             Entry::Number(dtype) => dtype.size(),
             Entry::Utf32(n) => Some(4 * n),
-            Entry::Bytes(n) => Some(n),
+            Entry::Bytes(n) | Entry::Record(n) => Some(n),
             Entry::Text | Entry::Other => None,
         }
     }
@@ -40,7 +59,7 @@ impl Entry {
         match self {
             Entry::Number(dtype) => Some(dtype),
             Entry::Utf32(_) | Entry::Bytes(_) | Entry::Text => Some(DType::Str),
-            Entry::Other => None,
+            Entry::Record(_) | Entry::Other => None,
         }
     }
 }
@@ -88,6 +107,8 @@ pub(crate) struct Sharding {
 pub(crate) struct Layout {
     pub info: ArrayInfo,
     pub entry: Entry,
+    /// The fields of a record.
+    pub fields: Vec<Field>,
     /// One missing entry as decoded bytes, or its text.
     pub fill: Vec<u8>,
     pub keys: Keys,
@@ -169,7 +190,7 @@ fn fill(entry: Entry, value: Option<&Value>) -> Result<Vec<u8>, String> {
             bytes.resize(4 * n, 0);
             Ok(bytes)
         }
-        Entry::Bytes(n) => Ok(vec![0; n]),
+        Entry::Bytes(n) | Entry::Record(n) => Ok(vec![0; n]),
         Entry::Other => Ok(Vec::new()),
         Entry::Number(dtype) => {
             let size = dtype.size().unwrap_or(1);
@@ -217,14 +238,11 @@ pub(crate) fn v2(meta: &Value, attrs: Attrs) -> Result<Layout, String> {
     let (mut entry, mut big, mut dtype_name) = (Entry::Other, false, dtype.to_string());
     if let Some(name) = dtype.as_str() {
         dtype_name = name.to_string();
-        let (order, kind) = if name.is_char_boundary(1) { name.split_at(name.len().min(1)) } else { ("", name) };
-        big = order == ">";
-        entry = match kind.chars().next() {
-            Some('O') if is_text => Entry::Text,
-            Some('U') => kind[1..].parse().map_or(Entry::Other, Entry::Utf32),
-            Some('S') => kind[1..].parse().map_or(Entry::Other, Entry::Bytes),
-            _ => number(kind).map_or(Entry::Other, Entry::Number),
-        };
+        (entry, big) = entry_v2(name, is_text);
+    }
+    let fields = fields(dtype.as_array(), |kind| kind.as_str().map_or((Entry::Other, false), |name| entry_v2(name, false)));
+    if !fields.is_empty() {
+        entry = Entry::Record(fields.iter().map(Field::size).sum());
     }
     let compressor = meta.get("compressor").unwrap_or(&Value::Null);
     let (codec, name) = if compressor.is_null() { (Some(None), "none".into()) } else { codec_v2(compressor) };
@@ -234,7 +252,35 @@ pub(crate) fn v2(meta: &Value, attrs: Attrs) -> Result<Layout, String> {
     let separator = meta.get("dimension_separator").and_then(Value::as_str).and_then(|s| s.chars().next()).unwrap_or('.');
     let fill = fill(entry, meta.get("fill_value"))?;
     let info = ArrayInfo { attrs, shape, dtype: entry.dtype(), dtype_name, chunk, shard: None, codec: name, stored_bytes: None };
-    Layout { info, entry, fill, keys: Keys { prefix: false, separator }, chain, sharding: None }.check()
+    Layout { info, entry, fields, fill, keys: Keys { prefix: false, separator }, chain, sharding: None }.check()
+}
+
+/// numpy's name of a type (`<f4`, `|O`), and whether it is big-endian.
+fn entry_v2(name: &str, is_text: bool) -> (Entry, bool) {
+    let (order, kind) = if name.is_char_boundary(1) { name.split_at(name.len().min(1)) } else { ("", name) };
+    let entry = match kind.chars().next() {
+        Some('O') if is_text => Entry::Text,
+        Some('U') => kind[1..].parse().map_or(Entry::Other, Entry::Utf32),
+        Some('S') => kind[1..].parse().map_or(Entry::Other, Entry::Bytes),
+        _ => number(kind).map_or(Entry::Other, Entry::Number),
+    };
+    (entry, order == ">")
+}
+
+/// The fields of a record, `[name, type]` each; none where one can't be held.
+fn fields(list: Option<&Vec<Value>>, entry: impl Fn(&Value) -> (Entry, bool)) -> Vec<Field> {
+    let field = |value: &Value| {
+        let (name, kind) = match value {
+            Value::Array(pair) if pair.len() == 2 => (pair[0].as_str()?, &pair[1]),
+            Value::Object(map) => (map.get("name")?.as_str()?, map.get("data_type")?),
+            _ => return None,
+        };
+        let (entry, big) = entry(kind);
+        // A field without a size is none of ours.
+        entry.size().filter(|n| (1..1 << 24).contains(n))?;
+        Some(Field { name: name.to_string(), entry, swap: swap(entry, big) })
+    };
+    list.and_then(|list| list.iter().map(field).collect::<Option<Vec<Field>>>()).unwrap_or_default()
 }
 
 /// Bytes of the unit whose bytes stand in reverse.
@@ -369,7 +415,13 @@ pub(crate) fn v3(meta: &Value, attrs: Attrs) -> Result<Layout, String> {
         return Err(format!("chunk grid '{grid}'"));
     }
     let mut chunk = lengths(conf.get("chunk_shape"), "chunk_shape")?;
-    let (entry, dtype_name) = entry_v3(meta.get("data_type"));
+    let (mut entry, dtype_name) = entry_v3(meta.get("data_type"));
+    let records = named(meta.get("data_type").unwrap_or(&Value::Null));
+    let list = records.1.get("fields").and_then(Value::as_array).filter(|_| matches!(records.0, "structured" | "struct"));
+    let fields = fields(list, |kind| (entry_v3(Some(kind)).0, false));
+    if !fields.is_empty() {
+        entry = Entry::Record(fields.iter().map(Field::size).sum());
+    }
     let empty = Vec::new();
     let codecs = meta.get("codecs").and_then(Value::as_array).unwrap_or(&empty);
     let (mut shard, mut sharding) = (None, None);
@@ -397,5 +449,5 @@ pub(crate) fn v3(meta: &Value, attrs: Attrs) -> Result<Layout, String> {
     let keys = Keys { prefix, separator: separator.unwrap_or(if prefix { '/' } else { '.' }) };
     let fill = fill(entry, meta.get("fill_value"))?;
     let info = ArrayInfo { attrs, shape, dtype: entry.dtype(), dtype_name, chunk, shard, codec: name, stored_bytes: None };
-    Layout { info, entry, fill, keys, chain, sharding }.check()
+    Layout { info, entry, fields, fill, keys, chain, sharding }.check()
 }

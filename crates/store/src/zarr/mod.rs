@@ -6,6 +6,7 @@ pub(crate) mod blosc;
 mod chunks;
 mod codec;
 mod metadata;
+mod records;
 mod shuffle;
 mod text;
 mod write;
@@ -19,7 +20,7 @@ use serde_json::Value;
 pub use self::chunks::ZarrChunks;
 use self::metadata::Layout;
 pub use self::write::{ZarrVersion, ZarrWriter};
-use crate::tree::{Attrs, Chunks, Node, Tree};
+use crate::tree::{Attrs, COMPOUND, Chunks, Node, Tree};
 
 /// Above so many chunks the size on disk is estimated from this many of them.
 const SIZED: u64 = 1024;
@@ -144,7 +145,12 @@ impl Tree for ZarrTree {
     fn node(&self, path: &str) -> Result<Option<Node>> {
         Ok(self.meta(path)?.map(|meta| match meta {
             Meta::Group(attrs) => Node::Group(attrs),
-            Meta::Array(layout) => Node::Array(layout.info),
+            Meta::Array(mut layout) => {
+                if !layout.fields.is_empty() {
+                    layout.info.attrs.insert(COMPOUND.into(), layout.fields.iter().map(|f| f.name.clone()).collect());
+                }
+                Node::Array(layout.info)
+            }
         }))
     }
 
@@ -180,6 +186,16 @@ impl Tree for ZarrTree {
             return Err(Error::invalid(self.place(path), format!("entries of type {name}"), "numbers are expected here"));
         }
         Ok(Box::new(chunks))
+    }
+
+    fn fields(&self, path: &str) -> Result<Option<Vec<(String, Array)>>> {
+        match self.meta(path)? {
+            // Chunks of other codecs are not taken apart into records.
+            Some(Meta::Array(layout)) if !layout.fields.is_empty() && layout.chain.is_some() && layout.info.shape.len() == 1 => {
+                records::read(&self.array(path)?, &layout.fields).map_err(|e| e.at(&self.place(path))).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn stored_bytes(&self, path: &str) -> Result<Option<u64>> {

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{ZarrTree, blosc, folder, text};
+use super::{ZarrTree, blosc, folder, records, text};
 use crate::numbers;
 use crate::tree::{ArrayStream, Attrs, Tree, TreeWriter};
 
@@ -229,8 +229,9 @@ fn array_v3(dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Value {
     })
 }
 
-fn array_v2(dtype: DType, shape: &[u64], chunk: &[u64]) -> Value {
-    let name = match dtype {
+/// numpy's name of a type.
+fn name_v2(dtype: DType) -> &'static str {
+    match dtype {
         DType::Bool => "|b1",
         DType::I8 => "|i1",
         DType::I16 => "<i2",
@@ -243,11 +244,14 @@ fn array_v2(dtype: DType, shape: &[u64], chunk: &[u64]) -> Value {
         DType::F32 => "<f4",
         DType::F64 => "<f8",
         DType::Str => "|O",
-    };
+    }
+}
+
+fn array_v2(dtype: DType, shape: &[u64], chunk: &[u64]) -> Value {
     json!({
         "shape": shape,
         "chunks": chunk,
-        "dtype": name,
+        "dtype": name_v2(dtype),
         "fill_value": zero(dtype),
         "order": "C",
         "filters": if dtype == DType::Str { json!([{"id": "vlen-utf8"}]) } else { Value::Null },
@@ -299,6 +303,36 @@ impl TreeWriter for ZarrWriter {
         stream.rows = Some(shape[0]);
         stream.append(&array.values)?;
         Box::new(stream).close()
+    }
+
+    fn records(&self, path: &str, fields: &[(String, Values)], attrs: Attrs) -> Result<()> {
+        let shared = &self.shared;
+        let folder = shared.folder(path)?;
+        std::fs::create_dir_all(&folder).map_err(|e| shared.io(path, &e))?;
+        let (bytes, size) = records::encode(fields);
+        let n = (bytes.len() / size.max(1)) as u64;
+        let rows = (CHUNK / size.max(1)).max(1).min(n.max(1) as usize);
+        for (at, part) in bytes.chunks(rows * size.max(1)).enumerate() {
+            let mut whole = part.to_vec();
+            whole.resize(rows * size, 0);
+            shared.chunk(path, &folder, at as u64, 1, &whole, 1)?;
+        }
+        let (shape, chunk) = ([n], [rows as u64]);
+        match shared.version {
+            ZarrVersion::V3 => {
+                let mut document = array_v3(DType::U8, &shape, &chunk, attrs);
+                document["data_type"] = records::dtype_v3(fields);
+                document["fill_value"] = records::zero_record(size).into();
+                shared.document(path, "zarr.json", document)
+            }
+            ZarrVersion::V2 => {
+                let mut document = array_v2(DType::U8, &shape, &chunk);
+                document["dtype"] = records::dtype_v2(fields, |values| name_v2(values.dtype()));
+                document["fill_value"] = records::zero_record(size).into();
+                shared.document(path, ".zarray", document)?;
+                shared.document(path, ".zattrs", attrs.into())
+            }
+        }
     }
 
     fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>> {

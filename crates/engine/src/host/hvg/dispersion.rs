@@ -78,7 +78,7 @@ pub(super) fn choose(
                 means.push(mean);
                 dispersions.push(dispersion);
             }
-            Flavor::SeuratV3 | Flavor::SeuratV3Paper => {
+            Flavor::SeuratV3 | Flavor::SeuratV3Paper | Flavor::PearsonResiduals => {
                 return Err(Error::bug(format!("{} has no dispersions", flavor.name())));
             }
         }

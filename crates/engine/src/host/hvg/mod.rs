@@ -3,12 +3,14 @@
 //! `seurat` and `cell_ranger` need means and variances alone ([`dispersions`], [`dispersions_by_batch`]).
 //! `seurat_v3` and `seurat_v3_paper` take two steps: [`fit`] gives each batch a clip for each gene, the engine reads
 //! the counts a second time and sums what is clipped, and [`rank`] makes the choice.
+//! `pearson_residuals` is alike: a second pass sums residuals ([`residual_variances`]), and [`rank_residuals`] makes the choice.
 //! The results are those of scanpy 1.11 `pp.highly_variable_genes`, columns and ties included.
 
 mod batches;
 mod bins;
 mod dispersion;
 mod loess;
+mod pearson;
 mod quadratic;
 mod vst;
 
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batches::dispersions_by_batch;
 pub use dispersion::dispersions;
+pub use pearson::{HvgPearson, PearsonBatch, rank_residuals, residual_variances};
 pub use vst::{ClippedSums, HvgV3, V3Fit, fit, rank};
 
 /// Genes that `seurat_v3` and `seurat_v3_paper` choose when no number is given.
@@ -51,6 +54,9 @@ pub enum Flavor {
     /// As `seurat_v3`, but batches are joined by the number of batches first, as the paper says.
     #[serde(rename = "seurat_v3_paper")]
     SeuratV3Paper,
+    /// Variance of the Pearson residuals of the counts; batches are joined by the number of batches first (Lause et al. 2021).
+    #[serde(rename = "pearson_residuals")]
+    PearsonResiduals,
 }
 
 impl Flavor {
@@ -61,7 +67,13 @@ impl Flavor {
             Flavor::CellRanger => "cell_ranger",
             Flavor::SeuratV3 => "seurat_v3",
             Flavor::SeuratV3Paper => "seurat_v3_paper",
+            Flavor::PearsonResiduals => "pearson_residuals",
         }
+    }
+
+    /// Whether it compares the counts themselves, not their logarithms.
+    pub fn of_counts(self) -> bool {
+        matches!(self, Flavor::SeuratV3 | Flavor::SeuratV3Paper | Flavor::PearsonResiduals)
     }
 }
 

@@ -128,7 +128,7 @@ pub fn rank(overall: &Moments, fits: &[V3Fit], sums: &[ClippedSums], flavor: Fla
     {
         return Err(Error::bug(format!("the fits or sums given to rank are not of {n_vars} genes")));
     }
-    if matches!(flavor, Flavor::Seurat | Flavor::CellRanger) {
+    if !matches!(flavor, Flavor::SeuratV3 | Flavor::SeuratV3Paper) {
         return Err(Error::bug(format!("{} has no ranks", flavor.name())));
     }
     let mut warnings: Vec<String> = match fits {
@@ -174,14 +174,14 @@ pub fn rank(overall: &Moments, fits: &[V3Fit], sums: &[ClippedSums], flavor: Fla
 /// The value to 37 significant bits (about 1e-11).
 ///
 /// Genes with the same counts in other cells tie, but sums in another order differ in their last bits: this keeps ties.
-fn coarse(value: f64) -> f64 {
+pub(super) fn coarse(value: f64) -> f64 {
     const DROPPED: u32 = 16;
     let half = 1 << (DROPPED - 1);
     if value.is_finite() { f64::from_bits((value.to_bits() + half) >> DROPPED << DROPPED) } else { value }
 }
 
 /// Median of ranks; NaN of none.
-fn median(ranks: &mut [f32]) -> f32 {
+pub(super) fn median(ranks: &mut [f32]) -> f32 {
     ranks.sort_by(f32::total_cmp);
     let half = ranks.len() / 2;
     match ranks.len() {

@@ -1,0 +1,50 @@
+//! What cells without a count of a gene add, by their totals.
+
+use super::Model;
+
+/// Lanes that are summed side by side; added pairwise at the end, so every instruction set gives the same bits.
+const LANES: usize = 8;
+
+/// [Σ r(0), Σ r(0)²] over cells. `totals`: each total above 0 and in how many cells it occurs.
+pub fn of_zeros(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: this machine has AVX2, as has just been seen.
+        return unsafe { of_zeros_avx2(share, totals, model) };
+    }
+    all(share, totals, model)
+}
+
+/// [`all`] in 256-bit registers. No fused multiply-add, so that both give the same bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn of_zeros_avx2(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] {
+    all(share, totals, model)
+}
+
+#[inline(always)]
+fn all(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] {
+    if share <= 0.0 {
+        return [0.0; 2];
+    }
+    // r(0) = −√(μ / (1 + μ/θ)), the formula of the contract with x = 0.
+    let (inverse, most) = (1.0 / model.theta, model.clip * model.clip);
+    let (mut sums, mut squares) = ([0.0; LANES], [0.0; LANES]);
+    let (blocks, rest) = totals.as_chunks::<LANES>();
+    for block in blocks {
+        for l in 0..LANES {
+            let mu = share * block[l].0;
+            let square = (mu / (1.0 + mu * inverse)).min(most);
+            sums[l] -= block[l].1 * square.sqrt();
+            squares[l] += block[l].1 * square;
+        }
+    }
+    for (l, (total, cells)) in rest.iter().enumerate() {
+        let mu = share * total;
+        let square = (mu / (1.0 + mu * inverse)).min(most);
+        sums[l] -= cells * square.sqrt();
+        squares[l] += cells * square;
+    }
+    let add = |x: [f64; LANES]| ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
+    [add(sums), add(squares)]
+}

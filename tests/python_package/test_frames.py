@@ -1,0 +1,78 @@
+"""get.obs_df, var_df and rank_genes_groups_df against scanpy's."""
+
+from __future__ import annotations
+
+import warnings
+
+import cellmill as cm
+import pandas as pd
+import pytest
+import scanpy as sc
+
+
+@pytest.fixture(scope="module")
+def ranked(small):
+    adata = small.copy()
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    adata.obsm["X_pca"] = adata.X[:, :5].toarray()
+    adata.varm["PCs"] = adata.X[:4].toarray().T
+    adata.layers["twice"] = adata.X * 2
+    adata.var["symbol"] = ["s" + name for name in adata.var_names]
+    adata.obs["batch"] = adata.obs["batch"].astype("category")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sc.tl.rank_genes_groups(adata, "batch", method="t-test", pts=True)
+        sc.tl.rank_genes_groups(adata, "batch", method="logreg", key_added="logreg")
+    return adata
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"layer": "twice"}, {"obsm_keys": [("X_pca", 0), ("X_pca", 3)]}],
+    ids=str,
+)
+def test_obs_df(options, ranked):
+    keys = ["batch", ranked.var_names[7], ranked.var_names[2]]
+    pd.testing.assert_frame_equal(cm.get.obs_df(ranked, keys, **options), sc.get.obs_df(ranked, keys, **options))
+
+
+def test_obs_df_by_symbol(ranked):
+    keys = ["s" + ranked.var_names[3], "batch"]
+    pd.testing.assert_frame_equal(cm.get.obs_df(ranked, keys, gene_symbols="symbol"), sc.get.obs_df(ranked, keys, gene_symbols="symbol"))
+
+
+def test_obs_df_of_a_store_is_that_of_memory(small, stores):
+    keys = ["batch", small.var_names[9], small.var_names[1]]
+    lazy = cm.get.obs_df(cm.read_lazy(stores / "small.h5ad"), keys)
+    expected = sc.get.obs_df(small, keys)
+    pd.testing.assert_frame_equal(lazy, expected, check_categorical=False, check_dtype=False)
+
+
+def test_var_df(ranked):
+    keys = ["symbol", ranked.obs_names[11]]
+    options = {"varm_keys": [("PCs", 1)]}
+    pd.testing.assert_frame_equal(cm.get.var_df(ranked, keys, **options), sc.get.var_df(ranked, keys, **options))
+
+
+def test_a_name_that_is_not_there(ranked):
+    with pytest.raises(KeyError, match="NOSUCHGENE"):
+        cm.get.obs_df(ranked, ["NOSUCHGENE"])
+
+
+@pytest.mark.parametrize("group", ["a", ["a", "c"], None], ids=str)
+@pytest.mark.parametrize("cut", [{}, {"pval_cutoff": 0.05}, {"log2fc_min": 0.5}, {"log2fc_max": 0, "gene_symbols": "symbol"}], ids=str)
+def test_rank_genes_groups_df(group, cut, ranked):
+    ours = cm.get.rank_genes_groups_df(ranked, group, **cut)
+    theirs = sc.get.rank_genes_groups_df(ranked, group, **cut)
+    assert list(ours.columns) == list(theirs.columns)
+    # scanpy merges the shares in by name, which changes the order of rows and makes groups plain text.
+    by = [column for column in ("group", "names") if column in ours]
+    order = [frame.astype({name: str for name in by}).sort_values(by).reset_index(drop=True) for frame in (ours, theirs)]
+    pd.testing.assert_frame_equal(*order, check_dtype=False)
+
+
+def test_rank_genes_groups_df_of_a_regression(ranked):
+    ours = cm.get.rank_genes_groups_df(ranked, None, key="logreg", pval_cutoff=0.05)
+    theirs = sc.get.rank_genes_groups_df(ranked, None, key="logreg", pval_cutoff=0.05)
+    pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
