@@ -1,4 +1,4 @@
-//! Everything that the README's commands call: `cargo xtask test`, `cargo xtask bench`, `cargo xtask golden`.
+//! Everything that the README's commands call: `cargo xtask test`, `cargo xtask bench`, `cargo xtask golden`, `cargo xtask wheel`.
 
 #[cfg(test)]
 mod arrows;
@@ -18,7 +18,8 @@ fn main() -> ExitCode {
         Some("test") => test::run(&args[1..]),
         Some("bench") => bench::run(&args[1..]),
         Some("golden") => golden::run(),
-        _ => Err(anyhow::anyhow!("cargo xtask test [rust|python] | bench [CELLS] | golden")),
+        Some("wheel") => python::wheel(),
+        _ => Err(anyhow::anyhow!("cargo xtask test [rust|python] | bench [CELLS] | golden | wheel")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,10 +1,11 @@
 //! The Python environment of the tests: made once, from pinned requirements.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{root, sh, target};
+use crate::{cargo, root, sh, target};
 
 /// Python of an environment with scanpy and its friends; made or renewed when the requirements have changed.
 pub fn environment() -> Result<PathBuf> {
@@ -23,34 +24,57 @@ pub fn environment() -> Result<PathBuf> {
     Ok(python)
 }
 
-/// Builds the package's wheel with the debug profile of the other tests and installs it into the environment.
+/// Puts the package into the environment: its Python files and the library as the Rust tests build it.
+///
+/// maturin would choose cargo's features for this one crate, and with them compile all others once more; `cargo xtask wheel` asks it.
 pub fn package(python: &Path) -> Result<()> {
+    // A test of another crate brings in what the tests depend on: the features of `cargo test --workspace`, so that nothing is built twice.
+    cargo(&["build", "--locked", "--workspace", "--lib", "--test", "terminal"], &[])?;
+    let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let said = Command::new(python).args(["-c", ask]).output().with_context(|| python.display().to_string())?;
+    let home = PathBuf::from(String::from_utf8(said.stdout)?.trim()).join("cellmill");
+    // Files of an earlier version must not be mistaken for this one's.
+    let _ = std::fs::remove_dir_all(&home);
+    copy(&root().join("python").join("cellmill"), &home)?;
+    let (built, name) = if cfg!(windows) {
+        ("_cellmill.dll", "_cellmill.pyd")
+    } else if cfg!(target_os = "macos") {
+        ("lib_cellmill.dylib", "_cellmill.abi3.so")
+    } else {
+        ("lib_cellmill.so", "_cellmill.abi3.so")
+    };
+    let library = target().join("debug").join(built);
+    std::fs::copy(&library, home.join(name)).with_context(|| library.display().to_string())?;
+    Ok(())
+}
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)?.flatten() {
+        let (source, name) = (entry.path(), entry.file_name());
+        if source.is_dir() {
+            copy(&source, &to.join(name))?;
+        } else {
+            std::fs::copy(&source, to.join(name)).with_context(|| source.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Largest wheel that is put up with, in bytes.
+const WHEEL: u64 = 25_000_000;
+
+/// `cargo xtask wheel`: the wheel as users get it, in `target/wheels`.
+pub fn wheel() -> Result<()> {
+    let python = environment()?;
     let wheels = target().join("wheels");
-    // Wheels of earlier versions must not be mistaken for this one.
     let _ = std::fs::remove_dir_all(&wheels);
-    let out = wheels.display().to_string();
-    sh(
-        python,
-        &[
-            "-m",
-            "maturin",
-            "build",
-            "--quiet",
-            "--locked",
-            "--profile",
-            "dev",
-            "--interpreter",
-            &python.display().to_string(),
-            "--out",
-            &out,
-        ],
-        &[],
-    )?;
-    let wheel = std::fs::read_dir(&wheels)?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "whl"))
-        .context("maturin made no wheel")?;
-    let wheel = wheel.display().to_string();
-    sh(python, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--force-reinstall", &wheel], &[])
+    let (interpreter, out) = (python.display().to_string(), wheels.display().to_string());
+    sh(&python, &["-m", "maturin", "build", "--release", "--locked", "--interpreter", &interpreter, "--out", &out], &[])?;
+    for entry in std::fs::read_dir(&wheels)?.flatten() {
+        let bytes = entry.metadata()?.len();
+        anyhow::ensure!(bytes <= WHEEL, "{} has {bytes} bytes, at most {WHEEL} are put up with", entry.path().display());
+    }
+    Ok(())
 }
