@@ -160,7 +160,7 @@ def test_little_memory_gives_the_same_bits(run, many_path):
     the graph the largest need of so few cells."""
     import program
 
-    flags = ("--through", "neighbors", "--filter-cells", "", "--n-top-genes", 500, "--n-comps", 200, "--n-pcs", 50, "--n-neighbors", 200)
+    flags = ("--through", "neighbors", "--filter-cells", "", "--n-top-genes", 500, "--n-comps", 200, "--n-pcs", 50, "--n-neighbors", 120)
     plan = lambda memory: program.cellmill("plan", many_path, *flags, "--threads", 1, "--memory", memory, "--json")
     assert not plan("8GiB").json()["aside"]
     # The least that the plan accepts.
