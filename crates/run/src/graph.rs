@@ -463,7 +463,7 @@ fn within_others(obs: &Table, column: &str, categories: &[String], made: &Made, 
         .map(|(cell, &keep)| if keep { numbers.next().map(|number| format!("{prefix},{number}")) } else { values.text(cell) })
         .collect();
     let mut known: Vec<&String> = names.iter().flatten().collect();
-    known.sort_unstable_by(|a, b| natural(a).cmp(&natural(b)));
+    known.sort_by_cached_key(|name| natural(name));
     known.dedup();
     let code: std::collections::HashMap<&String, i32> = known.iter().copied().zip(0..).collect();
     let codes = names.iter().map(|name| name.as_ref().map_or(-1, |name| code[name])).collect();

@@ -101,9 +101,12 @@ pub struct GroupedStats {
     pub rest: GroupStats,
 }
 
+/// Rows of a group, and of each gene sums of values and squares, and cells that express it.
+type Sums = (u64, Vec<[f64; 2]>, Vec<u32>);
+
 /// Sums of one task; a group's are made when its first row passes.
 pub struct GroupedAcc {
-    groups: Vec<Option<(u64, Vec<[f64; 2]>, Vec<u32>)>>,
+    groups: Vec<Option<Sums>>,
     /// Rows of a chunk by group, kept for its memory.
     order: Vec<(u32, u32)>,
 }

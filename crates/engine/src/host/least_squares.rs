@@ -6,7 +6,7 @@ const DEPENDENT: f64 = 1e-12;
 /// Coefficients b of `gram` b = `cross`, `(width, n)`, by Gaussian elimination with the largest pivot first. A regressor that depends on
 /// others gets the coefficient 0; what is fitted is the same. `gram`: `(width, width)`, symmetric; `cross`: `(width, n)`.
 pub fn solve(mut gram: Vec<f64>, mut cross: Vec<f64>, width: usize) -> Vec<f64> {
-    let n = if width == 0 { 0 } else { cross.len() / width };
+    let n = cross.len().checked_div(width).unwrap_or(0);
     let diagonal: Vec<f64> = (0..width).map(|k| gram[k * width + k]).collect();
     let mut left: Vec<usize> = (0..width).collect();
     let mut used = Vec::new();

@@ -94,8 +94,8 @@ impl Sample {
             ratios.sort_unstable_by(f32::total_cmp);
             Ok((needs, ratios))
         };
-        let found: Vec<(Vec<(f32, u32)>, Vec<f32>)> =
-            self.rows.par_iter().zip(&self.truth).map_init(room, of_row).collect::<Result<_>>()?;
+        type OfRow = (Vec<(f32, u32)>, Vec<f32>);
+        let found: Vec<OfRow> = self.rows.par_iter().zip(&self.truth).map_init(room, of_row).collect::<Result<_>>()?;
         let mut needs: Vec<(f32, u32)> = found.iter().flat_map(|(needs, _)| needs).copied().collect();
         needs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         Ok(Survey { needs, ratios: found.into_iter().map(|(_, ratios)| ratios).collect() })

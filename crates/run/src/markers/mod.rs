@@ -253,8 +253,11 @@ fn tested(groups: &Groups<'_>, options: &Options) -> Result<Vec<u32>> {
     Ok(tested)
 }
 
+/// p-values, and the fold change of a gene.
+type Tested<'a> = (&'a [f64], &'a dyn Fn(usize) -> f64);
+
 /// The best genes of a group with everything that is said of them.
-fn listed(group: u32, scores: &[f64], tests: Option<(&[f64], &dyn Fn(usize) -> f64)>, options: &Options) -> Ranked {
+fn listed(group: u32, scores: &[f64], tests: Option<Tested<'_>>, options: &Options) -> Ranked {
     let genes = best_first(scores, options.rankby_abs, options.n_genes.unwrap_or(scores.len()));
     let pick = |values: &[f64]| genes.iter().map(|&j| values[j as usize]).collect();
     let tests = tests.map(|(pvals, change)| {
