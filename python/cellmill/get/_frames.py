@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from .._matrix import is_lazy, is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -52,6 +52,8 @@ def obs_df(
     >>> cm.get.obs_df(adata, ["n", "1"])["1"].tolist()
     [0.0, 1.0, 0.0]
     """
+    import pandas as pd
+
     keys = [keys] if isinstance(keys, str) else list(keys)
     source = adata.raw if use_raw else adata
     if source is None:
@@ -89,6 +91,8 @@ def var_df(adata: AnnData, keys: str | Iterable[str] = (), varm_keys: Iterable[t
     -------
     `(n_vars, len(keys) + len(varm_keys))`.
     """
+    import pandas as pd
+
     keys = [keys] if isinstance(keys, str) else list(keys)
     of_cells = [key for key in keys if key not in adata.var]
     at = _places(adata.obs_names, of_cells, adata.var.columns, "obs_names")
@@ -159,6 +163,8 @@ def rank_genes_groups_df(
     Columns ``group`` (for several), ``names``, ``scores``, ``logfoldchanges``, ``pvals``, ``pvals_adj``, and the shares ``pct_nz_group`` and
     ``pct_nz_reference`` where they were asked for.
     """
+    import pandas as pd
+
     found = adata.uns[key]
     groups = [group] if isinstance(group, str) else list(found["names"].dtype.names) if group is None else list(group)
     unknown = [name for name in groups if name not in found["names"].dtype.names]
