@@ -623,9 +623,9 @@ mod tests {
                 .unwrap();
         assert_eq!(r.normalize.target_sum, Target::Word(TargetWord::Median));
         assert_eq!(r.leiden.resolution.list(), [0.5, 1.0]);
+        assert_eq!(r.qc.qc_vars["mt"], "prefix:MT-");
         let r = Recipe::parse("[leiden]\nrestrict_to = ['batch', ['a', 'b']]\npaga = true", "r").unwrap();
         assert_eq!(r.leiden.restrict_to, Some(("batch".into(), vec!["a".into(), "b".into()])));
         assert_eq!(Recipe::parse(&r.to_toml().unwrap(), "r").unwrap(), r);
-        assert_eq!(r.qc.qc_vars["mt"], "prefix:MT-");
     }
 }
