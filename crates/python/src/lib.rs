@@ -5,6 +5,7 @@ mod cluster;
 mod convert;
 mod dataset;
 mod error;
+mod groups;
 mod hvg;
 mod job;
 mod many;
@@ -41,6 +42,9 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(umap::find_ab, m)?)?;
     m.add_function(wrap_pyfunction!(cluster::cluster, m)?)?;
     m.add_function(wrap_pyfunction!(paga::paga, m)?)?;
+    m.add_function(wrap_pyfunction!(groups::rank_genes_groups, m)?)?;
+    m.add_function(wrap_pyfunction!(groups::aggregate, m)?)?;
+    m.add_function(wrap_pyfunction!(groups::score_genes, m)?)?;
     m.add_function(wrap_pyfunction!(job::run, m)?)?;
     m.add_function(wrap_pyfunction!(job::default_recipe, m)?)?;
     Ok(())

@@ -1,9 +1,11 @@
-"""Tools: layouts, clusters, abstracted graphs."""
+"""Tools: layouts, clusters, abstracted graphs, marker genes, scores."""
 
 from __future__ import annotations
 
 from ._cluster import leiden, louvain
+from ._markers import rank_genes_groups
 from ._paga import paga
+from ._score import score_genes, score_genes_cell_cycle
 from ._umap import umap
 
-__all__ = ["leiden", "louvain", "paga", "umap"]
+__all__ = ["leiden", "louvain", "paga", "rank_genes_groups", "score_genes", "score_genes_cell_cycle", "umap"]

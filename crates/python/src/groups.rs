@@ -1,0 +1,165 @@
+//! What is asked of groups of cells and of sets of genes: markers, aggregates, scores.
+
+use cellmill_engine::fold::NO_GROUP;
+use cellmill_engine::recipe::Step;
+use cellmill_matrix::Element;
+use cellmill_run::aggregate::{Func, aggregate as aggregated};
+use cellmill_run::markers::{Correction, Method, Options, Params, Regression, rank_genes_groups as ranked, uns};
+use cellmill_run::score;
+use cellmill_run::view::{Groups, View};
+use numpy::PyReadonlyArray1;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::error::raised;
+use crate::matrix::Matrix;
+use crate::{convert, pool};
+
+/// Calls `f` with the rows of a matrix as statistics look at them.
+fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
+    let recipe = matrix.whole_recipe();
+    // Everything up to the last choice of rows or columns selects; the rest changes values.
+    let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);
+    let (select, values) = recipe.split_at(cut);
+    matrix.feed(py, |feed| f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory() }))
+}
+
+/// Values of the rows that are left, at their places among all rows of the origin.
+fn spread<T: Copy>(matrix: &Matrix, values: &[T], empty: T) -> PyResult<Vec<T>> {
+    if values.len() != matrix.n_obs() {
+        return Err(PyValueError::new_err(format!("{} labels, but there are {} cells", values.len(), matrix.n_obs())));
+    }
+    Ok(match matrix.keep() {
+        None => values.to_vec(),
+        Some(keep) => {
+            let mut rest = values.iter();
+            keep.iter().map(|&kept| if kept { rest.next().copied().unwrap_or(empty) } else { empty }).collect()
+        }
+    })
+}
+
+/// Group of each cell; a negative code is none.
+fn codes_of(matrix: &Matrix, codes: &PyReadonlyArray1<'_, i32>) -> PyResult<Vec<u32>> {
+    let codes = codes.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
+    let codes: Vec<u32> = codes.iter().map(|&c| u32::try_from(c).unwrap_or(NO_GROUP)).collect();
+    spread(matrix, &codes, NO_GROUP)
+}
+
+/// scanpy's options, by name.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Ask {
+    method: String,
+    groupby: String,
+    groups: Vec<u32>,
+    reference: Option<u32>,
+    n_genes: Option<usize>,
+    rankby_abs: bool,
+    pts: bool,
+    corr_method: String,
+    tie_correct: bool,
+    n_bins: Option<usize>,
+    log_base: Option<f64>,
+    use_raw: bool,
+    layer: Option<String>,
+    c: f64,
+    tol: f64,
+    max_iter: usize,
+}
+
+/// `uns['rank_genes_groups']` as an element, and warnings. `codes`: group of each cell, negative for none. `names`: the groups'; `genes`: the
+/// genes'.
+#[pyfunction]
+pub fn rank_genes_groups<'py>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    codes: PyReadonlyArray1<'py, i32>,
+    names: Vec<String>,
+    genes: Vec<String>,
+    ask: Ask,
+) -> PyResult<(Bound<'py, PyAny>, Vec<String>)> {
+    let codes = codes_of(matrix, &codes)?;
+    let options = Options {
+        method: Method::of_name(&ask.method).map_err(raised)?,
+        groups: ask.groups,
+        reference: ask.reference,
+        n_genes: ask.n_genes,
+        rankby_abs: ask.rankby_abs,
+        pts: ask.pts,
+        correction: Correction::of_name(&ask.corr_method).map_err(raised)?,
+        tie_correct: ask.tie_correct,
+        n_bins: ask.n_bins,
+        log_base: ask.log_base,
+        regression: Regression { c: ask.c, tol: ask.tol, max_iter: ask.max_iter },
+    };
+    let groups = Groups { codes: &codes, names: &names };
+    let mut found = viewed(py, matrix, |view| pool::run(py, "markers", |call| ranked(view, &groups, &options, call)))?;
+    let warnings = std::mem::take(&mut found.warnings);
+    let reference = ask.reference.map_or("rest", |g| names[g as usize].as_str());
+    let params = Params {
+        groupby: &ask.groupby,
+        reference,
+        method: options.method,
+        use_raw: ask.use_raw,
+        layer: ask.layer.as_deref(),
+        correction: options.correction,
+    };
+    let element: Element = uns(&found, &params, &genes, &names);
+    Ok((convert::element(py, element)?, warnings))
+}
+
+/// `{function: (groups, n_vars) f64}` and `n_obs` of each group.
+#[pyfunction]
+pub fn aggregate<'py>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    codes: PyReadonlyArray1<'py, i32>,
+    names: Vec<String>,
+    funcs: Vec<String>,
+    mask: Option<PyReadonlyArray1<'py, bool>>,
+    dof: u32,
+) -> PyResult<(Bound<'py, PyDict>, Vec<u64>)> {
+    let codes = codes_of(matrix, &codes)?;
+    let funcs = funcs.iter().map(|f| Func::of_name(f)).collect::<Result<Vec<_>, _>>().map_err(raised)?;
+    let mask = match &mask {
+        None => None,
+        Some(mask) => Some(spread(matrix, mask.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?, false)?),
+    };
+    let groups = Groups { codes: &codes, names: &names };
+    let found =
+        viewed(py, matrix, |view| pool::run(py, "aggregate", |call| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))?;
+    let out = PyDict::new(py);
+    for (func, layer) in found.layers {
+        out.set_item(func.name(), convert::rows(py, layer, matrix.n_vars())?)?;
+    }
+    Ok((out, found.n_obs))
+}
+
+/// How control genes are drawn.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Draw {
+    ctrl_size: usize,
+    n_bins: usize,
+    ctrl_as_ref: bool,
+    /// Genes that they are drawn from, by number; `None`: all.
+    pool: Option<Vec<u32>>,
+    seed: u32,
+}
+
+/// Score of each cell for a set of genes, by number: `(n_obs,)` f64.
+#[pyfunction]
+pub fn score_genes<'py>(py: Python<'py>, matrix: &Matrix, genes: Vec<u32>, draw: Draw) -> PyResult<Bound<'py, PyAny>> {
+    let Draw { ctrl_size, n_bins, ctrl_as_ref, pool: gene_pool, seed } = draw;
+    let options = score::Options { ctrl_size, n_bins, ctrl_as_ref, gene_pool, random_state: seed };
+    let scores = viewed(py, matrix, |view| {
+        pool::run(py, "scores", |call| {
+            let (means, _) = score::gene_means(view, call)?;
+            let control = score::control_genes(&means, &genes, &options)?;
+            let (mut scores, _) = score::scores(view, &[score::Set { genes: genes.clone(), control }], call)?;
+            Ok(scores.swap_remove(0))
+        })
+    })?;
+    Ok(numpy::IntoPyArray::into_pyarray(scores, py).into_any())
+}

@@ -1,0 +1,154 @@
+"""``rank_genes_groups``."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _cellmill
+from .._elements import element
+from .._labels import labels_of
+from .._matrix import check_adata, is_lazy, matrix_of, values_of
+from .._report import say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anndata import AnnData
+
+#: Steps of the values' range for ``wilcoxon_binned``, as in rapids-singlecell.
+BINS = 200
+
+
+def rank_genes_groups(
+    adata: AnnData,
+    groupby: str,
+    *,
+    mask_var: np.ndarray | str | None = None,
+    use_raw: bool | None = None,
+    groups: str | Sequence[str] = "all",
+    reference: str = "rest",
+    n_genes: int | None = None,
+    rankby_abs: bool = False,
+    pts: bool = False,
+    key_added: str | None = None,
+    copy: bool = False,
+    method: str | None = None,
+    corr_method: str = "benjamini-hochberg",
+    tie_correct: bool = False,
+    layer: str | None = None,
+    n_bins: int | None = None,
+    **kwds: Any,
+) -> AnnData | None:
+    """Ranks the genes that tell groups of cells apart. Values are expected to be logarithms.
+
+    Parameters
+    ----------
+    adata
+        Annotated data.
+    groupby
+        Column of obs with the groups.
+    mask_var
+        Genes that are ranked: a column of var, or flags `(n_vars,)`.
+    use_raw
+        Whether raw is used; without, if there is raw and no layer is named.
+    groups
+        Groups that are tested; all with ``'all'``.
+    reference
+        ``'rest'``, or the group that the others are compared with.
+    n_genes
+        Genes that are listed for each group; all without.
+    rankby_abs
+        Whether genes are ordered by the size of the score.
+    pts
+        Whether the shares of cells that express a gene are added.
+    key_added
+        Where in uns results go instead of ``rank_genes_groups``.
+    copy
+        Whether a changed copy is returned.
+    method
+        ``'t-test'`` (default), ``'t-test_overestim_var'``, ``'wilcoxon'``, ``'wilcoxon_binned'`` or ``'logreg'``.
+    corr_method
+        ``'benjamini-hochberg'`` or ``'bonferroni'``.
+    tie_correct
+        Whether ties lower the variance of rank sums.
+    layer
+        Layer to use instead of X.
+    n_bins
+        Bins of ``wilcoxon_binned``; 200 without.
+    **kwds
+        Options of the regression: ``C``, ``tol``, ``max_iter``.
+
+    Returns
+    -------
+    Sets the following fields:
+
+    ``adata.uns['rank_genes_groups']``
+        Records ``names``, ``scores``, ``pvals``, ``pvals_adj``, ``logfoldchanges`` with one field a group, best gene first; data frames ``pts`` and
+        ``pts_rest`` `(n_vars, groups)` if asked for; ``params``.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> x = np.random.default_rng(0).poisson(1, (60, 5)).astype("float32")
+    >>> x[:30, 3] += 4
+    >>> adata = anndata.AnnData(np.log1p(x), obs={"kind": ["a"] * 30 + ["b"] * 30})
+    >>> cm.tl.rank_genes_groups(adata, "kind", method="wilcoxon")
+    >>> str(adata.uns["rank_genes_groups"]["names"]["a"][0])
+    '3'
+    """
+    check_adata(adata)
+    raw = None if is_lazy(adata) else adata.raw
+    if use_raw is None:
+        use_raw = raw is not None and layer is None
+    if groupby not in adata.obs:
+        msg = f"groupby: there is no {groupby!r} in obs; there are: {', '.join(adata.obs)}"
+        raise KeyError(msg)
+    method = method or "t-test"
+    known = ("logreg", "t-test", "wilcoxon", "t-test_overestim_var", "wilcoxon_binned")
+    if method not in known:
+        msg = f"Method must be one of {known}."
+        raise ValueError(msg)
+    adata = adata.copy() if copy else adata
+    codes, names = labels_of(adata.obs, groupby)
+    if reference != "rest" and reference not in names:
+        msg = f"reference = {reference} needs to be one of groupby = {names}."
+        raise ValueError(msg)
+    wanted = names if isinstance(groups, str) and groups == "all" else [str(g) for g in groups]
+    if isinstance(groups, str) and groups != "all":
+        msg = "Specify a sequence of groups"
+        raise ValueError(msg)
+    unknown = [g for g in wanted if g not in names]
+    if unknown:
+        msg = f"groups: {', '.join(map(repr, unknown))}, but {groupby} has {', '.join(map(repr, names))}"
+        raise ValueError(msg)
+    if reference != "rest" and reference not in wanted:
+        wanted = [*wanted, reference]
+    matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
+    var = adata.raw.var if use_raw else adata.var
+    genes = np.asarray(var.index, dtype=str)
+    if mask_var is not None:
+        mask = np.asarray(var[mask_var] if isinstance(mask_var, str) else mask_var, dtype=bool)
+        matrix, genes = matrix.keep_columns(np.ascontiguousarray(mask)), genes[mask]
+    unnatural = set(kwds) - {"C", "tol", "max_iter"}
+    if unnatural:
+        msg = f"rank_genes_groups() got an unexpected keyword argument {sorted(unnatural)[0]!r}"
+        raise TypeError(msg)
+    base = adata.uns.get("log1p", {}).get("base")
+    binned = method == "wilcoxon_binned"
+    ask = dict(
+        method="wilcoxon" if binned else method, groupby=groupby, groups=sorted(names.index(g) for g in wanted),
+        reference=None if reference == "rest" else names.index(reference), n_genes=n_genes, rankby_abs=rankby_abs, pts=pts,
+        corr_method=corr_method, tie_correct=tie_correct, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
+        layer=layer, c=float(kwds.get("C", 1.0)), tol=float(kwds.get("tol", 1e-4)), max_iter=int(kwds.get("max_iter", 100)),
+    )  # fmt: skip
+    found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask)
+    for text in said:
+        warnings.warn(text, UserWarning, stacklevel=2)
+    result = element(found)
+    params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
+    adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
+    say(f"rank_genes_groups: {len(wanted)} groups of {groupby}")
+    return adata if copy else None

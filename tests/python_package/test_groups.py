@@ -1,0 +1,138 @@
+"""Markers, scores and aggregates against scanpy's."""
+
+from __future__ import annotations
+
+import warnings
+
+import cellmill as cm
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+
+
+@pytest.fixture(scope="module")
+def kinds(small):
+    adata = small.copy()
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    adata.obs["kind"] = pd.Categorical(np.array(["T", "B", "NK", "mono"])[(np.arange(adata.n_obs) // 3) % 4])
+    adata.obs["side"] = np.array(["left", "right"])[np.arange(adata.n_obs) % 2]
+    adata.var["some"] = np.arange(adata.n_vars) % 3 == 0
+    return adata
+
+
+def both(adata, *args, **options):
+    ours, theirs = adata.copy(), adata.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cm.tl.rank_genes_groups(ours, *args, **options)
+        sc.tl.rank_genes_groups(theirs, *args, **options)
+    key = options.get("key_added") or "rank_genes_groups"
+    return ours.uns[key], theirs.uns[key]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"method": "t-test_overestim_var", "pts": True},
+        {"method": "wilcoxon"},
+        {"method": "wilcoxon", "tie_correct": True, "corr_method": "bonferroni"},
+        {"groups": ["B", "NK"], "reference": "T", "pts": True},
+        {"mask_var": "some", "n_genes": 40, "rankby_abs": True},
+        {"key_added": "other"},
+    ],
+    ids=str,
+)
+def test_markers(options, kinds):
+    ours, theirs = both(kinds, "kind", **options)
+    assert set(ours) == set(theirs)
+    assert ours["params"] == theirs["params"]
+    for field in ("scores", "pvals", "pvals_adj", "logfoldchanges"):
+        assert ours[field].dtype == theirs[field].dtype, field
+    assert ours["names"].dtype == theirs["names"].dtype
+    for group in theirs["names"].dtype.names:
+        # Genes of equal scores have no order of their own in scanpy.
+        frames = []
+        for found in (ours, theirs):
+            columns = {f: found[f][group] for f in ("scores", "pvals", "pvals_adj", "logfoldchanges")}
+            frames.append(pd.DataFrame(columns, index=found["names"][group]))
+        a, b = frames
+        assert len(a) == len(b)
+        common = a.index.intersection(b.index)
+        assert len(common) >= 0.99 * len(b)
+        a, b = a.loc[common], b.loc[common]
+        np.testing.assert_allclose(a["scores"], b["scores"], rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(a["pvals"], b["pvals"], rtol=1e-3, atol=1e-12)
+        finite = np.isfinite(b["logfoldchanges"]) & (np.abs(b["logfoldchanges"]) < 20)
+        np.testing.assert_allclose(a["logfoldchanges"][finite], b["logfoldchanges"][finite], rtol=1e-3, atol=1e-4)
+    for frame in ("pts", "pts_rest"):
+        if frame in theirs:
+            pd.testing.assert_frame_equal(ours[frame], theirs[frame], check_names=False)
+
+
+def test_markers_can_be_plotted_and_listed(kinds):
+    adata = kinds.copy()
+    cm.tl.rank_genes_groups(adata, "kind", method="wilcoxon", pts=True)
+    assert len(sc.get.rank_genes_groups_df(adata, "T")) == adata.n_vars
+    assert len(cm.get.rank_genes_groups_df(adata, None, pval_cutoff=1)) > 0
+
+
+def test_binned_ranks_are_near(kinds):
+    ours, theirs = both(kinds, "kind", method="wilcoxon")
+    binned = kinds.copy()
+    cm.tl.rank_genes_groups(binned, "kind", method="wilcoxon_binned")
+    near = binned.uns["rank_genes_groups"]
+    for group in theirs["names"].dtype.names:
+        assert len(set(near["names"][group][:100]) & set(ours["names"][group][:100])) >= 95
+
+
+def test_markers_of_a_store_are_those_of_memory(small, stores):
+    lazy, memory = cm.read_lazy(stores / "small.h5ad"), small.copy()
+    for adata in (lazy, memory):
+        cm.pp.normalize_total(adata, target_sum=1e4)
+        cm.pp.log1p(adata)
+        cm.tl.rank_genes_groups(adata, "batch")
+    a, b = (x.uns["rank_genes_groups"] for x in (lazy, memory))
+    for group in b["names"].dtype.names:
+        assert list(a["names"][group]) == list(b["names"][group])
+        np.testing.assert_array_equal(a["scores"][group], b["scores"][group])
+
+
+def test_what_is_not_there_is_named(kinds):
+    with pytest.raises(KeyError, match="no_column"):
+        cm.tl.rank_genes_groups(kinds, "no_column")
+    with pytest.raises(ValueError, match="reference = C needs to be one of"):
+        cm.tl.rank_genes_groups(kinds, "kind", reference="C")
+    with pytest.raises(ValueError, match="Method must be one of"):
+        cm.tl.rank_genes_groups(kinds, "kind", method="u-test")
+
+
+@pytest.mark.parametrize("options", [{}, {"ctrl_size": 20, "n_bins": 10, "random_state": 7}, {"ctrl_as_ref": False}], ids=str)
+def test_score_genes(options, kinds):
+    genes = list(kinds.var_names[5:400:13])
+    ours, theirs = kinds.copy(), kinds.copy()
+    cm.tl.score_genes(ours, genes, **options)
+    sc.tl.score_genes(theirs, genes, **options)
+    np.testing.assert_allclose(ours.obs["score"], theirs.obs["score"], rtol=1e-4, atol=1e-6)
+
+
+def test_score_genes_cell_cycle(kinds):
+    s, g2m = list(kinds.var_names[5:300:13]), list(kinds.var_names[400:600:11])
+    ours, theirs = kinds.copy(), kinds.copy()
+    cm.tl.score_genes_cell_cycle(ours, s_genes=s, g2m_genes=g2m)
+    sc.tl.score_genes_cell_cycle(theirs, s_genes=s, g2m_genes=g2m)
+    assert (ours.obs["phase"] == theirs.obs["phase"]).mean() > 0.995
+    np.testing.assert_allclose(ours.obs["G2M_score"], theirs.obs["G2M_score"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("by", ["kind", ["kind", "side"]], ids=str)
+def test_aggregate(by, kinds):
+    func = ["sum", "mean", "var", "count_nonzero"]
+    ours, theirs = cm.get.aggregate(kinds, by, func), sc.get.aggregate(kinds, by, func)
+    assert list(ours.obs_names) == list(theirs.obs_names) and list(ours.var_names) == list(theirs.var_names)
+    for key in [by] if isinstance(by, str) else by:
+        assert list(ours.obs[key].astype(str)) == list(theirs.obs[key].astype(str))
+    for name in func:
+        np.testing.assert_allclose(ours.layers[name], theirs.layers[name], rtol=1e-4, atol=1e-6, err_msg=name)
