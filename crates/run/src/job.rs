@@ -208,7 +208,7 @@ impl Job {
         if self.in_place {
             output::write_in_place(&self.input, analysis, &observer)?;
         } else {
-            let target = Target { path: &self.output, format: self.output_format(), overwrite: self.overwrite, with_x: self.with_x };
+            let target = Target { path: &self.output, format: self.output_format(), overwrite: self.replaces(), with_x: self.with_x };
             output::write(&target, analysis, feed, self.annotations(data).as_ref(), &self.recipe, &observer)?;
         }
         summary.stages = observer.stages();
@@ -237,6 +237,12 @@ impl Job {
         let mut name = if self.in_place { self.input.clone() } else { self.output.clone() }.into_os_string();
         name.push(".journal");
         name.into()
+    }
+
+    /// Whether an output that exists is replaced: if that was asked for, and where a run was killed after its output had appeared and before
+    /// its journal was gone.
+    fn replaces(&self) -> bool {
+        self.overwrite || (self.resume && Journal::exists(&self.journal_folder()))
     }
 
     /// Begins a journal, or goes on with the one that is there.
@@ -321,7 +327,7 @@ impl Job {
                 "choose an output elsewhere (or --in-place for a zarr store)",
             ));
         }
-        if self.output.exists() && !self.overwrite {
+        if self.output.exists() && !self.replaces() {
             return Err(Error::invalid(place(), "it exists already", "-y (--overwrite) is needed to replace it"));
         }
         writable(&folder)
