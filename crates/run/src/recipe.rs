@@ -241,7 +241,7 @@ pub struct Neighbors {
     pub mode: String,
     /// `umap`, `gauss` or `jaccard`.
     pub method: String,
-    /// Written to uns[key], obsp[`{key}_distances`] and obsp[`{key}_connectivities`] instead of scanpy's usual names.
+    /// Written to `uns[key]`, `obsp["{key}_distances"]` and `obsp["{key}_connectivities"]` instead of the usual names of scanpy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_added: Option<String>,
 }
@@ -273,7 +273,7 @@ pub struct Umap {
     /// See a.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b: Option<f64>,
-    /// Written to obsm[key] and uns[key] instead of X_umap and umap.
+    /// Written to `obsm[key]` and `uns[key]` instead of X_umap and umap.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_added: Option<String>,
 }
@@ -293,7 +293,7 @@ pub struct Leiden {
     /// Only cells of these categories of a column of obs are clustered, as `["batch", ["a", "b"]]`; the others keep their category.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restrict_to: Option<(String, Vec<String>)>,
-    /// Written to obs[key] instead of leiden (leiden_R with a restriction).
+    /// Written to `obs[key]` instead of leiden (leiden_R with a restriction).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_added: Option<String>,
 }
