@@ -76,13 +76,3 @@ def is_categorical(values: pd.Series) -> bool:
     """Whether values are categories: categorical, text or truth values."""
     kind = values.dtype
     return isinstance(kind, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(kind) or not pd.api.types.is_numeric_dtype(kind)
-
-
-def categories_of(values: pd.Series) -> pd.Categorical:
-    """Values as categories; text in natural order, as scanpy puts it."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return values.array
-    from natsort import natsorted
-
-    text = values.astype(str).where(values.notna())
-    return pd.Categorical(text, categories=natsorted(text.dropna().unique()))

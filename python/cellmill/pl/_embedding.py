@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._labels import categories_of
 from ._axes import finish, grid
-from ._column import categories_of, column, is_categorical
+from ._column import column, is_categorical
 from ._dots import DPI, MANY, paint
 from ._palette import MISSING, category_colors
 

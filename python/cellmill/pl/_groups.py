@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .._labels import categories_of
 from ._axes import finish, grid, new_figure
-from ._column import categories_of, genes
+from ._column import genes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._labels import categories_of
 from ._axes import finish, grid
-from ._column import categories_of, column
+from ._column import column
 from ._palette import category_colors
 
 if TYPE_CHECKING:
