@@ -1,4 +1,6 @@
-//! Blocks by AVX2: integer work and one exact conversion, so that the bits are those of the plain code.
+//! Blocks by AVX2: integer work and exact conversions, so that the bits are those of the plain code.
+
+mod encode;
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm256_add_epi32, _mm256_add_epi64, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_loadu_si256,
@@ -8,7 +10,8 @@ use std::arch::x86_64::{
 };
 
 use super::checksum::{KEYS, STEP, STRIPE};
-use super::{BLOCK, PAD, WIDEST, columns, encode};
+use super::{BLOCK, PAD, WIDEST, columns};
+pub(super) use encode::{pack, whole};
 
 /// How eight numbers of `width` bits are taken out of `width` bytes: the byte at which the upper four begin, the four bytes that
 /// hold each number, and its first bit within them.
@@ -146,16 +149,6 @@ fn taken(words: __m256i, keys: __m256i) -> __m256i {
     let product = _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed));
     // The neighbours' words: 64-bit halves of each 128 bits exchanged.
     _mm256_add_epi64(product, _mm256_shuffle_epi32::<0b0100_1110>(words))
-}
-
-#[target_feature(enable = "avx2,bmi2,lzcnt")]
-pub(super) fn whole(values: &[f32; BLOCK], out: &mut [u32; BLOCK]) -> Option<u32> {
-    encode::whole(values, out)
-}
-
-#[target_feature(enable = "avx2,bmi2,lzcnt")]
-pub(super) fn pack(numbers: &[u32; BLOCK], out: &mut [u8], at: &mut usize) -> [u8; 2] {
-    encode::pack_block(numbers, out, at)
 }
 
 #[target_feature(enable = "avx2")]

@@ -19,7 +19,7 @@ macro_rules! either {
             Lanes::Portable => $plain($($argument),*),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Lanes::best` alone makes this variant, after it has seen that the processor has AVX2,
-            // BMI2 and LZCNT.
+            // BMI2, LZCNT and POPCNT.
             Lanes::Avx2 => unsafe { $wide($($argument),*) },
         }
     };
@@ -29,7 +29,11 @@ impl Lanes {
     /// The fastest that this processor has.
     pub(super) fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2") && is_x86_feature_detected!("lzcnt") {
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("popcnt")
+        {
             return Lanes::Avx2;
         }
         Lanes::Portable

@@ -15,7 +15,7 @@ const ROOM: usize = 4096;
 /// on the counts that were measured, and no gain in speed that stood out from the noise.
 const PATCH: u32 = 1;
 /// Largest whole number that is packed as such; above it floats skip whole numbers.
-const LARGEST: u32 = 1 << 24;
+pub(super) const LARGEST: u32 = 1 << 24;
 /// Width in the control byte that stands for 128 raw floats.
 pub(super) const RAW: u8 = 31;
 
@@ -167,10 +167,17 @@ pub(super) fn pack_block(numbers: &[u32; BLOCK], out: &mut [u8], at: &mut usize)
     [width as u8 | high << 5, exceptions as u8]
 }
 
-/// Width of the low parts, number of exceptions and logarithm (base 2) of the bytes of a high part that cost least.
+/// [`cheapest`] of these numbers.
 #[inline(always)]
 fn shape(numbers: &[u32; BLOCK]) -> (u32, u32, u8) {
     let bits = 32 - numbers.iter().fold(0, |all, n| all | n).leading_zeros();
+    cheapest(bits, |width| numbers.iter().map(|n| u32::from(n >> width != 0)).sum())
+}
+
+/// Width of the low parts, number of exceptions and logarithm (base 2) of the bytes of a high part that cost least. `bits`: of the
+/// largest number; `longer(width)`: how many numbers have more bits.
+#[inline(always)]
+pub(super) fn cheapest(bits: u32, longer: impl Fn(u32) -> u32) -> (u32, u32, u8) {
     let mut best = (WIDEST, 0, 0u8);
     let mut least = u32::MAX;
     if bits <= WIDEST {
@@ -178,7 +185,7 @@ fn shape(numbers: &[u32; BLOCK]) -> (u32, u32, u8) {
         least = 16 * bits;
     }
     for width in (0..bits.min(WIDEST + 1)).rev() {
-        let exceptions: u32 = numbers.iter().map(|n| u32::from(n >> width != 0)).sum();
+        let exceptions = longer(width);
         let high = match bits - width {
             0..=8 => 0u8,
             9..=16 => 1,
@@ -198,7 +205,7 @@ fn shape(numbers: &[u32; BLOCK]) -> (u32, u32, u8) {
 
 /// The low `width` bits of each number, eight numbers in `width` bytes.
 #[inline(always)]
-fn low_parts(numbers: &[u32; BLOCK], width: usize, out: &mut [u8]) {
+pub(super) fn low_parts(numbers: &[u32; BLOCK], width: usize, out: &mut [u8]) {
     let mask = ((1u64 << width) - 1) as u32;
     let (groups, _) = numbers.as_chunks::<8>();
     for (g, group) in groups.iter().enumerate() {

@@ -5,21 +5,9 @@ use super::Model;
 /// Lanes that are summed side by side; added pairwise at the end, so every instruction set gives the same bits.
 const LANES: usize = 8;
 
-/// [Σ r(0), Σ r(0)²] over cells. `totals`: each total above 0 and in how many cells it occurs.
-pub fn of_zeros(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: this machine has AVX2, as has just been seen.
-        return unsafe { of_zeros_avx2(share, totals, model) };
-    }
-    all(share, totals, model)
-}
-
-/// [`all`] in 256-bit registers. No fused multiply-add, so that both give the same bits.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn of_zeros_avx2(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] {
-    all(share, totals, model)
+wide! {
+    /// [Σ r(0), Σ r(0)²] over cells. `totals`: each total above 0 and in how many cells it occurs.
+    pub fn of_zeros(share: f64, totals: &[(f64, f64)], model: &Model) -> [f64; 2] = all;
 }
 
 #[inline(always)]

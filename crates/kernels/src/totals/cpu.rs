@@ -4,8 +4,13 @@ use cellmill_matrix::Csr;
 
 use super::RowTotals;
 
-/// Non-zero entries and sum of each row.
-pub fn row_totals(x: &Csr) -> RowTotals {
+wide! {
+    /// Non-zero entries and sum of each row.
+    pub fn row_totals(x: &Csr) -> RowTotals = all_rows;
+}
+
+#[inline(always)]
+fn all_rows(x: &Csr) -> RowTotals {
     let mut totals = RowTotals { n_genes: Vec::with_capacity(x.n_rows()), total: Vec::with_capacity(x.n_rows()) };
     for i in 0..x.n_rows() {
         let (_, values) = x.row(i);
@@ -17,6 +22,7 @@ pub fn row_totals(x: &Csr) -> RowTotals {
 }
 
 /// Count of non-zeros and sum of a run of values; eight lanes, added pairwise at the end.
+#[inline(always)]
 fn sum(values: &[f32]) -> (u32, f64) {
     let mut count = [0u32; 8];
     let mut lanes = [0f64; 8];
@@ -113,8 +119,13 @@ pub struct Look {
     pub largest: f32,
 }
 
-/// Looks every value in the face.
-pub fn look(values: &[f32]) -> Look {
+wide! {
+    /// Looks every value in the face.
+    pub fn look(values: &[f32]) -> Look = all_values;
+}
+
+#[inline(always)]
+fn all_values(values: &[f32]) -> Look {
     // As integers, floats from 0 on are in their order, those with a sign have the highest bit, and infinity and NaN come last: three
     // reductions without a branch tell everything about rows of counts.
     let (mut fraction, mut all, mut most) = (0u32, 0u32, 0i32);

@@ -60,8 +60,49 @@ pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option
         for (k, entry) in table.iter_mut().enumerate().take(known) {
             *entry = of(k as f32);
         }
-        for v in values {
-            *v = if *v < TABLE as f32 { table[whole_number(*v) as usize % TABLE] } else { of(*v) };
+        look_up(values, &table, of);
+    }
+}
+
+/// Replaces whole numbers, none below 0, by their entry of the table or by what `of` makes of them.
+fn look_up(values: &mut [f32], table: &[f32; TABLE], of: impl Fn(f32) -> f32) {
+    let each = |v: f32| if v < TABLE as f32 { table[whole_number(v) as usize % TABLE] } else { of(v) };
+    let (eights, rest) = values.as_chunks_mut::<8>();
+    rest.iter_mut().for_each(|v| *v = each(*v));
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: this processor has AVX2, as has just been seen.
+        return unsafe { look_up_avx2(eights, table, each) };
+    }
+    eights.as_flattened_mut().iter_mut().for_each(|v| *v = each(*v));
+}
+
+/// The first 16 entries lie in two registers; `each` is asked for what is larger.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn look_up_avx2(values: &mut [[f32; 8]], table: &[f32; TABLE], each: impl Fn(f32) -> f32) {
+    use std::arch::x86_64::{
+        _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cmpeq_epi32, _mm256_cmpgt_epi32, _mm256_cvttps_epi32, _mm256_loadu_ps,
+        _mm256_movemask_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_srli_epi32, _mm256_storeu_ps,
+    };
+    // SAFETY: the table has 32 entries.
+    let (low, high) = unsafe { (_mm256_loadu_ps(table.as_ptr()), _mm256_loadu_ps(table.as_ptr().add(8))) };
+    let seven = _mm256_set1_epi32(7);
+    for eight in values {
+        // SAFETY: these are eight floats.
+        let number = _mm256_cvttps_epi32(unsafe { _mm256_loadu_ps(eight.as_ptr()) });
+        let (from_low, from_high) = (_mm256_permutevar8x32_ps(low, number), _mm256_permutevar8x32_ps(high, number));
+        let found = _mm256_blendv_ps(from_low, from_high, _mm256_castsi256_ps(_mm256_cmpgt_epi32(number, seven)));
+        // Numbers that have no i32 are the least i32: they too have bits above the fourth.
+        let small = _mm256_cmpeq_epi32(_mm256_srli_epi32::<4>(number), _mm256_setzero_si256());
+        let mut larger = !_mm256_movemask_ps(_mm256_castsi256_ps(small)) as u32 & 0xff;
+        let before = *eight;
+        // SAFETY: these are eight floats.
+        unsafe { _mm256_storeu_ps(eight.as_mut_ptr(), found) };
+        while larger != 0 {
+            let lane = larger.trailing_zeros() as usize % 8;
+            larger &= larger - 1;
+            eight[lane] = each(before[lane]);
         }
     }
 }

@@ -4,9 +4,18 @@ use proptest::prelude::*;
 use super::*;
 use crate::totals::row_totals;
 
+/// Rows of whole numbers, small and huge, some long enough for a table, and rows of anything.
+fn rows() -> impl Strategy<Value = Vec<Vec<f32>>> {
+    let whole =
+        prop_oneof![20 => (0u16..8).prop_map(f32::from), 4 => (8u16..60).prop_map(f32::from), 1 => (0u64..1 << 40).prop_map(|v| v as f32)];
+    let any = prop_oneof![whole.clone(), 0f32..9.0];
+    let row = prop_oneof![prop::collection::vec(whole, 0..90), prop::collection::vec(any, 0..90)];
+    prop::collection::vec(row, 1..6)
+}
+
 proptest! {
     #[test]
-    fn the_table_gives_the_same_bits_as_two_steps(rows in prop::collection::vec(prop::collection::vec(prop_oneof![(0u16..60).prop_map(f32::from), 0f32..9.0], 0..90), 1..6)) {
+    fn the_table_gives_the_same_bits_as_two_steps(rows in rows()) {
         let mut x = Csr::empty(90);
         for row in &rows {
             let columns: Vec<u32> = (0..row.len() as u32).collect();
