@@ -88,6 +88,17 @@ def test_binned_ranks_are_near(kinds):
         assert len(set(near["names"][group][:100]) & set(ours["names"][group][:100])) >= 95
 
 
+@pytest.mark.parametrize("groups", ["all", ["B", "mono"]], ids=str)
+def test_regression(groups, kinds):
+    """Both stop before the optimum, at the same place."""
+    ours, theirs = both(kinds, "kind", method="logreg", groups=groups)
+    assert set(ours) == set(theirs) and ours["params"] == theirs["params"]
+    assert ours["scores"].dtype == theirs["scores"].dtype
+    for group in theirs["names"].dtype.names:
+        a, b = (pd.Series(found["scores"][group], index=found["names"][group]) for found in (ours, theirs))
+        assert np.corrcoef(a, b[a.index])[0, 1] > 0.999
+
+
 def test_markers_of_a_store_are_those_of_memory(small, stores):
     lazy, memory = cm.read_lazy(stores / "small.h5ad"), small.copy()
     for adata in (lazy, memory):
