@@ -127,7 +127,12 @@ pub fn dense_rows(
     view.check()?;
     let steps = view.steps();
     let n_obs = view.feed.source.shape().n_obs;
-    let tasks = cut(n_obs);
+    let mut tasks = cut(n_obs);
+    // Tasks of which a mask leaves nothing are not read.
+    tasks.retain(|rows| {
+        let inside = rows.start as usize..rows.end as usize;
+        !steps.iter().any(|s| matches!(s, Step::KeepObs { rows: Rows::Mask { keep, first: 0 } } if !keep[inside.clone()].contains(&true)))
+    });
     let mut decoded = false;
     in_order(
         tasks.len(),

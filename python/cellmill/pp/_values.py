@@ -107,9 +107,7 @@ def _median(sums: np.ndarray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _without_highly_expressed(
-    adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype
-) -> tuple[Any, np.ndarray, float]:
+def _without_highly_expressed(adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype) -> tuple[Any, np.ndarray, float]:
     """Normalised values where some genes don't count in the sums; they are normalised like the others."""
     if not (is_sparse(x) or isinstance(x, np.ndarray)):
         msg = "exclude_highly_expressed: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
