@@ -138,12 +138,42 @@ def test_score_genes_cell_cycle(kinds):
     np.testing.assert_allclose(ours.obs["G2M_score"], theirs.obs["G2M_score"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("by", ["kind", ["kind", "side"]], ids=str)
-def test_aggregate(by, kinds):
-    func = ["sum", "mean", "var", "count_nonzero"]
-    ours, theirs = cm.get.aggregate(kinds, by, func), sc.get.aggregate(kinds, by, func)
-    assert list(ours.obs_names) == list(theirs.obs_names) and list(ours.var_names) == list(theirs.var_names)
-    for key in [by] if isinstance(by, str) else by:
-        assert list(ours.obs[key].astype(str)) == list(theirs.obs[key].astype(str))
-    for name in func:
+FUNCS = ["sum", "mean", "var", "count_nonzero"]
+
+
+def same_groups(ours, theirs, keys):
+    assert list(ours.obs_names) == list(theirs.obs_names)
+    pd.testing.assert_frame_equal(ours.var, theirs.var)
+    for key in keys:
+        assert ours.obs[key].dtype == theirs.obs[key].dtype and list(ours.obs[key]) == list(theirs.obs[key])
+    for name in FUNCS:
         np.testing.assert_allclose(ours.layers[name], theirs.layers[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": "half", "dof": 0}, {"layer": "twice"}, {"obsm": "X_pca"}], ids=str)
+@pytest.mark.parametrize("by", ["kind", ["kind", "side"]], ids=str)
+def test_aggregate(by, options, kinds):
+    adata = kinds.copy()
+    adata.obs["half"] = np.arange(adata.n_obs) % 2 == 1
+    adata.layers["twice"] = adata.X * 2
+    adata.obsm["X_pca"] = adata.X[:, :7].toarray()
+    ours, theirs = (module.get.aggregate(adata, by, FUNCS, **options) for module in (cm, sc))
+    same_groups(ours, theirs, [by] if isinstance(by, str) else by)
+    assert ours.obs["n_obs_aggregated"].sum() == adata.n_obs
+
+
+@pytest.mark.parametrize("options", [{"axis": "var"}, {"varm": "PCs"}], ids=str)
+def test_aggregate_genes(options, kinds):
+    kinds.varm["PCs"] = kinds.X[:5].toarray().T
+    ours, theirs = (module.get.aggregate(kinds, "some", FUNCS, **options).T for module in (cm, sc))
+    same_groups(ours, theirs, ["some"])
+
+
+def test_aggregates_of_what_is_not_there(kinds):
+    for options, error in (({"obsm": "a", "layer": "b"}, TypeError), ({"obsm": "a", "axis": 1}, ValueError), ({"axis": 2}, ValueError)):
+        with pytest.raises(error):
+            cm.get.aggregate(kinds, "kind", "sum", **options)
+    with pytest.raises(KeyError, match="no_column"):
+        cm.get.aggregate(kinds, "no_column", "sum")
+    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero"):
+        cm.get.aggregate(kinds, "kind", "median")
