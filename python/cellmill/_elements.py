@@ -32,7 +32,7 @@ def element(e: tuple[Any, ...]) -> Any:
         return _column(rest[0])
     if kind == "records":
         fields = {name: _text(values) for name, values in rest[0]}
-        return np.rec.fromarrays(list(fields.values()), names=list(fields)) if fields else None
+        return np.rec.fromarrays(list(fields.values()), dtype=[(name, a.dtype) for name, a in fields.items()]) if fields else None
     return None
 
 

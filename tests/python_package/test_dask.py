@@ -87,6 +87,12 @@ def test_other_arrays_are_computed_block_by_block(small):
     assert isinstance(adata.X, da.Array) and adata.n_obs == (np.diff(small.X.indptr) >= 400).sum()
 
 
+def test_a_view_of_a_dask_array(small):
+    whole = ad.AnnData(X=da.from_array(small.X.toarray(), chunks=(128, 1000)), obs=small.obs.copy(), var=small.var.copy())
+    ours, theirs = (cm.pp.calculate_qc_metrics(adata[::3, 5:], inplace=False) for adata in (whole, small))
+    np.testing.assert_array_equal(ours[0]["total_counts"], theirs[0]["total_counts"])
+
+
 def test_blocks_are_never_changed(small):
     held = small.X.copy()
     before = held.copy()

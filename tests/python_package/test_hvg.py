@@ -85,6 +85,11 @@ def test_base_of_the_logarithm(small):
 def test_frame_and_subset(logged):
     found = cm.pp.highly_variable_genes(logged, n_top_genes=50, inplace=False)
     assert "highly_variable" not in logged.var and found["highly_variable"].sum() == 50
+    for flavor in ("seurat", "cell_ranger"):
+        part = logged[:, np.asarray(logged.X.sum(axis=0)).ravel() > 0]
+        ours, theirs = (module.pp.highly_variable_genes(part, n_top_genes=50, flavor=flavor, inplace=False) for module in (cm, sc))
+        assert list(ours) == list(theirs)
+        assert (ours["mean_bin"].cat.codes == theirs["mean_bin"].cat.codes).mean() > 0.99
     cm.pp.highly_variable_genes(logged, n_top_genes=50, subset=True)
     assert logged.n_vars == 50
 

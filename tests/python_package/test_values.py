@@ -93,6 +93,16 @@ def test_a_view_becomes_a_copy(counts):
     assert counts.X.sum() > 1000 * 100
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense", "array"])
+def test_what_is_only_read_may_be_a_view(counts, kind):
+    view, part = as_kind(counts, kind)[::2, 10:], as_kind(counts, kind)[::2, 10:].copy()
+    for ours, theirs in zip(*(cm.pp.calculate_qc_metrics(adata, inplace=False) for adata in (view, part)), strict=True):
+        assert ours.equals(theirs)
+    options = dict(flavor="pearson_residuals", n_top_genes=9, inplace=False)
+    assert cm.pp.highly_variable_genes(view, **options).equals(cm.pp.highly_variable_genes(part, **options))
+    assert view.is_view
+
+
 @pytest.mark.parametrize("kind", ["csr", "dense", "csr64"])
 @pytest.mark.parametrize("options", [dict(zero_center=False), dict(zero_center=False, max_value=3), dict(), dict(max_value=2)])
 def test_scale(logged, kind, options):

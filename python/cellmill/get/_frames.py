@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -119,7 +119,7 @@ def _places(names: pd.Index, wanted: Sequence[str], columns: pd.Index, where: st
     return names.get_indexer(wanted)
 
 
-def _cut(x: object, rows: object, columns: object, *, lazy: bool) -> np.ndarray:
+def _cut(x: Any, rows: Any, columns: Any, *, lazy: bool) -> np.ndarray:
     """Some rows or columns of a matrix, dense."""
     at = columns if isinstance(rows, slice) else rows
     if not len(at):

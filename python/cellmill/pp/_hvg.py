@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-_DISPERSIONS = ("means", "dispersions", "dispersions_norm", "highly_variable")
+_DISPERSIONS = ("means", "dispersions", "mean_bin", "dispersions_norm", "highly_variable")
 
 
 def highly_variable_genes(
@@ -113,7 +113,7 @@ def highly_variable_genes(
     batch = None if batch_key is None else _codes(adata, batch_key)
     if v3:
         if check_values and not quality(matrix, [], [], False)["whole"]:
-            warnings.warn(f"`{flavor=!s}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
+            warnings.warn(f"`{flavor=}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
         columns, notes = highly_variable_v3(matrix, flavor, cutoffs, batch)
     else:
         base = adata.uns.get("log1p", {}).get("base")
@@ -121,7 +121,10 @@ def highly_variable_genes(
         columns, notes = highly_variable(matrix, flavor, cutoffs, base, batch, names)
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=_outside())
-    return _land(adata, pd.DataFrame(columns, index=adata.var_names), {"flavor": flavor}, subset, inplace)
+    found = pd.DataFrame(columns, index=adata.var_names)
+    if not inplace and not v3 and batch is None:
+        found.insert(3, "mean_bin", _bins(found["means"], flavor, n_bins))
+    return _land(adata, found, {"flavor": flavor}, subset, inplace)
 
 
 def _by_residuals(
@@ -166,6 +169,15 @@ def _land(adata: AnnData, found: pd.DataFrame, said: dict[str, str], subset: boo
     if subset:
         adata._inplace_subset_var(found["highly_variable"].to_numpy())
     return None
+
+
+def _bins(means: pd.Series, flavor: str, n_bins: int) -> pd.Series:
+    """Bins of the mean in which dispersions are compared."""
+    import pandas as pd
+
+    if flavor == "seurat":
+        return pd.cut(means, bins=n_bins)
+    return pd.cut(means, bins=np.unique(np.r_[-np.inf, np.percentile(means, np.arange(10, 105, 5)), np.inf]))
 
 
 def _order(found: Any) -> list[str]:

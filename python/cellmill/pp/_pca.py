@@ -92,7 +92,7 @@ def pca(
     if is_adata:
         name, mask = _mask(adata, mask_var, use_highly_variable)
     else:
-        name, mask = None, None if mask_var is _UNSET else mask_var
+        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.asarray(mask_var)
     if mask is not None:
         mask = np.ascontiguousarray(mask, dtype=bool)
         matrix = matrix.keep_columns(mask)

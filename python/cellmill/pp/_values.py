@@ -87,7 +87,7 @@ def normalize_total(
         if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
             sums = quality(matrix, [], [], False)["row_total"]
         if target_sum is None:
-            target_sum = _median(sums)
+            target_sum = _median(np.asarray(sums))
         out = apply(x, "normalize_total", float(target_sum), dtype=dtype)
     factor = None if sums is None else (sums / target_sum).astype(dtype)
     if sums is not None and not np.all(sums > 0):
@@ -255,15 +255,18 @@ def scale(
             name = "layer" if layer is not None else "obsm"
             msg = f"`{name}` argument inappropriate for value of type {type(data)}"
             raise ValueError(msg)
-        return _scaled(data, zero_center, max_value, mask_obs)[0]
+        if isinstance(mask_obs, str):
+            msg = "Cannot refer to mask with string without providing anndata object as argument"
+            raise ValueError(msg)
+        return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
     adata = data.copy() if copy else data
     actual(adata)
-    names = ("mean", "std")
+    names, mask = ("mean", "std"), None
     if mask_obs is not None:
         names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
-        mask_obs = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
+        mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
-    out, mean, std = _scaled(x, zero_center, max_value, mask_obs)
+    out, mean, std = _scaled(x, zero_center, max_value, mask)
     if obsm is not None:
         adata.obsm[obsm] = out
         return adata if copy else None
@@ -292,7 +295,7 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     if mask is None:
         return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std
     out = apply(x[np.flatnonzero(mask)], "scale", std, centre, max_value, dtype=dtype)
-    whole = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
+    whole: Any = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
     whole[np.flatnonzero(mask)] = out
     out = whole.asformat("csr") if is_sparse(x) and not zero_center else whole
     return out, mean, std

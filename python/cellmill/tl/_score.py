@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def score_genes(
     adata: AnnData,
-    gene_list: Sequence[str],
+    gene_list: Sequence[str] | str,
     *,
     ctrl_as_ref: bool = True,
     ctrl_size: int = 50,
@@ -71,6 +71,7 @@ def score_genes(
     adata = adata.copy() if copy else adata
     if use_raw is None:
         use_raw = not is_lazy(adata) and adata.raw is not None and layer is None
+    gene_list = [gene_list] if isinstance(gene_list, str) else list(gene_list)
     names = adata.raw.var_names if use_raw else adata.var_names
     missing = [gene for gene in gene_list if gene not in names]
     if missing:
@@ -95,9 +96,7 @@ def score_genes(
     return adata if copy else None
 
 
-def score_genes_cell_cycle(
-    adata: AnnData, *, s_genes: Sequence[str], g2m_genes: Sequence[str], copy: bool = False, **kwargs: Any
-) -> AnnData | None:
+def score_genes_cell_cycle(adata: AnnData, *, s_genes: Sequence[str], g2m_genes: Sequence[str], copy: bool = False, **kwargs: Any) -> AnnData | None:
     """Scores the phases S and G2M, and names each cell's phase.
 
     Parameters
