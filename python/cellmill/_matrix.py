@@ -89,7 +89,7 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
         raise ValueError(msg)
     if use_raw:
         if adata.raw is None:
-            msg = "use_raw: the data have no raw"
+            msg = "Received `use_raw=True`, but `adata.raw` is empty."
             raise ValueError(msg)
         return adata.raw.X
     if layer is None:

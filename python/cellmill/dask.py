@@ -112,6 +112,9 @@ class Step:
 
 def apply(x: Any, name: str, args: tuple[Any, ...], dtype: np.dtype) -> Any:
     """A Dask array after one step, lazily; ``x`` stays as it is."""
+    if name in ("normalize_total", "scale") and len(x.chunks[1]) > 1:
+        # These look at whole rows.
+        x = x.rechunk({1: -1})
     centred = name == "scale" and len(args) > 1 and args[1] is not None
     meta = np.empty((0, 0), dtype) if centred else x._meta.astype(dtype)
     return x.map_blocks(Step(name, args, dtype), dtype=dtype, meta=meta)

@@ -111,6 +111,26 @@ def test_markers_of_a_store_are_those_of_memory(small, stores):
         np.testing.assert_array_equal(a["scores"][group], b["scores"][group])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_text_becomes_categories(kinds):
+    ours, theirs = kinds.copy(), kinds.copy()
+    for module, adata in ((cm, ours), (sc, theirs)):
+        module.tl.rank_genes_groups(adata, "side")
+        assert adata.obs["side"].dtype == "category"
+    assert ours.obs.dtypes.equals(theirs.obs.dtypes)
+
+
+def test_groups_of_too_few_cells(kinds):
+    kinds = kinds[:, :50].copy()
+    kinds.obs["kind"] = kinds.obs["kind"].astype(str)
+    kinds.obs.loc[kinds.obs_names[0], "kind"] = "alone"
+    with pytest.raises(ValueError, match="Could not calculate statistics for groups alone since they only contain one sample"):
+        cm.tl.rank_genes_groups(kinds, "kind")
+    cm.tl.rank_genes_groups(kinds, "kind", groups=["T", "B"])
+    with pytest.raises(ValueError, match="adata.raw` is empty"):
+        cm.tl.rank_genes_groups(kinds, "side", use_raw=True)
+
+
 def test_what_is_not_there_is_named(kinds):
     with pytest.raises(KeyError, match="no_column"):
         cm.tl.rank_genes_groups(kinds, "no_column")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
-from .._matrix import check_adata, is_dask, matrix_of, values_of
+from .._matrix import is_dask, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -60,7 +60,9 @@ def aggregate(
     """
     import anndata
 
-    check_adata(adata)
+    if not hasattr(adata, "obs"):
+        msg = f"aggregate is only there for an AnnData, not for {type(adata).__name__}"
+        raise NotImplementedError(msg)
     if sum(given is not None for given in (layer, obsm, varm)) > 1:
         msg = "Please only provide one (or none) of varm, obsm, or layer"
         raise TypeError(msg)

@@ -272,6 +272,9 @@ def sample(
         msg = f"If `replace=False`, `{fraction=}` needs to be within [0, 1]."
         raise ValueError(msg)
     is_adata = hasattr(data, "obs")
+    if is_adata and data.isbacked and not copy:
+        msg = "Inplace sampling (`copy=False`) is not implemented for backed objects."
+        raise NotImplementedError(msg)
     lazy = is_adata and is_lazy(data)
     most = data.shape[0 if over_obs else 1]
     n = int(fraction * most) if n is None else n
@@ -279,6 +282,9 @@ def sample(
         p = (data.obs if over_obs else data.var)[p].to_numpy()
     if p is not None:
         p = np.asarray(p)
+        if p.dtype != bool and not np.issubdtype(p.dtype, np.floating):
+            msg = f"mask/probabilities array must be boolean or floating point, not {p.dtype}"
+            raise ValueError(msg)
         p = p / p.sum() if p.dtype == bool else p.astype(np.float64)
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng if rng is not None else seed_of(random_state))
     chosen = generator.choice(most, size=n, replace=replace, p=p)
@@ -288,7 +294,7 @@ def sample(
         chosen = np.sort(chosen)
     part = data[chosen] if over_obs else data[:, chosen]
     if copy:
-        return part.copy()
+        return part.to_memory() if data.isbacked else part.copy()
     if data.is_view or lazy:
         data._init_as_actual(part.copy())
         return None

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+#: Rows that are looked at a time.
+ROWS = 4096
+
+
 def _floating(x: Any, otherwise: type) -> np.dtype:
     """The type of the result: that of ``x``, if it is floating."""
     return np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(otherwise)
@@ -109,24 +113,43 @@ def _median(sums: np.ndarray) -> float:
 
 def _without_highly_expressed(adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype) -> tuple[Any, np.ndarray, float]:
     """Normalised values where some genes don't count in the sums; they are normalised like the others."""
-    if not (is_sparse(x) or isinstance(x, np.ndarray)):
-        msg = "exclude_highly_expressed: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
+    if not (is_sparse(x) or is_dask(x) or isinstance(x, np.ndarray)):
+        msg = "exclude_highly_expressed: values of a store, but they must lie in memory or be a Dask array; call to_memory() or to_dask() first"
         raise ValueError(msg)
-    import scipy.sparse as sp
-
-    indptr, indices, data = matrix.collect()
-    rows = sp.csr_matrix((data.astype(np.float64), indices, indptr), shape=matrix.shape)
-    all_sums = np.asarray(rows.sum(axis=1)).ravel()
-    high = rows.data > max_fraction * np.repeat(all_sums, np.diff(rows.indptr))
-    counted = np.ones(matrix.shape[1], bool)
-    counted[rows.indices[high]] = False
+    n_obs, n_vars = matrix.shape
+    all_sums = quality(matrix, [], [], False)["row_total"]
+    counted = np.ones(n_vars, bool)
+    for start in range(0, n_obs, ROWS):
+        indptr, indices, data = matrix.collect(start, min(start + ROWS, n_obs))
+        high = data > max_fraction * np.repeat(all_sums[start : start + ROWS], np.diff(indptr))
+        counted[indices[high]] = False
     say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
-    sums = np.asarray(rows[:, counted].sum(axis=1)).ravel()
+    sums = quality(matrix.keep_columns(counted), [], [], False)["row_total"]
     target = _median(sums) if target_sum is None else float(target_sum)
-    factor = np.divide(target, sums, out=np.ones_like(sums), where=sums != 0)
-    rows.data *= np.repeat(factor, np.diff(rows.indptr))
-    rows = rows.astype(dtype)
-    return (rows.asformat(x.format) if is_sparse(x) else rows.toarray()), sums, target
+    times = Times(np.divide(target, sums, out=np.ones_like(sums), where=sums != 0), dtype)
+    if is_dask(x):
+        return x.map_blocks(times, dtype=dtype, meta=x._meta.astype(dtype)), sums, target
+    return times.rows(x, 0, n_obs), sums, target
+
+
+class Times:
+    """Multiplies rows, each by its factor."""
+
+    def __init__(self, factors: np.ndarray, dtype: np.dtype) -> None:
+        self.factors, self.dtype = factors, dtype
+
+    def rows(self, x: Any, start: int, stop: int) -> Any:
+        """Rows ``start`` to ``stop`` of the matrix, which ``x`` holds."""
+        factors = self.factors[start:stop]
+        if not is_sparse(x):
+            return (x * factors[:, None]).astype(self.dtype)
+        rows = x.tocsr()
+        out = rows.astype(self.dtype)
+        out.data = (rows.data * np.repeat(factors, np.diff(rows.indptr))).astype(self.dtype)
+        return out.asformat(x.format)
+
+    def __call__(self, block: Any, block_info: Any = None) -> Any:
+        return self.rows(block, *block_info[0]["array-location"][0])
 
 
 def log1p(
@@ -267,12 +290,13 @@ def scale(
         mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     out, mean, std = _scaled(x, zero_center, max_value, mask)
+    if len(mean) == adata.n_vars:
+        adata.var[names[0]] = mean
+        adata.var[names[1]] = std
     if obsm is not None:
         adata.obsm[obsm] = out
-        return adata if copy else None
-    adata.var[names[0]] = mean
-    adata.var[names[1]] = std
-    put(adata, out, layer)
+    else:
+        put(adata, out, layer)
     return adata if copy else None
 
 

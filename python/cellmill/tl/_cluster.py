@@ -86,6 +86,12 @@ def leiden(
     if flavor not in ("igraph", "leidenalg"):
         msg = f"flavor must be either 'igraph' or 'leidenalg', but {flavor!r} was passed"
         raise ValueError(msg)
+    if flavor == "igraph" and directed:
+        msg = "Cannot use igraph’s leiden implementation with a directed graph."
+        raise ValueError(msg)
+    if flavor == "igraph" and partition_type is not None:
+        msg = "Do not pass in partition_type argument when using igraph."
+        raise ValueError(msg)
     return _cluster(
         "leiden", adata, resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency, use_weights, n_iterations,
         neighbors_key, obsp, copy,

@@ -112,6 +112,10 @@ def rank_genes_groups(
         msg = f"Method must be one of {known}."
         raise ValueError(msg)
     adata = adata.copy() if copy else adata
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    # Text becomes categories, as scanpy makes it.
+    adata.strings_to_categoricals()
     codes, names = labels_of(adata.obs, groupby)
     if reference != "rest" and reference not in names:
         msg = f"reference = {reference} needs to be one of groupby = {names}."
@@ -126,6 +130,10 @@ def rank_genes_groups(
         raise ValueError(msg)
     if reference != "rest" and reference not in wanted:
         wanted = [*wanted, reference]
+    few = [name for name, n in zip(names, np.bincount(codes[codes >= 0], minlength=len(names)), strict=True) if n < 2 and name in wanted]
+    if few:
+        msg = f"Could not calculate statistics for groups {', '.join(few)} since they only contain one sample."
+        raise ValueError(msg)
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
     var = adata.raw.var if use_raw else adata.var
     genes = np.asarray(var.index, dtype=str)
