@@ -167,7 +167,7 @@ fn cubic(a: Point, b: Point) -> f64 {
 fn onward(a: Point, b: Point) -> Option<f64> {
     let (theta, gamma) = shape(a, b);
     let r = ((gamma - a.slope) + theta) / ((gamma + (b.slope - a.slope)) + gamma);
-    (r < 0.0 && gamma != 0.0).then(|| a.at + r * (b.at - a.at))
+    (r < 0.0 && gamma != 0.0).then_some(a.at + r * (b.at - a.at))
 }
 
 #[cfg(test)]
