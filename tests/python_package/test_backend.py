@@ -29,6 +29,23 @@ def test_arguments_have_scanpys_names(name):
     assert anything or set(theirs) - set(ours) <= {"kwargs", "kwds"}, set(theirs) - set(ours)
 
 
+#: Defaults that are not scanpy's: `docs/differences.md` says why, or they mean the same.
+OTHER_DEFAULTS = {
+    "calculate_qc_metrics": {"inplace", "percent_top"},
+    "leiden": {"n_iterations"},
+    "neighbors": {"metric_kwds"},
+    "louvain": {"partition_kwargs"},
+    "pca": {"mask_var"},
+}
+
+
+@pytest.mark.parametrize("name", _scanpy.__all__)
+def test_defaults_are_scanpys(name):
+    ours, theirs = (inspect.signature(f).parameters for f in (getattr(_scanpy, name), of_scanpy(name)))
+    differ = {key for key, p in theirs.items() if key in ours and repr(ours[key].default) != repr(p.default)}
+    assert differ == OTHER_DEFAULTS.get(name, set())
+
+
 def test_every_verb_of_scanpys_is_there():
     for module, other in ((cm.pp, sc.pp), (cm.tl, sc.tl)):
         assert {name for name in module.__all__ if hasattr(other, name)} <= set(_scanpy.__all__)

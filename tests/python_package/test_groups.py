@@ -92,6 +92,9 @@ def test_binned_ranks_are_near(kinds):
 def test_regression(groups, kinds):
     """Both stop before the optimum, at the same place."""
     ours, theirs = both(kinds, "kind", method="logreg", groups=groups)
+    same = kinds.copy()
+    cm.tl.rank_genes_groups_logreg(same, "kind", groups=groups)
+    assert all((same.uns["rank_genes_groups"]["scores"][g] == ours["scores"][g]).all() for g in ours["scores"].dtype.names)
     assert set(ours) == set(theirs) and ours["params"] == theirs["params"]
     assert ours["scores"].dtype == theirs["scores"].dtype
     for group in theirs["names"].dtype.names:
@@ -180,6 +183,8 @@ def test_aggregate(by, options, kinds):
     ours, theirs = (module.get.aggregate(adata, by, FUNCS, **options) for module in (cm, sc))
     same_groups(ours, theirs, [by] if isinstance(by, str) else by)
     assert ours.obs["n_obs_aggregated"].sum() == adata.n_obs
+    sparse = cm.get.aggregate(adata, by, "sum", return_sparse=True, **options)
+    assert sparse.layers["sum"].format == "csr" and (sparse.layers["sum"].toarray() == ours.layers["sum"]).all()
 
 
 @pytest.mark.parametrize("options", [{"axis": "var"}, {"varm": "PCs"}], ids=str)

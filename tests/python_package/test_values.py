@@ -146,3 +146,13 @@ def test_sparse_arrays_stay_what_they_are(counts):
     assert type(ours.X).__name__ == "csr_array"
     np.testing.assert_array_equal(dense(ours.X), dense(theirs.X))
     assert ours.obs.equals(theirs.obs)
+
+
+def test_what_is_returned_changes_nothing(counts):
+    before = counts.copy()
+    logged, scaled = cm.pp.log1p(counts, inplace=False), cm.pp.scale(counts, zero_center=False, inplace=False)
+    assert (counts.X != before.X).nnz == 0 and not counts.uns and "mean" not in counts.var
+    for made, verb, options in ((logged, cm.pp.log1p, {}), (scaled, cm.pp.scale, {"zero_center": False})):
+        verb(before, **options)
+        np.testing.assert_array_equal(dense(made), dense(before.X))
+        before = counts.copy()

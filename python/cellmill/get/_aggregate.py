@@ -27,6 +27,7 @@ def aggregate(
     layer: str | None = None,
     obsm: str | None = None,
     varm: str | None = None,
+    return_sparse: bool = False,
 ) -> AnnData:
     """Sums, means, variances or counts of each gene over the cells of each group: pseudobulks.
 
@@ -46,6 +47,8 @@ def aggregate(
         Degrees of freedom that a variance loses.
     layer, obsm, varm
         What to use instead of X; one of them.
+    return_sparse
+        Whether layers are CSR.
 
     Returns
     -------
@@ -80,7 +83,12 @@ def aggregate(
     if mask is not None:
         mask = np.ascontiguousarray(frame[mask] if isinstance(mask, str) else mask, dtype=bool)
     x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
+    layers: dict[str, Any]
     layers, counts = _cellmill.aggregate(_rows(x, of_genes and varm is None), codes, list(groups.index), funcs, mask, dof)
+    if return_sparse:
+        import scipy.sparse as sp
+
+        layers = {name: sp.csr_matrix(values) for name, values in layers.items()}
     groups["n_obs_aggregated"] = np.asarray(counts, dtype=np.int64)
     made = anndata.AnnData(layers=layers, obs=groups, var=_columns(adata, x, of_genes, obsm is not None or varm is not None))
     return made.T if of_genes else made

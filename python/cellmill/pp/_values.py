@@ -161,6 +161,7 @@ def log1p(
     chunk_size: int | None = None,
     layer: str | None = None,
     obsm: str | None = None,
+    inplace: bool = True,
 ) -> Any:
     """Takes logarithms: ln(1 + x) / ln(base).
 
@@ -176,6 +177,8 @@ def log1p(
         Have no meaning: rows pass in chunks anyway.
     layer, obsm
         What to change instead of X.
+    inplace
+        Whether ``data`` is changed; else the changed array is returned.
 
     Returns
     -------
@@ -194,12 +197,15 @@ def log1p(
         return _changed(data, "log1p", base)
     if "log1p" in data.uns:
         warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
+    out = _changed(data.obsm[obsm] if obsm is not None else values_of(data, layer), "log1p", base)
+    if not inplace:
+        return out
     adata = data.copy() if copy else data
     actual(adata)
     if obsm is not None:
-        adata.obsm[obsm] = _changed(adata.obsm[obsm], "log1p", base)
+        adata.obsm[obsm] = out
     else:
-        put(adata, _changed(values_of(adata, layer), "log1p", base), layer)
+        put(adata, out, layer)
     adata.uns["log1p"] = {"base": base}
     return adata if copy else None
 
@@ -242,6 +248,7 @@ def scale(
     layer: str | None = None,
     obsm: str | None = None,
     mask_obs: np.ndarray | str | None = None,
+    inplace: bool = True,
 ) -> Any:
     """Brings each gene to unit variance, and with ``zero_center`` to mean 0.
 
@@ -259,6 +266,8 @@ def scale(
         What to change instead of X.
     mask_obs
         Cells, as a mask or a boolean column of obs, that the statistics are taken from and that are scaled. For arrays in memory.
+    inplace
+        Whether ``data`` is changed; else the changed array is returned.
 
     Returns
     -------
@@ -282,14 +291,17 @@ def scale(
             msg = "Cannot refer to mask with string without providing anndata object as argument"
             raise ValueError(msg)
         return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
-    adata = data.copy() if copy else data
-    actual(adata)
+    adata = data.copy() if copy and inplace else data
+    if inplace:
+        actual(adata)
     names, mask = ("mean", "std"), None
     if mask_obs is not None:
         names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
         mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     out, mean, std = _scaled(x, zero_center, max_value, mask)
+    if not inplace:
+        return out
     if len(mean) == adata.n_vars:
         adata.var[names[0]] = mean
         adata.var[names[1]] = std

@@ -117,6 +117,8 @@ def louvain(
     neighbors_key: str | None = None,
     obsp: str | None = None,
     copy: bool = False,
+    dtype: Any = None,
+    use_dask: bool = False,
 ) -> AnnData | None:
     """Clusters cells by the Louvain algorithm; ``leiden`` is the better one.
 
@@ -134,7 +136,7 @@ def louvain(
         Name of the result.
     adjacency
         Graph to use instead of that of ``pp.neighbors``.
-    flavor, directed, partition_type, partition_kwargs, threshold
+    flavor, directed, partition_type, partition_kwargs, threshold, dtype, use_dask
         Have no meaning.
     use_weights
         Whether edges have their weights; else each weighs 1.

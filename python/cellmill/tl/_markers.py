@@ -40,6 +40,9 @@ def rank_genes_groups(
     tie_correct: bool = False,
     layer: str | None = None,
     n_bins: int | None = None,
+    bin_range: str | None = None,
+    chunk_size: int | None = None,
+    pre_load: bool = False,
     **kwds: Any,
 ) -> AnnData | None:
     """Ranks the genes that tell groups of cells apart. Values are expected to be logarithms.
@@ -78,6 +81,8 @@ def rank_genes_groups(
         Layer to use instead of X.
     n_bins
         Bins of ``wilcoxon_binned``; 200 without.
+    bin_range, chunk_size, pre_load
+        Have no meaning: bins span the values that there are, and genes are streamed.
     **kwds
         Options of the regression: ``C``, ``tol``, ``max_iter``.
 
@@ -160,3 +165,28 @@ def rank_genes_groups(
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
     say(f"rank_genes_groups: {len(wanted)} groups of {groupby}")
     return adata if copy else None
+
+
+def rank_genes_groups_logreg(
+    adata: AnnData,
+    groupby: str,
+    *,
+    groups: str | Sequence[str] = "all",
+    use_raw: bool | None = None,
+    reference: str = "rest",
+    n_genes: int | None = None,
+    key_added: str | None = None,
+    layer: str | None = None,
+    **kwds: Any,
+) -> None:
+    """Ranks genes by a logistic regression: :func:`rank_genes_groups` with ``method="logreg"``, by rapids-singlecell's name.
+
+    Parameters
+    ----------
+    adata, groupby, groups, use_raw, reference, n_genes, key_added, layer, **kwds
+        As for :func:`rank_genes_groups`.
+    """
+    rank_genes_groups(
+        adata, groupby, groups=groups, use_raw=use_raw, reference=reference, n_genes=n_genes, key_added=key_added, layer=layer, method="logreg",
+        **kwds,
+    )  # fmt: skip
