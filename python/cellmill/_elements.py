@@ -46,7 +46,7 @@ def table(parts: tuple[str, list[str], list[tuple[str, tuple[Any, ...]]]]) -> pd
     import pandas as pd
 
     name, index, columns = parts
-    index = pd.Index(np.array(index, dtype=object), dtype=object, name=None if name in ("_index", "index") else name)
+    index = pd.Index(np.array(index, dtype=object), name=None if name in ("_index", "index") else name)
     return pd.DataFrame({column: _column(values) for column, values in columns}, index=index, copy=False)
 
 

@@ -222,6 +222,11 @@ class AnnData(anndata.AnnData):
             self._cellmill_layers = Layers(_no_layer, {name: matrix_of(x) for name, x in (layers or {}).items()})
 
     @property
+    def isbacked(self) -> bool:
+        """Values are read by the engine, not from a file that anndata holds open."""
+        return False
+
+    @property
     def is_view(self) -> bool:
         """Slices of a handle are handles of their own."""
         return False
@@ -338,8 +343,8 @@ class AnnData(anndata.AnnData):
         from anndata.io import sparse_dataset, write_elem
 
         kept = {k: v for k, v in options.items() if k in ("compression", "compression_opts")}
-        names = {"X": self.X, **{f"layers/{name}": self.layers[name] for name in self.layers}}
-        for name, x in names.items():
+        layers = group.require_group("layers")
+        for group, name, x in [(group, "X", self.X), *((layers, name, self.layers[name]) for name in self.layers)]:
             if x._cellmill_matrix.base() is not None:
                 write_elem(group, name, x.to_memory(), dataset_kwargs=kept)
                 continue

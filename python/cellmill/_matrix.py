@@ -99,7 +99,7 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
             raise ValueError(msg)
         return x
     if layer not in adata.layers:
-        msg = f"layers: there is no {layer!r}; there are: {', '.join(adata.layers)}"
+        msg = f"layers: there is no {layer!r}; there are: {', '.join(name for name in adata.layers if name)}"
         raise KeyError(msg)
     return adata.layers[layer]
 
