@@ -2,15 +2,45 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "Matrix",
+    "Store",
+    "__version__",
+    "aggregate",
+    "available_memory",
+    "cluster",
+    "configure",
+    "default_recipe",
+    "find_ab",
+    "highly_variable",
+    "highly_variable_pearson",
+    "highly_variable_v3",
+    "moments",
+    "neighbors",
+    "paga",
+    "parse_memory",
+    "pca",
+    "pearson_fit",
+    "pearson_rows",
+    "quality",
+    "rank_genes_groups",
+    "regress_fit",
+    "regress_rows",
+    "run",
+    "score_genes",
+    "umap",
+]
 
 __version__: str
 
 _Parts = tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]
 
+@final
 class Matrix:
     @staticmethod
     def csr(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], shape: tuple[int, int]) -> Matrix: ...
@@ -36,15 +66,16 @@ class Matrix:
     def base(self) -> NDArray[np.float32] | None: ...
     def collect(self, start: int = 0, stop: int | None = None) -> _Parts: ...
 
+@final
 class Store:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         path: str | os.PathLike[str],
         matrix: str = "X",
         genome: str | None = None,
         gex_only: bool = True,
         scratch: str | os.PathLike[str] | None = None,
-    ) -> None: ...
+    ) -> Store: ...
     @property
     def format(self) -> str: ...
     @property

@@ -43,6 +43,7 @@ fn black_box() -> Result<()> {
 /// Builds the Python package into the environment and tests it.
 fn package(python: &std::path::Path) -> Result<()> {
     python::package(python)?;
+    sh(python, &["-m", "mypy.stubtest", "cellmill._cellmill"], &[])?;
     let tests = root().join("tests").join("python_package");
     sh(python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[])
 }
