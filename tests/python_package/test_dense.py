@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 
 import anndata as ad
@@ -102,6 +103,33 @@ def test_a_store_and_a_dask_array_wait_until_rows_are_asked_for(chosen, tmp_path
         np.testing.assert_array_equal(lazy.X.to_memory(dense=True), held.X)
         np.testing.assert_array_equal(lazy[10:20].X.to_memory(dense=True), held.X[10:20])
         np.testing.assert_allclose(dense(blocks.X), held.X, rtol=1e-6, atol=1e-6)
+
+
+def test_verbs_that_follow(stores):
+    """The way with regression, from a store and in memory: what is dense is made when rows are asked for, by whichever verb."""
+    lazy = cm.read_lazy(stores / "small.h5ad")
+    held = lazy.to_memory()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for adata in (lazy, held):
+            cm.pp.calculate_qc_metrics(adata)
+            cm.pp.normalize_total(adata, target_sum=1e4)
+            cm.pp.log1p(adata)
+            cm.pp.highly_variable_genes(adata, n_top_genes=400, subset=True)
+            cm.pp.regress_out(adata, ["total_counts", "n_genes_by_counts"])
+            cm.pp.scale(adata, max_value=10)
+            cm.pp.pca(adata, n_comps=15)
+            cm.pp.neighbors(adata)
+            cm.tl.leiden(adata)
+    np.testing.assert_allclose(lazy.obsm["X_pca"], held.obsm["X_pca"], atol=1e-4)
+    assert (lazy.obs["leiden"] == held.obs["leiden"]).mean() > 0.99
+
+
+def test_blocks_travel_to_workers(chosen):
+    da = pytest.importorskip("dask.array")
+    adata = ad.AnnData(da.from_array(chosen.X.toarray(), chunks=(100, -1)), obs=chosen.obs.copy(), var=chosen.var.copy())
+    cm.pp.regress_out(adata, "depth")
+    assert pickle.loads(pickle.dumps(adata.X)).sum().compute() == adata.X.sum().compute()
 
 
 def test_what_does_not_fit_is_refused(chosen):

@@ -152,6 +152,11 @@ def test_score_genes(options, kinds):
     np.testing.assert_allclose(ours.obs["score"], theirs.obs["score"], rtol=1e-4, atol=1e-6)
 
 
+def test_no_control_genes(kinds):
+    with pytest.raises(RuntimeError, match="No control genes found in any cut"):
+        cm.tl.score_genes(kinds[:, :8].copy(), list(kinds.var_names[:8]))
+
+
 def test_score_genes_cell_cycle(kinds):
     s, g2m = list(kinds.var_names[5:300:13]), list(kinds.var_names[400:600:11])
     ours, theirs = kinds.copy(), kinds.copy()

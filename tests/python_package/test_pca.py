@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scanpy as sc
@@ -72,6 +74,16 @@ def test_without_centring_what_was_centred(stores):
     cm.pp.pca(lazy, n_comps=5, zero_center=False)
     sc.pp.pca(held, n_comps=5, zero_center=False, svd_solver="arpack")
     same_components(lazy, held)
+
+
+def test_solvers_that_scanpy_does_not_know(logged):
+    part = logged[:, :50].copy()
+    with pytest.warns(UserWarning, match="Ignoring svd_solver='randomized'"):
+        cm.pp.pca(part, n_comps=5, svd_solver="randomized")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cm.pp.pca(part, n_comps=5, svd_solver="covariance_eigh")
+        cm.pp.pca(part.X.toarray(), n_comps=5, svd_solver="randomized")
 
 
 def test_tl_has_it_too(logged):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import pca as components
-from .._matrix import is_dask, matrix_of, values_of
+from .._matrix import is_dask, is_sparse, matrix_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 _UNSET: Any = "highly_variable if it is there"
 N_PCS = 50
+
+#: Solvers that scanpy knows, by whether values are centred and sparse. All give the same here; of others it warns.
+_SOLVERS = {
+    (True, True): {"arpack", "covariance_eigh"},
+    (True, False): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
+    (False, True): {"arpack", "randomized"},
+    (False, False): {"arpack", "randomized"},
+}
 
 
 def pca(
@@ -85,6 +93,8 @@ def pca(
     is_adata = hasattr(data, "obs")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata, layer) if is_adata else data
+    if svd_solver is not None and svd_solver not in _SOLVERS[zero_center, is_sparse(x)] | ({"tsqr"} if is_dask(x) else set()):
+        warnings.warn(f"Ignoring {svd_solver=}: components are exact", UserWarning, stacklevel=2)
     matrix = matrix_of(x)
     if not zero_center and matrix.base() is not None:
         # A centred handle leaves out what a zero has become, which changes nothing but this.

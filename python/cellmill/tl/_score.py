@@ -91,7 +91,13 @@ def score_genes(
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
     genes = np.flatnonzero(names.isin(wanted)).tolist()
     draw = dict(ctrl_size=ctrl_size, n_bins=n_bins, ctrl_as_ref=ctrl_as_ref, pool=pool, seed=seed_of(random_state))
-    adata.obs[score_name] = _cellmill.score_genes(matrix, genes, draw)
+    try:
+        adata.obs[score_name] = _cellmill.score_genes(matrix, genes, draw)
+    except ValueError as error:
+        # scanpy's kind of error.
+        if str(error).startswith("No control genes"):
+            raise RuntimeError(str(error)) from None
+        raise
     say(f"score_genes: {len(wanted)} genes")
     return adata if copy else None
 
