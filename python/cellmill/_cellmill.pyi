@@ -2,15 +2,45 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "Matrix",
+    "Store",
+    "__version__",
+    "aggregate",
+    "available_memory",
+    "cluster",
+    "configure",
+    "default_recipe",
+    "find_ab",
+    "highly_variable",
+    "highly_variable_pearson",
+    "highly_variable_v3",
+    "moments",
+    "neighbors",
+    "paga",
+    "parse_memory",
+    "pca",
+    "pearson_fit",
+    "pearson_rows",
+    "quality",
+    "rank_genes_groups",
+    "regress_fit",
+    "regress_rows",
+    "run",
+    "score_genes",
+    "umap",
+]
 
 __version__: str
 
 _Parts = tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]
 
+@final
 class Matrix:
     @staticmethod
     def csr(indptr: NDArray[Any], indices: NDArray[Any], data: NDArray[Any], shape: tuple[int, int]) -> Matrix: ...
@@ -36,15 +66,16 @@ class Matrix:
     def base(self) -> NDArray[np.float32] | None: ...
     def collect(self, start: int = 0, stop: int | None = None) -> _Parts: ...
 
+@final
 class Store:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         path: str | os.PathLike[str],
         matrix: str = "X",
         genome: str | None = None,
         gex_only: bool = True,
         scratch: str | os.PathLike[str] | None = None,
-    ) -> None: ...
+    ) -> Store: ...
     @property
     def format(self) -> str: ...
     @property
@@ -59,9 +90,7 @@ class Store:
 def configure(n_threads: int, memory: int) -> None: ...
 def available_memory() -> int: ...
 def parse_memory(text: str) -> int: ...
-def quality(
-    matrix: Matrix, qc_vars: Sequence[tuple[str, Sequence[bool]]] = ..., percent_top: Sequence[int] = ..., log1p: bool = True
-) -> dict[str, Any]: ...
+def quality(matrix: Matrix, qc_vars: Sequence[tuple[str, Sequence[bool]]] = ..., percent_top: Sequence[int] = ..., log1p: bool = True) -> dict[str, Any]: ...
 def moments(matrix: Matrix) -> dict[str, NDArray[np.float64]]: ...
 def highly_variable(
     matrix: Matrix,
@@ -71,13 +100,10 @@ def highly_variable(
     batch: NDArray[np.uint32] | None = None,
     names: Sequence[str] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], list[str]]: ...
-def highly_variable_v3(
-    matrix: Matrix, flavor: str, cutoffs: dict[str, Any], batch: NDArray[np.uint32] | None = None
-) -> tuple[dict[str, NDArray[Any]], list[str]]: ...
-def pca(matrix: Matrix, n_comps: int) -> dict[str, NDArray[Any]]: ...
-def neighbors(
-    x: NDArray[np.float32], n_neighbors: int, mode: str, metric: str, method: str, seed: int
-) -> tuple[_Parts, _Parts]: ...
+def highly_variable_v3(matrix: Matrix, flavor: str, cutoffs: dict[str, Any], batch: NDArray[np.uint32] | None = None) -> tuple[dict[str, NDArray[Any]], list[str]]: ...
+def highly_variable_pearson(matrix: Matrix, n_top_genes: int, theta: float, clip: float, batch: NDArray[np.uint32] | None = None) -> tuple[dict[str, NDArray[Any]], list[str]]: ...
+def pca(matrix: Matrix, n_comps: int, centred: bool) -> dict[str, NDArray[Any]]: ...
+def neighbors(x: NDArray[np.float32], n_neighbors: int, mode: str, metric: str, method: str, seed: int) -> tuple[_Parts, _Parts]: ...
 def umap(
     indptr: NDArray[Any],
     indices: NDArray[Any],
@@ -87,16 +113,14 @@ def umap(
     start: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 def find_ab(min_dist: float, spread: float) -> tuple[float, float]: ...
-def cluster(
-    indptr: NDArray[Any], indices: NDArray[Any], weights: NDArray[np.float32], how: dict[str, Any]
-) -> tuple[NDArray[np.int32], int, float]: ...
+def cluster(indptr: NDArray[Any], indices: NDArray[Any], weights: NDArray[np.float32], how: dict[str, Any]) -> tuple[NDArray[np.int32], int, float]: ...
 def paga(indptr: NDArray[Any], indices: NDArray[Any], labels: NDArray[np.uint32], n_clusters: int) -> tuple[Any, Any, NDArray[np.int64]]: ...
-def rank_genes_groups(
-    matrix: Matrix, codes: NDArray[np.int32], names: list[str], genes: list[str], ask: dict[str, Any]
-) -> tuple[tuple[Any, ...], list[str]]: ...
-def aggregate(
-    matrix: Matrix, codes: NDArray[np.int32], names: list[str], funcs: list[str], mask: NDArray[np.bool_] | None, dof: int
-) -> tuple[dict[str, NDArray[np.float64]], list[int]]: ...
+def rank_genes_groups(matrix: Matrix, codes: NDArray[np.int32], names: list[str], genes: list[str], ask: dict[str, Any]) -> tuple[tuple[Any, ...], list[str]]: ...
+def aggregate(matrix: Matrix, codes: NDArray[np.int32], names: list[str], funcs: list[str], mask: NDArray[np.bool_] | None, dof: int) -> tuple[dict[str, NDArray[np.float64]], list[int]]: ...
 def score_genes(matrix: Matrix, genes: list[int], draw: dict[str, Any]) -> NDArray[np.float64]: ...
+def pearson_fit(matrix: Matrix, theta: float, clip: float | None = None) -> tuple[NDArray[np.float64], float]: ...
+def pearson_rows(matrix: Matrix, share: NDArray[np.float64], theta: float, clip: float) -> NDArray[np.float32]: ...
+def regress_fit(matrix: Matrix, regressors: NDArray[np.float64] | NDArray[np.int32]) -> NDArray[np.float64]: ...
+def regress_rows(matrix: Matrix, regressors: NDArray[np.float64] | NDArray[np.int32], coefficients: NDArray[np.float64]) -> NDArray[np.float32]: ...
 def run(request: dict[str, Any], recipe: str) -> str: ...
 def default_recipe() -> str: ...

@@ -32,7 +32,7 @@ def element(e: tuple[Any, ...]) -> Any:
         return _column(rest[0])
     if kind == "records":
         fields = {name: _text(values) for name, values in rest[0]}
-        return np.rec.fromarrays(list(fields.values()), names=list(fields)) if fields else None
+        return np.rec.fromarrays(list(fields.values()), dtype=[(name, a.dtype) for name, a in fields.items()]) if fields else None
     return None
 
 
@@ -46,7 +46,7 @@ def table(parts: tuple[str, list[str], list[tuple[str, tuple[Any, ...]]]]) -> pd
     import pandas as pd
 
     name, index, columns = parts
-    index = pd.Index(np.array(index, dtype=object), dtype=object, name=None if name in ("_index", "index") else name)
+    index = pd.Index(np.array(index, dtype=object), name=None if name in ("_index", "index") else name)
     return pd.DataFrame({column: _column(values) for column, values in columns}, index=index, copy=False)
 
 

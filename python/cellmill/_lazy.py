@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import anndata
@@ -155,9 +155,10 @@ class Layers(MutableMapping[str, LazyMatrix]):
         if name not in self._layers:
             msg = f"layers: there is no {name!r}; there are: {', '.join(self._layers)}"
             raise KeyError(msg)
-        if self._layers[name] is None:
-            self._layers[name] = self._open(name)
-        return LazyMatrix(self._layers[name])
+        matrix = self._layers[name]
+        if matrix is None:
+            matrix = self._layers[name] = self._open(name)
+        return LazyMatrix(matrix)
 
     def __setitem__(self, name: str, x: Any) -> None:
         self._layers[name] = matrix_of(x)
@@ -193,9 +194,7 @@ class AnnData(anndata.AnnData):
             raise ValueError(msg)
 
     @classmethod
-    def _of_store(
-        cls, store: Store, matrix: Matrix, obs: pd.DataFrame, var: pd.DataFrame, found: dict[str, dict[str, Any]], layers: dict[str, None]
-    ) -> AnnData:
+    def _of_store(cls, store: Store, matrix: Matrix, obs: pd.DataFrame, var: pd.DataFrame, found: dict[str, dict[str, Any]], layers: dict[str, None]) -> AnnData:
         opened = Layers(lambda name: store.other_matrix(f"layers/{name}"), dict(layers))
         return cls(matrix, obs, var, layers=opened, **found)
 
@@ -223,15 +222,18 @@ class AnnData(anndata.AnnData):
             self._cellmill_layers = Layers(_no_layer, {name: matrix_of(x) for name, x in (layers or {}).items()})
 
     @property
+    def isbacked(self) -> bool:
+        """Values are read by the engine, not from a file that anndata holds open."""
+        return False
+
+    @property
     def is_view(self) -> bool:
         """Slices of a handle are handles of their own."""
         return False
 
     def _frames(self) -> anndata.AnnData:
         """All but the values, in an AnnData that shares them."""
-        return anndata.AnnData(
-            obs=self.obs, var=self.var, uns=self.uns, obsm=dict(self.obsm), varm=dict(self.varm), obsp=dict(self.obsp), varp=dict(self.varp)
-        )
+        return anndata.AnnData(obs=self.obs, var=self.var, uns=self.uns, obsm=dict(self.obsm), varm=dict(self.varm), obsp=dict(self.obsp), varp=dict(self.varp))
 
     def _with(self, frames: anndata.AnnData, matrix: Matrix, layers: Layers) -> AnnData:
         return AnnData(
@@ -341,8 +343,8 @@ class AnnData(anndata.AnnData):
         from anndata.io import sparse_dataset, write_elem
 
         kept = {k: v for k, v in options.items() if k in ("compression", "compression_opts")}
-        names = {"X": self.X, **{f"layers/{name}": self.layers[name] for name in self.layers}}
-        for name, x in names.items():
+        layers = group.require_group("layers")
+        for group, name, x in [(group, "X", self.X), *((layers, name, self.layers[name]) for name in self.layers)]:
             if x._cellmill_matrix.base() is not None:
                 write_elem(group, name, x.to_memory(), dataset_kwargs=kept)
                 continue
@@ -414,7 +416,7 @@ def concat(
     -------
     A handle over all of them; obs, var, obsm and uns are those of ``anndata.concat``.
     """
-    if hasattr(adatas, "keys"):
+    if isinstance(adatas, Mapping):
         keys, adatas = list(adatas), list(adatas.values())
     frames = [a._frames() if isinstance(a, AnnData) else anndata.AnnData(obs=a.obs, var=a.var) for a in adatas]
     joined = anndata.concat(frames, join=join, label=label, keys=keys, index_unique=index_unique, merge=merge)
@@ -423,7 +425,5 @@ def concat(
     columns = [places.get_indexer(a.var_names).astype(np.int64).tolist() for a in frames]
     matrix = Matrix.concat(matrices, columns, len(places))
     shared = [name for name in adatas[0].layers if all(name in a.layers for a in adatas)]
-    layers = {name: Matrix.concat([matrix_of(a.layers[name]) for a in adatas], columns, len(places)) for name in shared}
-    return AnnData(
-        matrix, joined.obs, joined.var, layers=Layers(_no_layer, layers), uns=joined.uns, obsm=dict(joined.obsm), varm=dict(joined.varm)
-    )
+    layers: dict[str, Matrix | None] = {name: Matrix.concat([matrix_of(a.layers[name]) for a in adatas], columns, len(places)) for name in shared}
+    return AnnData(matrix, joined.obs, joined.var, layers=Layers(_no_layer, layers), uns=joined.uns, obsm=dict(joined.obsm), varm=dict(joined.varm))

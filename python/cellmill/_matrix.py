@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ _DATA = (np.float32, np.float64, np.int32, np.int64)
 
 def is_dask(x: Any) -> bool:
     """Whether ``x`` is a Dask array; Dask is not imported for the question."""
-    return type(x).__module__.startswith("dask.array") and hasattr(x, "__dask_graph__")
+    return hasattr(x, "__dask_graph__") and hasattr(x, "map_blocks")
 
 
 def is_sparse(x: Any) -> bool:
-    """Whether ``x`` is a scipy matrix or array."""
-    return type(x).__module__.startswith("scipy.sparse")
+    """Whether ``x`` is a scipy matrix or array, or a view of one; scipy is not imported for the question."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(x)
 
 
 def is_lazy(adata: Any) -> bool:
@@ -87,7 +89,7 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
         raise ValueError(msg)
     if use_raw:
         if adata.raw is None:
-            msg = "use_raw: the data have no raw"
+            msg = "Received `use_raw=True`, but `adata.raw` is empty."
             raise ValueError(msg)
         return adata.raw.X
     if layer is None:
@@ -97,7 +99,7 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
             raise ValueError(msg)
         return x
     if layer not in adata.layers:
-        msg = f"layers: there is no {layer!r}; there are: {', '.join(adata.layers)}"
+        msg = f"layers: there is no {layer!r}; there are: {', '.join(name for name in adata.layers if name)}"
         raise KeyError(msg)
     return adata.layers[layer]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._cellmill import Matrix, Store
@@ -11,7 +12,7 @@ from ._elements import element, table
 from ._report import _outside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from ._lazy import AnnData
@@ -69,7 +70,7 @@ def read_lazy(
         return _one(os.fspath(path), matrix, genome, gex_only, scratch)
     from ._lazy import concat
 
-    if hasattr(path, "keys"):
+    if isinstance(path, Mapping):
         keys, path = list(path), list(path.values())
         label = label or "batch"
     parts = [_one(os.fspath(p), matrix, genome, gex_only, scratch) for p in path]

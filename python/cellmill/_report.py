@@ -6,7 +6,10 @@ import logging
 import os
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 logger = logging.getLogger("cellmill")
 _bar: Any = None
@@ -21,7 +24,8 @@ def warn(messages: list[str]) -> None:
 
 def _outside() -> int:
     """The stack level of the first caller that is not this package."""
-    frame, level = sys._getframe(1), 1
+    frame: FrameType | None = sys._getframe(1)
+    level = 1
     while frame is not None and frame.f_globals.get("__name__", "").startswith("cellmill"):
         frame, level = frame.f_back, level + 1
     return level

@@ -87,6 +87,29 @@ def test_other_arrays_are_computed_block_by_block(small):
     assert isinstance(adata.X, da.Array) and adata.n_obs == (np.diff(small.X.indptr) >= 400).sum()
 
 
+@pytest.mark.parametrize("columns", [-1, 1000])
+def test_rows_are_whole_whatever_the_chunks(small, columns):
+    """Verbs that look at whole rows, on an array that is cut along both axes."""
+    for verb in (
+        lambda a: cm.pp.normalize_total(a, target_sum=10),
+        lambda a: cm.pp.normalize_total(a, exclude_highly_expressed=True, max_fraction=0.04),
+        lambda a: cm.pp.scale(a, zero_center=False),
+        lambda a: cm.pp.scale(a),
+    ):
+        lazy = ad.AnnData(X=da.from_array(small.X.toarray(), chunks=(128, columns)), obs=small.obs.copy(), var=small.var.copy())
+        held = ad.AnnData(X=small.X.toarray(), obs=small.obs.copy(), var=small.var.copy())
+        verb(lazy)
+        verb(held)
+        assert isinstance(lazy.X, da.Array)
+        np.testing.assert_allclose(dense(lazy.X), held.X, rtol=1e-5, atol=1e-6)
+
+
+def test_a_view_of_a_dask_array(small):
+    whole = ad.AnnData(X=da.from_array(small.X.toarray(), chunks=(128, 1000)), obs=small.obs.copy(), var=small.var.copy())
+    ours, theirs = (cm.pp.calculate_qc_metrics(adata[::3, 5:], inplace=False) for adata in (whole, small))
+    np.testing.assert_array_equal(ours[0]["total_counts"], theirs[0]["total_counts"])
+
+
 def test_blocks_are_never_changed(small):
     held = small.X.copy()
     before = held.copy()

@@ -55,6 +55,30 @@ def test_var_df(ranked):
     pd.testing.assert_frame_equal(cm.get.var_df(ranked, keys, **options), sc.get.var_df(ranked, keys, **options))
 
 
+def test_repeated_keys_and_sparse_mappings(ranked):
+    ranked.obsm["sparse"] = ranked.X[:, :4]
+    keys = [ranked.var_names[5], "batch", ranked.var_names[5]]
+    options = {"obsm_keys": [("sparse", 2)]}
+    pd.testing.assert_frame_equal(cm.get.obs_df(ranked, keys, **options), sc.get.obs_df(ranked, keys, **options))
+
+
+def test_names_that_are_not_clear(small):
+    part = small[:20, :6].copy()
+    for change in (
+        lambda a: a.obs.__setitem__(a.var_names[0], 1.0),
+        lambda a: setattr(a, "var_names", ["a", "a", "b", "c", "d", "e"]),
+        lambda a: setattr(a, "obs", a.obs[["batch", "batch"]]),
+    ):
+        adata = part.copy()
+        change(adata)
+        raised = []
+        for module in (cm, sc):
+            with pytest.raises((KeyError, ValueError)) as error:
+                module.get.obs_df(adata, [adata.var_names[0], "batch"])
+            raised.append(error)
+        assert raised[0].type is raised[1].type and str(raised[0].value).split()[0] == str(raised[1].value).split()[0]
+
+
 def test_a_name_that_is_not_there(ranked):
     with pytest.raises(KeyError, match="NOSUCHGENE"):
         cm.get.obs_df(ranked, ["NOSUCHGENE"])

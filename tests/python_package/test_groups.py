@@ -88,6 +88,20 @@ def test_binned_ranks_are_near(kinds):
         assert len(set(near["names"][group][:100]) & set(ours["names"][group][:100])) >= 95
 
 
+@pytest.mark.parametrize("groups", ["all", ["B", "mono"]], ids=str)
+def test_regression(groups, kinds):
+    """Both stop before the optimum, at the same place."""
+    ours, theirs = both(kinds, "kind", method="logreg", groups=groups)
+    same = kinds.copy()
+    cm.tl.rank_genes_groups_logreg(same, "kind", groups=groups)
+    assert all((same.uns["rank_genes_groups"]["scores"][g] == ours["scores"][g]).all() for g in ours["scores"].dtype.names)
+    assert set(ours) == set(theirs) and ours["params"] == theirs["params"]
+    assert ours["scores"].dtype == theirs["scores"].dtype
+    for group in theirs["names"].dtype.names:
+        a, b = (pd.Series(found["scores"][group], index=found["names"][group]) for found in (ours, theirs))
+        assert np.corrcoef(a, b[a.index])[0, 1] > 0.999
+
+
 def test_markers_of_a_store_are_those_of_memory(small, stores):
     lazy, memory = cm.read_lazy(stores / "small.h5ad"), small.copy()
     for adata in (lazy, memory):
@@ -98,6 +112,26 @@ def test_markers_of_a_store_are_those_of_memory(small, stores):
     for group in b["names"].dtype.names:
         assert list(a["names"][group]) == list(b["names"][group])
         np.testing.assert_array_equal(a["scores"][group], b["scores"][group])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_text_becomes_categories(kinds):
+    ours, theirs = kinds.copy(), kinds.copy()
+    for module, adata in ((cm, ours), (sc, theirs)):
+        module.tl.rank_genes_groups(adata, "side")
+        assert adata.obs["side"].dtype == "category"
+    assert ours.obs.dtypes.equals(theirs.obs.dtypes)
+
+
+def test_groups_of_too_few_cells(kinds):
+    kinds = kinds[:, :50].copy()
+    kinds.obs["kind"] = kinds.obs["kind"].astype(str)
+    kinds.obs.loc[kinds.obs_names[0], "kind"] = "alone"
+    with pytest.raises(ValueError, match="Could not calculate statistics for groups alone since they only contain one sample"):
+        cm.tl.rank_genes_groups(kinds, "kind")
+    cm.tl.rank_genes_groups(kinds, "kind", groups=["T", "B"])
+    with pytest.raises(ValueError, match="adata.raw` is empty"):
+        cm.tl.rank_genes_groups(kinds, "side", use_raw=True)
 
 
 def test_what_is_not_there_is_named(kinds):
@@ -118,6 +152,11 @@ def test_score_genes(options, kinds):
     np.testing.assert_allclose(ours.obs["score"], theirs.obs["score"], rtol=1e-4, atol=1e-6)
 
 
+def test_no_control_genes(kinds):
+    with pytest.raises(RuntimeError, match="No control genes found in any cut"):
+        cm.tl.score_genes(kinds[:, :8].copy(), list(kinds.var_names[:8]))
+
+
 def test_score_genes_cell_cycle(kinds):
     s, g2m = list(kinds.var_names[5:300:13]), list(kinds.var_names[400:600:11])
     ours, theirs = kinds.copy(), kinds.copy()
@@ -127,12 +166,44 @@ def test_score_genes_cell_cycle(kinds):
     np.testing.assert_allclose(ours.obs["G2M_score"], theirs.obs["G2M_score"], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("by", ["kind", ["kind", "side"]], ids=str)
-def test_aggregate(by, kinds):
-    func = ["sum", "mean", "var", "count_nonzero"]
-    ours, theirs = cm.get.aggregate(kinds, by, func), sc.get.aggregate(kinds, by, func)
-    assert list(ours.obs_names) == list(theirs.obs_names) and list(ours.var_names) == list(theirs.var_names)
-    for key in [by] if isinstance(by, str) else by:
-        assert list(ours.obs[key].astype(str)) == list(theirs.obs[key].astype(str))
-    for name in func:
+FUNCS = ["sum", "mean", "var", "count_nonzero"]
+
+
+def same_groups(ours, theirs, keys):
+    assert list(ours.obs_names) == list(theirs.obs_names)
+    pd.testing.assert_frame_equal(ours.var, theirs.var)
+    for key in keys:
+        assert ours.obs[key].dtype == theirs.obs[key].dtype and list(ours.obs[key]) == list(theirs.obs[key])
+    for name in FUNCS:
         np.testing.assert_allclose(ours.layers[name], theirs.layers[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [{}, {"mask": "half", "dof": 0}, {"layer": "twice"}, {"obsm": "X_pca"}], ids=str)
+@pytest.mark.parametrize("by", ["kind", ["kind", "side"]], ids=str)
+def test_aggregate(by, options, kinds):
+    adata = kinds.copy()
+    adata.obs["half"] = np.arange(adata.n_obs) % 2 == 1
+    adata.layers["twice"] = adata.X * 2
+    adata.obsm["X_pca"] = adata.X[:, :7].toarray()
+    ours, theirs = (module.get.aggregate(adata, by, FUNCS, **options) for module in (cm, sc))
+    same_groups(ours, theirs, [by] if isinstance(by, str) else by)
+    assert ours.obs["n_obs_aggregated"].sum() == adata.n_obs
+    sparse = cm.get.aggregate(adata, by, "sum", return_sparse=True, **options)
+    assert sparse.layers["sum"].format == "csr" and (sparse.layers["sum"].toarray() == ours.layers["sum"]).all()
+
+
+@pytest.mark.parametrize("options", [{"axis": "var"}, {"varm": "PCs"}], ids=str)
+def test_aggregate_genes(options, kinds):
+    kinds.varm["PCs"] = kinds.X[:5].toarray().T
+    ours, theirs = (module.get.aggregate(kinds, "some", FUNCS, **options).T for module in (cm, sc))
+    same_groups(ours, theirs, ["some"])
+
+
+def test_aggregates_of_what_is_not_there(kinds):
+    for options, error in (({"obsm": "a", "layer": "b"}, TypeError), ({"obsm": "a", "axis": 1}, ValueError), ({"axis": 2}, ValueError)):
+        with pytest.raises(error):
+            cm.get.aggregate(kinds, "kind", "sum", **options)
+    with pytest.raises(KeyError, match="no_column"):
+        cm.get.aggregate(kinds, "no_column", "sum")
+    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero"):
+        cm.get.aggregate(kinds, "kind", "median")

@@ -42,11 +42,35 @@ def test_v3(counts, flavor, batch_key):
     options = dict(flavor=flavor, n_top_genes=300, batch_key=batch_key)
     cm.pp.highly_variable_genes(ours, **options)
     sc.pp.highly_variable_genes(theirs, **options)
-    assert set(ours.var) == set(theirs.var) and ours.var['highly_variable_rank'].dtype == np.float32
+    assert set(ours.var) == set(theirs.var) and ours.var["highly_variable_rank"].dtype == np.float32
     rank = "highly_variable_rank"
     # Genes whose variances differ in the last digits may change places.
     np.testing.assert_allclose(ours.var.pop(rank), theirs.var.pop(rank), atol=1)
     same_frame(ours.var[list(theirs.var)], theirs.var, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+@pytest.mark.parametrize("options", [{}, {"batch_key": "batch"}, {"theta": 10, "clip": 4}, {"subset": True}], ids=str)
+def test_pearson_residuals(counts, options, kind):
+    ours, theirs = as_kind(counts, kind), as_kind(counts, kind)
+    cm.pp.highly_variable_genes(ours, flavor="pearson_residuals", n_top_genes=300, **options)
+    sc.experimental.pp.highly_variable_genes(theirs, flavor="pearson_residuals", n_top_genes=300, **options)
+    assert ours.uns["hvg"] == theirs.uns["hvg"]
+    assert list(ours.var_names) == list(theirs.var_names)
+    rank = "highly_variable_rank"
+    assert ours.var[rank].dtype == theirs.var[rank].dtype
+    np.testing.assert_allclose(ours.var.pop(rank), theirs.var.pop(rank), atol=1)
+    same_frame(ours.var, theirs.var, rtol=1e-5)
+
+
+def test_pearson_residuals_as_a_frame(counts):
+    ours = cm.pp.highly_variable_genes(counts, flavor="pearson_residuals", n_top_genes=300, inplace=False)
+    theirs = sc.experimental.pp.highly_variable_genes(counts, flavor="pearson_residuals", n_top_genes=300, inplace=False)
+    assert "hvg" not in counts.uns
+    same_frame(ours, theirs, rtol=1e-5)
+    with pytest.raises(ValueError, match="requires the argument `n_top_genes`"):
+        cm.pp.highly_variable_genes(counts, flavor="pearson_residuals")
 
 
 def test_base_of_the_logarithm(small):
@@ -61,6 +85,11 @@ def test_base_of_the_logarithm(small):
 def test_frame_and_subset(logged):
     found = cm.pp.highly_variable_genes(logged, n_top_genes=50, inplace=False)
     assert "highly_variable" not in logged.var and found["highly_variable"].sum() == 50
+    for flavor in ("seurat", "cell_ranger"):
+        part = logged[:, np.asarray(logged.X.sum(axis=0)).ravel() > 0]
+        ours, theirs = (module.pp.highly_variable_genes(part, n_top_genes=50, flavor=flavor, inplace=False) for module in (cm, sc))
+        assert list(ours) == list(theirs)
+        assert (ours["mean_bin"].cat.codes == theirs["mean_bin"].cat.codes).mean() > 0.99
     cm.pp.highly_variable_genes(logged, n_top_genes=50, subset=True)
     assert logged.n_vars == 50
 

@@ -45,13 +45,19 @@ def test_the_same_bits_for_any_number_of_threads(small):
         for n in (1, 2, 3):
             cm.settings.n_threads = n
             adata = small.copy()
+            adata.obs["n_counts"] = np.asarray(small.X.sum(axis=1)).ravel()
             cm.pp.normalize_total(adata, target_sum=1e4)
             cm.pp.log1p(adata)
             cm.pp.pca(adata, n_comps=10)
             cm.pp.neighbors(adata, n_neighbors=10)
             cm.tl.umap(adata, maxiter=20)
             cm.tl.leiden(adata)
-            found.append((adata.obsm["X_pca"].tobytes(), adata.obsm["X_umap"].tobytes(), tuple(adata.obs["leiden"])))
+            cm.tl.rank_genes_groups(adata, "batch", method="logreg")
+            left = cm.pp.regress_out(adata[:, :300], "n_counts", inplace=False)
+            residuals = cm.pp.normalize_pearson_residuals(small[:, :300], inplace=False)["X"]
+            cm.pp.pca(adata, n_comps=5, zero_center=False, key_added="svd")
+            arrays = [adata.obsm["X_pca"], adata.obsm["X_umap"], adata.obsm["svd"], left, residuals, adata.uns["rank_genes_groups"]["scores"]]
+            found.append((*(array.tobytes() for array in arrays), tuple(adata.obs["leiden"])))
     finally:
         cm.settings.n_threads = before
     assert found[0] == found[1] == found[2]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scanpy as sc
@@ -53,6 +55,41 @@ def test_after_scale(logged):
     same_components(ours, theirs)
 
 
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+@pytest.mark.parametrize("n_top_genes", [400, 1500])
+def test_without_centring(logged, kind, n_top_genes):
+    """1,500 genes: the eigensolver asks the rows."""
+    sc.pp.highly_variable_genes(logged, n_top_genes=n_top_genes)
+    ours, theirs = as_kind(logged, kind), as_kind(logged, kind)
+    cm.pp.pca(ours, n_comps=10, zero_center=False)
+    sc.pp.pca(theirs, n_comps=10, zero_center=False, svd_solver="arpack")
+    same_components(ours, theirs)
+    assert ours.uns["pca"]["params"] == theirs.uns["pca"]["params"]
+
+
+def test_without_centring_what_was_centred(stores):
+    lazy = cm.read_lazy(stores / "small.h5ad")[:, :200]
+    cm.pp.scale(lazy, max_value=2)
+    held = lazy.to_memory()
+    cm.pp.pca(lazy, n_comps=5, zero_center=False)
+    sc.pp.pca(held, n_comps=5, zero_center=False, svd_solver="arpack")
+    same_components(lazy, held)
+
+
+def test_solvers_that_scanpy_does_not_know(logged):
+    part = logged[:, :50].copy()
+    with pytest.warns(UserWarning, match="Ignoring svd_solver='randomized'"):
+        cm.pp.pca(part, n_comps=5, svd_solver="randomized")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cm.pp.pca(part, n_comps=5, svd_solver="covariance_eigh")
+        cm.pp.pca(part.X.toarray(), n_comps=5, svd_solver="randomized")
+
+
+def test_tl_has_it_too(logged):
+    assert cm.tl.pca is cm.pp.pca
+
+
 def test_arrays(logged):
     x = logged.X[:, :200]
     scores = cm.pp.pca(x, n_comps=5)
@@ -66,5 +103,3 @@ def test_wrong_options(logged):
         cm.pp.pca(logged, n_comps=10**6)
     with pytest.raises(ValueError, match="Did not find"):
         cm.pp.pca(logged, mask_var="highly_variable")
-    with pytest.raises(ValueError, match="zero_center"):
-        cm.pp.pca(logged, zero_center=False)

@@ -119,7 +119,51 @@ def test_families_and_samples(counts):
     assert counts.var["ribo"].sum() == sum(name.startswith("RP") for name in counts.var_names)
     cm.pp.flag_gene_family(counts, gene_family_name="two", gene_list=["CD3D", "MS4A1"])
     assert counts.var["two"].sum() == 2
-    part = cm.pp.sample(counts, fraction=0.1, rng=0, copy=True)
-    assert part.n_obs == 70
-    cm.pp.sample(counts, n=50, rng=1)
-    assert counts.n_obs == 50
+    counts.var["highly_variable"] = counts.var["ribo"]
+    cm.pp.filter_highly_variable(counts)
+    assert counts.n_vars == counts.var["ribo"].sum()
+    del counts.var["highly_variable"]
+    with pytest.raises(KeyError, match="highly_variable"):
+        cm.pp.filter_highly_variable(counts)
+
+
+SAMPLES = [
+    dict(fraction=0.1),
+    dict(n=50),
+    dict(n=40, axis="var"),
+    dict(n=900, replace=True),
+    dict(n=30, p="half"),
+    dict(n=30, p="weight", axis=0),
+]
+
+
+@pytest.mark.parametrize("options", SAMPLES, ids=str)
+def test_samples_are_scanpys(counts, options):
+    counts.obs["half"] = np.arange(counts.n_obs) % 2 == 0
+    counts.obs["weight"] = np.arange(counts.n_obs) / np.arange(counts.n_obs).sum()
+    ours, theirs = (module.pp.sample(counts, rng=3, copy=True, **options) for module in (cm, sc))
+    assert list(ours.obs_names) == list(theirs.obs_names) and list(ours.var_names) == list(theirs.var_names)
+    np.testing.assert_array_equal(dense(ours.X), dense(theirs.X))
+    for found, expected in zip(*(module.pp.sample(counts.X, rng=3, **options) for module in (cm, sc)), strict=True) if "p" not in options else ():
+        np.testing.assert_array_equal(dense(found), dense(expected))
+    cm.pp.sample(counts, rng=3, **options)
+    assert list(counts.obs_names) == list(theirs.obs_names)
+
+
+def test_samples_of_a_store(stores, counts):
+    lazy = cm.read_lazy(stores / "small.h5ad")
+    cm.pp.sample(lazy, n=60, rng=0)
+    sc.pp.sample(counts, n=60, rng=0)
+    assert set(lazy.obs_names) == set(counts.obs_names) and lazy.X.shape == (60, counts.n_vars)
+
+
+@pytest.mark.parametrize("options", [{}, {"n": 1, "fraction": 0.1}, {"fraction": -1}, {"fraction": 2}, {"n": 5, "axis": "cells"}], ids=str)
+def test_samples_that_cannot_be_drawn(counts, options):
+    raised = []
+    for module in (cm, sc):
+        with pytest.raises((TypeError, ValueError)) as error:
+            module.pp.sample(counts, **options)
+        raised.append(error)
+    assert raised[0].type is raised[1].type
+    if options.get("axis") is None:
+        assert str(raised[0].value) == str(raised[1].value)

@@ -56,12 +56,15 @@ def test_the_median_is_of_cells_with_counts(counts):
     np.testing.assert_array_equal(dense(counts.X), dense(x))
 
 
-def test_genes_that_take_too_much(counts):
-    ours, theirs = as_kind(counts, "dense"), as_kind(counts, "dense")
-    options = dict(exclude_highly_expressed=True, max_fraction=0.04, target_sum=1e3)
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense", "csr64", "ints"])
+@pytest.mark.parametrize("target_sum", [1e3, None])
+def test_genes_that_take_too_much(counts, kind, target_sum):
+    ours, theirs = as_kind(counts, kind), as_kind(counts, "csr" if kind == "csc" else kind)
+    options = dict(exclude_highly_expressed=True, max_fraction=0.04, target_sum=target_sum)
     cm.pp.normalize_total(ours, **options)
     sc.pp.normalize_total(theirs, **options)
-    same_values(ours, theirs, rtol=1e-5)
+    assert ours.X.dtype == theirs.X.dtype
+    np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=1e-5)
 
 
 def test_layers_copies_and_arrays(counts):
@@ -91,6 +94,16 @@ def test_a_view_becomes_a_copy(counts):
         cm.pp.normalize_total(view, target_sum=1)
     assert not view.is_view
     assert counts.X.sum() > 1000 * 100
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense", "array"])
+def test_what_is_only_read_may_be_a_view(counts, kind):
+    view, part = as_kind(counts, kind)[::2, 10:], as_kind(counts, kind)[::2, 10:].copy()
+    for ours, theirs in zip(*(cm.pp.calculate_qc_metrics(adata, inplace=False) for adata in (view, part)), strict=True):
+        assert ours.equals(theirs)
+    options = dict(flavor="pearson_residuals", n_top_genes=9, inplace=False)
+    assert cm.pp.highly_variable_genes(view, **options).equals(cm.pp.highly_variable_genes(part, **options))
+    assert view.is_view
 
 
 @pytest.mark.parametrize("kind", ["csr", "dense", "csr64"])
@@ -133,3 +146,13 @@ def test_sparse_arrays_stay_what_they_are(counts):
     assert type(ours.X).__name__ == "csr_array"
     np.testing.assert_array_equal(dense(ours.X), dense(theirs.X))
     assert ours.obs.equals(theirs.obs)
+
+
+def test_what_is_returned_changes_nothing(counts):
+    before = counts.copy()
+    logged, scaled = cm.pp.log1p(counts, inplace=False), cm.pp.scale(counts, zero_center=False, inplace=False)
+    assert (counts.X != before.X).nnz == 0 and not counts.uns and "mean" not in counts.var
+    for made, verb, options in ((logged, cm.pp.log1p, {}), (scaled, cm.pp.scale, {"zero_center": False})):
+        verb(before, **options)
+        np.testing.assert_array_equal(dense(made), dense(before.X))
+        before = counts.copy()

@@ -65,7 +65,23 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// Largest wheel that is put up with, in bytes.
 const WHEEL: u64 = 25_000_000;
 
-/// `cargo xtask wheel`: the wheel as users get it, in `target/wheels`.
+/// What a fresh environment must say of the wheel: nothing heavy is imported, the verbs are there, and a back end for scanpy.
+const CHECK: &str = "
+import sys, time
+start = time.perf_counter()
+import cellmill
+seconds = time.perf_counter() - start
+heavy = {'scanpy', 'dask', 'anndata', 'pandas', 'scipy', 'zarr', 'h5py'} & set(sys.modules)
+assert not heavy and seconds < 0.3, (heavy, seconds)
+from importlib.metadata import entry_points, version
+assert version('cellmill') == cellmill.__version__
+assert [e.load().name for e in entry_points(group='scanpy.backends')] == ['cellmill']
+adata = cellmill.read_lazy(sys.argv[1])
+cellmill.pp.calculate_qc_metrics(adata)
+assert adata.obs['total_counts'].min() > 0
+";
+
+/// `cargo xtask wheel`: the wheel as users get it, in `target/wheels`, tried in an environment of its own.
 pub fn wheel() -> Result<()> {
     let python = environment()?;
     let wheels = target().join("wheels");
@@ -73,8 +89,13 @@ pub fn wheel() -> Result<()> {
     let (interpreter, out) = (python.display().to_string(), wheels.display().to_string());
     sh(&python, &["-m", "maturin", "build", "--release", "--locked", "--interpreter", &interpreter, "--out", &out], &[])?;
     for entry in std::fs::read_dir(&wheels)?.flatten() {
-        let bytes = entry.metadata()?.len();
-        anyhow::ensure!(bytes <= WHEEL, "{} has {bytes} bytes, at most {WHEEL} are put up with", entry.path().display());
+        let (wheel, bytes) = (entry.path().display().to_string(), entry.metadata()?.len());
+        anyhow::ensure!(bytes <= WHEEL, "{wheel} has {bytes} bytes, at most {WHEEL} are put up with");
+        let home = target().join("wheel-environment");
+        sh(&python, &["-m", "venv", "--clear", &home.display().to_string()], &[])?;
+        let fresh = home.join("bin").join("python");
+        sh(&fresh, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check", &wheel], &[])?;
+        sh(&fresh, &["-c", CHECK, "data/pbmc3k.h5ad"], &[])?;
     }
     Ok(())
 }

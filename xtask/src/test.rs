@@ -1,4 +1,4 @@
-//! `cargo xtask test`: formatting, lints, documentation, Rust tests, then the black-box tests against scanpy, of the program
+//! `cargo xtask test`: formatting, lints, types, documentation, Rust tests, then the black-box tests against scanpy, of the program
 //! and of the Python package, and the documentation.
 
 use anyhow::Result;
@@ -33,6 +33,7 @@ fn black_box() -> Result<()> {
     let binary = target().join("debug").join("cellmill");
     let tests = root().join("tests").join("python");
     sh(&python, &["-m", "ruff", "check", "tests", "python", "examples"], &[])?;
+    sh(&python, &["-m", "mypy"], &[])?;
     sh(&python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])?;
     package(&python)?;
     let site = target().join("site").display().to_string();
@@ -42,6 +43,7 @@ fn black_box() -> Result<()> {
 /// Builds the Python package into the environment and tests it.
 fn package(python: &std::path::Path) -> Result<()> {
     python::package(python)?;
+    sh(python, &["-m", "mypy.stubtest", "cellmill._cellmill"], &[])?;
     let tests = root().join("tests").join("python_package");
     sh(python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[])
 }

@@ -17,7 +17,7 @@ use crate::matrix::Matrix;
 use crate::{convert, pool};
 
 /// Calls `f` with the rows of a matrix as statistics look at them.
-fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
+pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
     let recipe = matrix.whole_recipe();
     // Everything up to the last choice of rows or columns selects; the rest changes values.
     let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);
@@ -26,7 +26,7 @@ fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> PyRes
 }
 
 /// Values of the rows that are left, at their places among all rows of the origin.
-fn spread<T: Copy>(matrix: &Matrix, values: &[T], empty: T) -> PyResult<Vec<T>> {
+pub fn spread<T: Copy>(matrix: &Matrix, values: &[T], empty: T) -> PyResult<Vec<T>> {
     if values.len() != matrix.n_obs() {
         return Err(PyValueError::new_err(format!("{} labels, but there are {} cells", values.len(), matrix.n_obs())));
     }
@@ -40,7 +40,7 @@ fn spread<T: Copy>(matrix: &Matrix, values: &[T], empty: T) -> PyResult<Vec<T>> 
 }
 
 /// Group of each cell; a negative code is none.
-fn codes_of(matrix: &Matrix, codes: &PyReadonlyArray1<'_, i32>) -> PyResult<Vec<u32>> {
+pub fn codes_of(matrix: &Matrix, codes: &PyReadonlyArray1<'_, i32>) -> PyResult<Vec<u32>> {
     let codes = codes.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
     let codes: Vec<u32> = codes.iter().map(|&c| u32::try_from(c).unwrap_or(NO_GROUP)).collect();
     spread(matrix, &codes, NO_GROUP)

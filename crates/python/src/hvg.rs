@@ -3,6 +3,7 @@
 use cellmill_engine::exec;
 use cellmill_engine::fold::{At, Clipped};
 use cellmill_engine::host::hvg::{Flavor, Options};
+use cellmill_kernels::residual::Model;
 use cellmill_matrix::{Error, Values};
 use cellmill_run::survey::choice;
 use numpy::PyReadonlyArray1;
@@ -88,6 +89,27 @@ pub fn highly_variable_v3<'py>(
     let sums =
         matrix.feed(py, |feed| pool::run(py, "clipped sums", |call| exec::run(feed, &recipe, &fold, &batches.aside(), None, call)))?;
     columns(py, choice::ranks(&raw, fits, &sums.output, by_batch, flavor, &options).map_err(raised)?)
+}
+
+/// `pearson_residuals` on counts.
+#[pyfunction]
+#[pyo3(signature = (matrix, n_top_genes, theta, clip, batch=None))]
+pub fn highly_variable_pearson<'py>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    n_top_genes: usize,
+    theta: f64,
+    clip: f64,
+    batch: Option<PyReadonlyArray1<'py, u32>>,
+) -> PyResult<(Bound<'py, PyDict>, Vec<String>)> {
+    let by_batch = batch.is_some();
+    let batches = Batches::new(matrix, batch)?;
+    let raw = of_batches(py, matrix, &batches, Linear::No)?.values;
+    let expected = choice::expected(&raw, Model { theta, clip });
+    let recipe = matrix.whole_recipe();
+    let fold = At { step: recipe.len(), fold: expected.clone() };
+    let sums = matrix.feed(py, |feed| pool::run(py, "residuals", |call| exec::run(feed, &recipe, &fold, &batches.aside(), None, call)))?;
+    columns(py, choice::residuals(&raw, &expected, &sums.output, by_batch, n_top_genes).map_err(raised)?)
 }
 
 fn columns<'py>(py: Python<'py>, (columns, warnings): choice::Chosen) -> PyResult<(Bound<'py, PyDict>, Vec<String>)> {

@@ -4,6 +4,7 @@
 mod cluster;
 mod convert;
 mod dataset;
+mod dense;
 mod error;
 mod groups;
 mod hvg;
@@ -37,6 +38,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pca::pca, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable_v3, m)?)?;
+    m.add_function(wrap_pyfunction!(hvg::highly_variable_pearson, m)?)?;
     m.add_function(wrap_pyfunction!(neighbors::neighbors, m)?)?;
     m.add_function(wrap_pyfunction!(umap::umap, m)?)?;
     m.add_function(wrap_pyfunction!(umap::find_ab, m)?)?;
@@ -45,6 +47,10 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(groups::rank_genes_groups, m)?)?;
     m.add_function(wrap_pyfunction!(groups::aggregate, m)?)?;
     m.add_function(wrap_pyfunction!(groups::score_genes, m)?)?;
+    m.add_function(wrap_pyfunction!(dense::pearson_fit, m)?)?;
+    m.add_function(wrap_pyfunction!(dense::pearson_rows, m)?)?;
+    m.add_function(wrap_pyfunction!(dense::regress_fit, m)?)?;
+    m.add_function(wrap_pyfunction!(dense::regress_rows, m)?)?;
     m.add_function(wrap_pyfunction!(job::run, m)?)?;
     m.add_function(wrap_pyfunction!(job::default_recipe, m)?)?;
     Ok(())

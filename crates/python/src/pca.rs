@@ -17,9 +17,9 @@ use crate::{convert, pool, rows};
 /// Share of the memory ceiling that the chosen columns, packed for the projection, may take.
 const SELECTED_SHARE: u64 = 4;
 
-/// `scores` `(n_obs, n_comps)` f32, `components` `(n_vars, n_comps)` f64, `variance`, `variance_ratio`.
+/// `scores` `(n_obs, n_comps)` f32, `components` `(n_vars, n_comps)` f64, `variance`, `variance_ratio`. `centred`: whether means are taken away.
 #[pyfunction]
-pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize) -> PyResult<Bound<'py, PyDict>> {
+pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool) -> PyResult<Bound<'py, PyDict>> {
     let (n_obs, p) = (matrix.n_obs(), matrix.n_vars());
     let most = n_obs.min(p).saturating_sub(1);
     if n_comps == 0 || n_comps > most {
@@ -27,7 +27,7 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize) -> PyResult<Bo
     }
     let (moments, detection) = overall(py, matrix)?;
     let bound = moments.sum_of_squares().into_iter().fold(1.0, f64::max) * 1.001;
-    let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest: None };
+    let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest: None, centred };
     let recipe = matrix.recipe(&rows::columns_first(matrix.steps()), matrix.keep());
     // Everything up to the last choice of rows or columns selects; the rest transforms.
     let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);

@@ -201,7 +201,7 @@ impl Analysis {
             transform.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
         }
         let watch = observer.stage("principal components", "cells");
-        let columns = Columns { detection, bound, largest };
+        let columns = Columns { detection, bound, largest, centred: true };
         let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
         let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, input.processor, &watch))
             .map_err(|e| e.at(&Place::store(source.location())))?;

@@ -33,11 +33,11 @@ impl PearsonResiduals {
         Ok(PearsonResiduals { share, model: Model { theta, clip } })
     }
 
-    /// Appends the residuals of rows, `(n_rows, n_vars)` f32. `totals`: sums of the rows over these genes. Where nothing is expected the
-    /// residual is 0 (scanpy: NaN).
-    pub fn rows(&self, x: &Csr, totals: &[f64], into: &mut Vec<f32>) {
-        for (i, &total) in totals.iter().enumerate() {
+    /// Appends the residuals of rows, `(n_rows, n_vars)` f32. Where nothing is expected the residual is 0 (scanpy: NaN).
+    pub fn rows(&self, x: &Csr, into: &mut Vec<f32>) {
+        for i in 0..x.n_rows() {
             let start = into.len();
+            let total: f64 = x.row(i).1.iter().map(|&v| f64::from(v)).sum();
             into.extend(self.share.iter().map(|s| self.model.residual(0.0, s * total) as f32));
             let (columns, values) = x.row(i);
             for (&column, &value) in columns.iter().zip(values) {
@@ -57,14 +57,6 @@ pub fn normalize_pearson_residuals(
 ) -> Result<(PearsonResiduals, u32)> {
     let mut reads = 0;
     let model = PearsonResiduals::fit(view, theta, clip, &mut reads, watch)?;
-    let decoded = dense_rows(
-        view,
-        |x, _, dense| {
-            let totals: Vec<f64> = (0..x.n_rows()).map(|i| x.row(i).1.iter().map(|&v| f64::from(v)).sum()).collect();
-            model.rows(x, &totals, dense);
-        },
-        watch,
-        &mut take,
-    )?;
+    let decoded = dense_rows(view, |x, _, dense| model.rows(x, dense), watch, &mut take)?;
     Ok((model, reads + u32::from(decoded)))
 }

@@ -127,7 +127,15 @@ pub fn dense_rows(
     view.check()?;
     let steps = view.steps();
     let n_obs = view.feed.source.shape().n_obs;
-    let tasks = cut(n_obs);
+    let mut tasks = cut(n_obs);
+    // Tasks of which a mask leaves nothing are not read.
+    let kept = |step: &Step, inside: &std::ops::Range<u64>| match step {
+        Step::KeepObs { rows: Rows::Mask { keep, first: 0 } } => {
+            keep.get(inside.start as usize..inside.end as usize).is_none_or(|k| k.contains(&true))
+        }
+        _ => true,
+    };
+    tasks.retain(|inside| steps.iter().all(|step| kept(step, inside)));
     let mut decoded = false;
     in_order(
         tasks.len(),

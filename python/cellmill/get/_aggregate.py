@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import _cellmill
-from .._labels import labels_of
-from .._matrix import matrix_of, values_of
+from .._matrix import is_dask, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -25,6 +25,9 @@ def aggregate(
     mask: np.ndarray | str | None = None,
     dof: int = 1,
     layer: str | None = None,
+    obsm: str | None = None,
+    varm: str | None = None,
+    return_sparse: bool = False,
 ) -> AnnData:
     """Sums, means, variances or counts of each gene over the cells of each group: pseudobulks.
 
@@ -37,13 +40,15 @@ def aggregate(
     func
         ``'sum'``, ``'mean'``, ``'var'``, ``'count_nonzero'``, or several of them.
     axis
-        ``'obs'`` (or 0), which is the default; genes are not grouped.
+        ``'obs'`` (or 0), the default, groups cells; ``'var'`` (or 1) groups genes by columns of var, in memory.
     mask
         Cells that count: a column of obs, or flags `(n_obs,)`.
     dof
         Degrees of freedom that a variance loses.
-    layer
-        Layer to use instead of X.
+    layer, obsm, varm
+        What to use instead of X; one of them.
+    return_sparse
+        Whether layers are CSR.
 
     Returns
     -------
@@ -57,34 +62,70 @@ def aggregate(
     [2.0, 3.0]
     """
     import anndata
+
+    if not hasattr(adata, "obs"):
+        msg = f"aggregate is only there for an AnnData, not for {type(adata).__name__}"
+        raise NotImplementedError(msg)
+    if sum(given is not None for given in (layer, obsm, varm)) > 1:
+        msg = "Please only provide one (or none) of varm, obsm, or layer"
+        raise TypeError(msg)
+    axis = ("obs" if varm is None else "var") if axis is None else axis
+    if axis not in (0, "obs", 1, "var"):
+        msg = f"axis: {axis!r}, but it is 'obs' (0) or 'var' (1)"
+        raise ValueError(msg)
+    of_genes = axis in (1, "var")
+    if (varm is not None and not of_genes) or (obsm is not None and of_genes):
+        msg = "varm can only be used when axis is 1" if varm is not None else "obsm can only be used when axis is 0"
+        raise ValueError(msg)
+    frame = adata.var if of_genes else adata.obs
+    codes, groups = _groups(frame, [by] if isinstance(by, str) else list(by), "var" if of_genes else "obs")
+    funcs = [func] if isinstance(func, str) else list(func)
+    if mask is not None:
+        mask = np.ascontiguousarray(frame[mask] if isinstance(mask, str) else mask, dtype=bool)
+    x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
+    layers: dict[str, Any]
+    layers, counts = _cellmill.aggregate(_rows(x, of_genes and varm is None), codes, list(groups.index), funcs, mask, dof)
+    if return_sparse:
+        import scipy.sparse as sp
+
+        layers = {name: sp.csr_matrix(values) for name, values in layers.items()}
+    groups["n_obs_aggregated"] = np.asarray(counts, dtype=np.int64)
+    made = anndata.AnnData(layers=layers, obs=groups, var=_columns(adata, x, of_genes, obsm is not None or varm is not None))
+    return made.T if of_genes else made
+
+
+def _groups(frame: pd.DataFrame, keys: list[str], where: str) -> tuple[np.ndarray, pd.DataFrame]:
+    """Group of each row, −1 for none, and a frame that names the groups: each combination of categories that occurs."""
     import pandas as pd
 
-    if axis not in (None, 0, "obs"):
-        msg = f"axis: {axis!r}, but only cells ('obs') are grouped"
-        raise ValueError(msg)
-    keys = [by] if isinstance(by, str) else list(by)
-    absent = [key for key in keys if key not in adata.obs]
+    absent = [key for key in keys if key not in frame]
     if absent:
-        msg = f"by: there is no {absent[0]!r} in obs; there are: {', '.join(adata.obs)}"
+        msg = f"by: there is no {absent[0]!r} in {where}; there are: {', '.join(map(str, frame.columns))}"
         raise KeyError(msg)
-    funcs = [func] if isinstance(func, str) else list(func)
-    parts = [labels_of(adata.obs, key) for key in keys]
-    sizes = [len(names) for _, names in parts]
-    whole = np.ravel_multi_index([np.maximum(codes, 0) for codes, _ in parts], sizes)
-    none = np.any([codes < 0 for codes, _ in parts], axis=0)
+    parts = [pd.Categorical(frame[key]).remove_unused_categories() for key in keys]
+    sizes = [len(part.categories) for part in parts]
+    whole = np.ravel_multi_index([np.maximum(part.codes, 0) for part in parts], sizes)
+    none = np.any([part.codes < 0 for part in parts], axis=0)
     there = np.unique(whole[~none])
     codes = np.where(none, -1, np.searchsorted(there, whole)).astype(np.int32)
-    columns = {}
-    for key, place in zip(keys, np.unravel_index(there, sizes), strict=True):
-        named = adata.obs[key] if isinstance(adata.obs[key].dtype, pd.CategoricalDtype) else None
-        categories = labels_of(adata.obs, key)[1] if named is None else named.cat.categories
-        ordered = named is not None and named.cat.ordered
-        columns[key] = pd.Categorical.from_codes(place, categories=categories, ordered=ordered)
-    obs = pd.DataFrame(columns)
-    obs.index = ["_".join(map(str, row)) for row in obs.itertuples(index=False)]
-    if mask is not None:
-        mask = np.ascontiguousarray(adata.obs[mask] if isinstance(mask, str) else mask, dtype=bool)
-    matrix = matrix_of(values_of(adata, layer))
-    layers, counts = _cellmill.aggregate(matrix, codes, list(obs.index), funcs, mask, dof)
-    obs["n_obs_aggregated"] = np.asarray(counts, dtype=np.int64)
-    return anndata.AnnData(layers=layers, obs=obs, var=adata.var[[]].copy())
+    places = np.unravel_index(there, sizes)
+    groups = pd.DataFrame({key: pd.Categorical.from_codes(place, dtype=part.dtype) for key, part, place in zip(keys, parts, places, strict=True)})
+    groups.index = ["_".join(map(str, row)) for row in groups.itertuples(index=False)]
+    return codes, groups
+
+
+def _rows(x: Any, turned: bool) -> _cellmill.Matrix:
+    """The rows that are grouped."""
+    if not turned:
+        return matrix_of(x)
+    x = x.to_memory() if hasattr(x, "_cellmill_matrix") else x.compute() if is_dask(x) else x
+    return matrix_of(x.T)
+
+
+def _columns(adata: AnnData, x: Any, of_genes: bool, of_mapping: bool) -> pd.DataFrame:
+    """What describes the columns."""
+    import pandas as pd
+
+    if of_mapping:
+        return pd.DataFrame(index=x.columns if isinstance(x, pd.DataFrame) else pd.RangeIndex(x.shape[1]).astype(str))
+    return (adata.obs if of_genes else adata.var).copy()

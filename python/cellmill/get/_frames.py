@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,25 +52,19 @@ def obs_df(
     >>> cm.get.obs_df(adata, ["n", "1"])["1"].tolist()
     [0.0, 1.0, 0.0]
     """
-    import pandas as pd
-
-    keys = [keys] if isinstance(keys, str) else list(keys)
+    if use_raw and layer is not None:
+        msg = "Cannot specify use_raw=True and a layer at the same time."
+        raise AssertionError(msg)
     source = adata.raw if use_raw else adata
     if source is None:
-        msg = "use_raw: the data have no raw"
+        msg = "Received `use_raw=True`, but `adata.raw` is empty."
         raise ValueError(msg)
-    names = source.var_names if gene_symbols is None else pd.Index(source.var[gene_symbols])
-    of_genes = [key for key in keys if key not in adata.obs]
-    at = _places(names, of_genes, adata.obs.columns, "var_names" if gene_symbols is None else f"var[{gene_symbols!r}]")
+    where = "adata.raw.var" if use_raw else "adata.var"
+    names = source.var_names if gene_symbols is None else source.var[gene_symbols]
+    where = f"{where}_names" if gene_symbols is None else f"{where}[{gene_symbols!r}]"
     x = source.X if use_raw or layer is None else adata.layers[layer]
-    values = _cut(x, slice(None), at, lazy=is_lazy(adata) and not use_raw)
-    columns = {key: adata.obs[key] for key in keys if key in adata.obs}
-    columns |= {key: values[:, i] for i, key in enumerate(of_genes)}
-    frame = pd.DataFrame({key: columns[key] for key in keys}, index=adata.obs_names)
-    for name, number in obsm_keys:
-        whole = adata.obsm[name]
-        frame[f"{name}-{number}"] = whole.loc[:, number] if hasattr(whole, "loc") else np.asarray(whole[:, number]).ravel()
-    return frame
+    lazy = is_lazy(adata) and not use_raw
+    return _frame(adata.obs, _Other(x, names, where, lazy, axis=1), keys, "obs", adata.obsm, obsm_keys)
 
 
 def var_df(adata: AnnData, keys: str | Iterable[str] = (), varm_keys: Iterable[tuple[str, int]] = (), *, layer: str | None = None) -> pd.DataFrame:
@@ -91,44 +85,79 @@ def var_df(adata: AnnData, keys: str | Iterable[str] = (), varm_keys: Iterable[t
     -------
     `(n_vars, len(keys) + len(varm_keys))`.
     """
+    x = adata.X if layer is None else adata.layers[layer]
+    return _frame(adata.var, _Other(x, adata.obs_names, "adata.obs_names", is_lazy(adata), axis=0), keys, "var", adata.varm, varm_keys)
+
+
+class _Other:
+    """Rows or columns of a matrix by name.
+
+    Parameters
+    ----------
+    x
+        The matrix.
+    names, where
+        Names along ``axis``, and what users call them.
+    lazy
+        Whether the matrix stays in its store.
+    axis
+        0: rows, 1: columns.
+    """
+
+    def __init__(self, x: Any, names: Any, where: str, lazy: bool, *, axis: int) -> None:
+        import pandas as pd
+
+        self.x, self.names, self.where, self.lazy, self.axis = x, pd.Index(names), where, lazy, axis
+
+    def values(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Values of each name, which stands there once."""
+        if not keys:
+            return {}
+        places = np.array([self.names.get_loc(key) for key in keys])
+        # Stores are read in their order.
+        order, back = np.unique(places, return_inverse=True)
+        part = self.x[order] if self.axis == 0 else self.x[:, order]
+        if self.lazy:
+            part = part.to_memory(dense=True)
+        part = part.compute() if hasattr(part, "compute") else part
+        part = part.toarray() if is_sparse(part) else np.asarray(part)
+        part = part if self.axis == 0 else part.T
+        return {key: part[i] for key, i in zip(keys, back, strict=True)}
+
+
+def _frame(own: pd.DataFrame, other: _Other, keys: str | Iterable[str], side: str, mapping: Any, mapping_keys: Iterable[tuple[str, int]]) -> pd.DataFrame:
+    """Columns of a frame, values of the other side's names, and columns of a mapping."""
     import pandas as pd
 
     keys = [keys] if isinstance(keys, str) else list(keys)
-    of_cells = [key for key in keys if key not in adata.var]
-    at = _places(adata.obs_names, of_cells, adata.var.columns, "obs_names")
-    x = adata.X if layer is None else adata.layers[layer]
-    values = _cut(x, at, slice(None), lazy=is_lazy(adata))
-    columns = {key: adata.var[key] for key in keys if key in adata.var}
-    columns |= {key: values[i] for i, key in enumerate(of_cells)}
-    frame = pd.DataFrame({key: columns[key] for key in keys}, index=adata.var_names)
-    for name, number in varm_keys:
-        frame[f"{name}-{number}"] = np.asarray(adata.varm[name][:, number]).ravel()
-    return frame
-
-
-def _places(names: pd.Index, wanted: Sequence[str], columns: pd.Index, where: str) -> np.ndarray:
-    """Places of names; a name that isn't there or stands there twice is an error."""
-    missing = [key for key in wanted if key not in names]
+    if not own.columns.is_unique:
+        twice = own.columns[own.columns.duplicated()].tolist()
+        msg = f"adata.{side} contains duplicated columns. Please rename or remove these columns first.\nDuplicated columns {twice}"
+        raise ValueError(msg)
+    by_name = other.where.endswith("_names")
+    if by_name and not other.names.is_unique:
+        msg = f"{other.where} contains duplicated items\nPlease rename these first for example using `{other.where}_make_unique`"
+        raise ValueError(msg)
+    both = [key for key in keys if key in own.columns and key in other.names]
+    if both:
+        msg = f"The key {both[0]!r} is found in both adata.{side} and {other.where}."
+        raise KeyError(msg)
+    wanted = [key for key in dict.fromkeys(keys) if key not in own.columns]
+    missing = [key for key in wanted if key not in other.names]
     if missing:
-        msg = f"Could not find keys {missing} in columns {list(columns)[:20]} or in {where}."
+        msg = f"Could not find keys {sorted(missing)!r} in columns of `adata.{side}` or in {other.where}."
         raise KeyError(msg)
-    twice = [key for key in wanted if not isinstance(names.get_loc(key), int)]
+    twice = [key for key in wanted if not isinstance(other.names.get_loc(key), int)]
     if twice:
-        msg = f"{where}: {', '.join(map(repr, twice))} stand there more than once; make names unique first"
+        msg = f"Found duplicate entries in {other.where}: {twice!r}"
         raise KeyError(msg)
-    return names.get_indexer(wanted)
-
-
-def _cut(x: object, rows: object, columns: object, *, lazy: bool) -> np.ndarray:
-    """Some rows or columns of a matrix, dense."""
-    at = columns if isinstance(rows, slice) else rows
-    if not len(at):
-        return np.empty((0, 0))
-    if lazy:
-        return x[rows, columns].to_memory(dense=True)
-    part = x[rows, columns]
-    part = part.compute() if hasattr(part, "compute") else part
-    return part.toarray() if is_sparse(part) else np.asarray(part)
+    found: dict[str, Any] = {key: own[key].array for key in keys if key in own.columns} | other.values(wanted)
+    frame = pd.DataFrame({key: found[key] for key in dict.fromkeys(keys)}, index=own.index)[keys]
+    for name, number in mapping_keys:
+        whole = mapping[name]
+        column = whole.loc[:, number] if hasattr(whole, "loc") else whole[:, [number]]
+        frame[f"{name}-{number}"] = np.ravel(column.toarray() if is_sparse(column) else np.asarray(column))
+    return frame
 
 
 def rank_genes_groups_df(

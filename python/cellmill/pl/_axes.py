@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure: inches."""
     import matplotlib.pyplot as plt
@@ -40,7 +39,8 @@ def finish(axes: list[Axes], *, show: bool | None, save: str | bool | None, name
         The plot's name.
     """
     if save:
-        axes[0].figure.savefig(f"{name}.pdf" if save is True else save, dpi=200, bbox_inches="tight")
+        figure: Any = axes[0].get_figure(root=True)
+        figure.savefig(f"{name}.pdf" if save is True else save, dpi=200, bbox_inches="tight")
     if show:
         import matplotlib.pyplot as plt
 

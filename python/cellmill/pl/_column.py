@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -46,13 +46,13 @@ def genes(adata: AnnData, names: Sequence[str], *, layer: str | None = None, use
     layer, use_raw
         As for :func:`column`.
     """
-    raw = getattr(adata, "raw", None) if not is_lazy(adata) else None
+    raw: Any = getattr(adata, "raw", None) if not is_lazy(adata) else None
     use_raw = (raw is not None and layer is None) if use_raw is None else use_raw
     if use_raw and raw is None:
         msg = "use_raw: the data have no raw"
         raise ValueError(msg)
     source = raw if use_raw else adata
-    places = {}
+    places: dict[str, int] = {}
     for place, name in enumerate(source.var_names):
         places.setdefault(name, place)
     missing = [name for name in names if name not in places]

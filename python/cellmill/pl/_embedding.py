@@ -210,10 +210,10 @@ def _numbers(values: pd.Series, scale: tuple[Any, Any, Any], missing: np.ndarray
 
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     finite = np.isfinite(numbers)
-    ends = [_end(e, numbers[finite], low) for e, low in zip(scale[1:], (True, False), strict=True)]
-    norm = mpl.colors.Normalize(*ends)
+    least, most = (_end(e, numbers[finite], low) for e, low in zip(scale[1:], (True, False), strict=True))
+    norm = mpl.colors.Normalize(least, most)
     table = mpl.colormaps[scale[0]]
-    rgba = table(norm(np.where(finite, numbers, ends[0])))
+    rgba = table(norm(np.where(finite, numbers, least)))
     rgba[~finite] = missing
     order = np.argsort(np.where(finite, numbers, -np.inf), kind="stable") if sort_order else np.argsort(finite, kind="stable")
 
@@ -243,7 +243,7 @@ class _Legend:
     def __init__(self, codes: np.ndarray, kept: list[int], names: list[Any], table: np.ndarray) -> None:
         self.codes, self.kept, self.names, self.table = codes, kept, names, table
 
-    def __call__(self, ax: Axes, xy: np.ndarray, where: str | None, size: float | None) -> None:
+    def __call__(self, ax: Axes, xy: np.ndarray, where: Any, size: float | None) -> None:
         if where in (None, "none"):
             return
         if where == "on data":
@@ -253,8 +253,8 @@ class _Legend:
                 mine = xy[self.codes == i]
                 if len(mine):
                     outline = [withStroke(linewidth=2.5, foreground="white")]
-                    at = np.nanmedian(mine, axis=0)
-                    ax.text(*at, str(self.names[i]), weight="bold", ha="center", va="center", fontsize=size, path_effects=outline)
+                    x, y = np.nanmedian(mine, axis=0)
+                    ax.text(x, y, str(self.names[i]), weight="bold", ha="center", va="center", fontsize=size, path_effects=outline)
             return
         for i in self.kept:
             ax.scatter([], [], color=[self.table[i]], label=str(self.names[i]))

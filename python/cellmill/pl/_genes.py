@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def highly_variable_genes(
-    adata: AnnData, *, log: bool = False, show: bool | None = None, save: str | bool | None = None
-) -> Axes | list[Axes]:
+def highly_variable_genes(adata: AnnData, *, log: bool = False, show: bool | None = None, save: str | bool | None = None) -> Axes | list[Axes]:
     """Draws dispersions (or variances) of genes against their means, normalised and as they are; chosen genes are black.
 
     Parameters
@@ -56,9 +54,7 @@ def highly_variable_genes(
     return finish(panels, show=show, save=save, name="highly_variable_genes")
 
 
-def pca_variance_ratio(
-    adata: AnnData, n_pcs: int = 30, *, log: bool = False, show: bool | None = None, save: str | bool | None = None
-) -> Axes | list[Axes]:
+def pca_variance_ratio(adata: AnnData, n_pcs: int = 30, *, log: bool = False, show: bool | None = None, save: str | bool | None = None) -> Axes | list[Axes]:
     """Draws the share of the variance that each component holds.
 
     Parameters

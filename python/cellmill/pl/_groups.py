@@ -152,9 +152,7 @@ def dotplot(
     return _dots(share, mean, labels, (cmap, vmin, vmax), swap_axes, show, save)
 
 
-def group_means(
-    adata: AnnData, names: Sequence[str], groupby: str, use_raw: bool | None, layer: str | None, cutoff: float, *, only_expressed: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def group_means(adata: AnnData, names: Sequence[str], groupby: str, use_raw: bool | None, layer: str | None, cutoff: float, *, only_expressed: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Share of cells that express each gene, and mean of its values, by group: two frames `(groups, genes)`."""
     values = genes(adata, list(dict.fromkeys(names)), layer=layer, use_raw=use_raw)
     groups = categories_of(adata.obs[groupby])
@@ -168,9 +166,7 @@ def group_means(
     return share[list(names)], mean[list(names)]
 
 
-def _dots(
-    share: pd.DataFrame, mean: pd.DataFrame, labels: dict[str, list[str]], scale: tuple[str, Any, Any], swap: bool, show: bool | None, save: Any
-) -> Any:
+def _dots(share: pd.DataFrame, mean: pd.DataFrame, labels: dict[str, list[str]], scale: tuple[str, Any, Any], swap: bool, show: bool | None, save: Any) -> Any:
     groups, names = [str(g) for g in share.index], list(share.columns)
     x, y = np.meshgrid(np.arange(len(names)), np.arange(len(groups)))
     rows, columns = groups, names
@@ -179,9 +175,7 @@ def _dots(
     figure = new_figure(0.32 * len(columns) + 3.2, 0.32 * len(rows) + 1.6)
     panel, side = figure.subplots(1, 2, width_ratios=[max(1.0, 0.32 * len(columns)), 1.3])
     low, high = scale[1], scale[2]
-    dots = panel.scatter(
-        x, y, s=share.to_numpy() * LARGEST, c=mean.to_numpy(), cmap=scale[0], vmin=low, vmax=high, edgecolors="black", linewidths=0.3
-    )
+    dots = panel.scatter(x, y, s=share.to_numpy() * LARGEST, c=mean.to_numpy(), cmap=scale[0], vmin=low, vmax=high, edgecolors="black", linewidths=0.3)
     panel.set_xticks(range(len(columns)), columns, rotation=90)
     panel.set_yticks(range(len(rows)), rows)
     panel.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(rows) - 0.4, -0.6))
@@ -201,9 +195,7 @@ def _dots(
     return finish([panel], show=show, save=save, name="dotplot")
 
 
-def rank_genes_groups_dotplot(
-    adata: AnnData, groups: Sequence[str] | None = None, *, n_genes: int = 10, groupby: str | None = None, key: str = "rank_genes_groups", **options: Any
-) -> Axes | list[Axes]:
+def rank_genes_groups_dotplot(adata: AnnData, groups: Sequence[str] | None = None, *, n_genes: int = 10, groupby: str | None = None, key: str = "rank_genes_groups", **options: Any) -> Axes | list[Axes]:
     """:func:`dotplot` of each group's best marker genes.
 
     Parameters

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from anndata import AnnData
 
@@ -78,7 +79,7 @@ def category_colors(adata: AnnData, key: str, categories: Sequence[Any], palette
 
         table = mpl.colormaps[palette].resampled(n)
         colors = [to_hex(table(i)) for i in range(n)]
-    elif hasattr(palette, "keys"):
+    elif isinstance(palette, Mapping):
         colors = [palette.get(category, MISSING) for category in categories]
     else:
         colors = [palette[i % len(palette)] for i in range(n)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -120,7 +120,8 @@ def _one(ax: Axes, at: int, values: np.ndarray, color: str, jitter: float | None
     rng = np.random.default_rng(0)
     some = values if len(values) <= SAMPLE else rng.choice(values, SAMPLE, replace=False)
     if np.ptp(some) > 0:
-        for body in ax.violinplot([some], [at], widths=0.8, showextrema=False)["bodies"]:
+        bodies: Any = ax.violinplot([some], [at], widths=0.8, showextrema=False)["bodies"]
+        for body in bodies:
             body.set(facecolor=color, edgecolor="black", linewidth=0.8, alpha=1)
     else:
         ax.hlines(values[0], at - 0.4, at + 0.4, color=color)

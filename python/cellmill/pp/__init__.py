@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._filter import filter_cells, filter_genes, flag_gene_family, sample
+from ._dense import normalize_pearson_residuals, regress_out
+from ._filter import filter_cells, filter_genes, filter_highly_variable, flag_gene_family, sample
 from ._hvg import highly_variable_genes
 from ._neighbors import neighbors
 from ._pca import pca
@@ -13,12 +14,15 @@ __all__ = [
     "calculate_qc_metrics",
     "filter_cells",
     "filter_genes",
+    "filter_highly_variable",
     "flag_gene_family",
     "highly_variable_genes",
     "log1p",
     "neighbors",
+    "normalize_pearson_residuals",
     "normalize_total",
     "pca",
+    "regress_out",
     "sample",
     "scale",
     "sqrt",

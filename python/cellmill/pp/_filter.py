@@ -1,4 +1,4 @@
-"""Verbs that choose cells and genes: ``filter_cells``, ``filter_genes``, ``flag_gene_family``, ``sample``."""
+"""Verbs that choose cells and genes: ``filter_cells``, ``filter_genes``, ``filter_highly_variable``, ``flag_gene_family``, ``sample``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import quality
-from .._matrix import actual, check_adata, matrix_of, seed_of, values_of
+from .._matrix import actual, check_adata, is_lazy, matrix_of, seed_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def filter_cells(
     max_genes: int | None = None,
     inplace: bool = True,
     copy: bool = False,
+    verbose: bool = True,
 ) -> Any:
     """Keeps cells within a bound on their counts or genes; bounds are inclusive.
 
@@ -59,6 +60,8 @@ def filter_cells(
         Whether ``data`` is cut down; else the mask and the numbers are returned.
     copy
         Whether a changed copy is returned.
+    verbose
+        Has no meaning.
 
     Returns
     -------
@@ -99,6 +102,7 @@ def filter_genes(
     max_cells: int | None = None,
     inplace: bool = True,
     copy: bool = False,
+    verbose: bool = True,
 ) -> Any:
     """Keeps genes within a bound on their counts or cells; bounds are inclusive.
 
@@ -112,6 +116,8 @@ def filter_genes(
         Whether ``data`` is cut down; else the mask and the numbers are returned.
     copy
         Whether a changed copy is returned.
+    verbose
+        Has no meaning.
 
     Returns
     -------
@@ -143,9 +149,35 @@ def filter_genes(
     return adata if copy else None
 
 
-def flag_gene_family(
-    adata: AnnData, *, gene_family_name: str, gene_family_prefix: str | None = None, gene_list: Sequence[str] | None = None
-) -> None:
+def filter_highly_variable(adata: AnnData) -> None:
+    """Keeps the genes that ``highly_variable_genes`` has chosen.
+
+    Parameters
+    ----------
+    adata
+        Annotated data with ``adata.var['highly_variable']``.
+
+    Returns
+    -------
+    Drops the other genes.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, pandas as pd
+    >>> adata = anndata.AnnData(var=pd.DataFrame({"highly_variable": [True, False]}, index=["CD3D", "ACTB"]))
+    >>> cm.pp.filter_highly_variable(adata)
+    >>> adata.var_names.tolist()
+    ['CD3D']
+    """
+    check_adata(adata)
+    if "highly_variable" not in adata.var:
+        msg = "var: there is no 'highly_variable'; run `pp.highly_variable_genes` first"
+        raise KeyError(msg)
+    actual(adata)
+    adata._inplace_subset_var(adata.var["highly_variable"].to_numpy(dtype=bool))
+
+
+def flag_gene_family(adata: AnnData, *, gene_family_name: str, gene_family_prefix: str | None = None, gene_list: Sequence[str] | None = None) -> None:
     """Marks genes by a prefix of their names or a list of them.
 
     Parameters
@@ -204,42 +236,66 @@ def sample(
     copy
         Whether a changed copy is returned.
     replace
-        Whether one may be drawn twice. Not on a lazy handle.
+        Whether one may be drawn twice; then the values of a lazy handle are brought into memory.
     axis
         ``'obs'`` or ``'var'``.
     p
-        Probabilities, or a column of obs (var) that holds them.
+        Probabilities, flags, or a column of obs (var) that holds them.
 
     Returns
     -------
     ``(array, indices)`` if ``data`` is an array; a copy with ``copy=True``; else ``data`` is cut down. On a lazy handle the order of cells is
     kept.
+
+    Examples
+    --------
+    >>> import anndata, cellmill as cm, numpy as np
+    >>> adata = anndata.AnnData(np.eye(100, dtype="float32"))
+    >>> cm.pp.sample(adata, 0.2, rng=0)
+    >>> adata.n_obs
+    20
     """
-    over_obs = axis in ("obs", 0)
-    if (fraction is None) == (n is None):
-        msg = "Either `fraction` or `n` must be set, and not both."
+    if axis not in ("obs", 0, "var", 1):
+        msg = f"axis: {axis!r}, but it is 'obs' (0) or 'var' (1)"
         raise ValueError(msg)
-    if fraction is not None and (fraction < 0 or (fraction > 1 and not replace)):
-        msg = f"`fraction` needs to be nonnegative and at most 1 unless `replace=True`, not {fraction}"
+    over_obs = axis in ("obs", 0)
+    if fraction is None and n is None:
+        msg = "Either `fraction` or `n` must be set."
+        raise TypeError(msg)
+    if fraction is not None and n is not None:
+        msg = "Providing both `fraction` and `n` is not allowed."
+        raise TypeError(msg)
+    if fraction is not None and fraction < 0:
+        msg = f"`{fraction=}` needs to be nonnegative."
+        raise ValueError(msg)
+    if fraction is not None and fraction > 1 and not replace:
+        msg = f"If `replace=False`, `{fraction=}` needs to be within [0, 1]."
         raise ValueError(msg)
     is_adata = hasattr(data, "obs")
+    if is_adata and data.isbacked and not copy:
+        msg = "Inplace sampling (`copy=False`) is not implemented for backed objects."
+        raise NotImplementedError(msg)
+    lazy = is_adata and is_lazy(data)
     most = data.shape[0 if over_obs else 1]
     n = int(fraction * most) if n is None else n
     if isinstance(p, str):
         p = (data.obs if over_obs else data.var)[p].to_numpy()
     if p is not None:
-        p = np.asarray(p, dtype=np.float64)
-        p = p / p.sum()
+        p = np.asarray(p)
+        if p.dtype != bool and not np.issubdtype(p.dtype, np.floating):
+            msg = f"mask/probabilities array must be boolean or floating point, not {p.dtype}"
+            raise ValueError(msg)
+        p = p / p.sum() if p.dtype == bool else p.astype(np.float64)
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng if rng is not None else seed_of(random_state))
     chosen = generator.choice(most, size=n, replace=replace, p=p)
     if not is_adata:
         return (data[chosen] if over_obs else data[:, chosen]), chosen
-    if hasattr(data, "_cellmill_x"):
+    if lazy and not replace:
         chosen = np.sort(chosen)
     part = data[chosen] if over_obs else data[:, chosen]
     if copy:
-        return part.copy()
-    if data.is_view or hasattr(data, "_cellmill_x"):
+        return part.to_memory() if data.isbacked else part.copy()
+    if data.is_view or lazy:
         data._init_as_actual(part.copy())
         return None
     (data._inplace_subset_obs if over_obs else data._inplace_subset_var)(chosen)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._cellmill import highly_variable, highly_variable_v3, quality
+from .._cellmill import highly_variable, highly_variable_pearson, highly_variable_v3, quality
 from .._matrix import check_adata, matrix_of, values_of
 from .._report import _outside, say
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-_DISPERSIONS = ("means", "dispersions", "dispersions_norm", "highly_variable")
+_DISPERSIONS = ("means", "dispersions", "mean_bin", "dispersions_norm", "highly_variable")
 
 
 def highly_variable_genes(
@@ -29,23 +29,26 @@ def highly_variable_genes(
     max_mean: float = 3,
     span: float = 0.3,
     n_bins: int = 20,
-    flavor: Literal["seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper"] = "seurat",
+    flavor: Literal["seurat", "cell_ranger", "seurat_v3", "seurat_v3_paper", "pearson_residuals"] = "seurat",
     subset: bool = False,
     inplace: bool = True,
     batch_key: str | None = None,
     check_values: bool = True,
+    theta: float = 100,
+    clip: float | None = None,
     chunksize: int | None = None,
+    n_samples: int | None = None,
 ) -> pd.DataFrame | None:
     """Chooses the genes that vary most; all batches in one pass.
 
     Parameters
     ----------
     adata
-        Cells by genes, `n_obs` × `n_vars`: logarithms for ``seurat`` and ``cell_ranger``, counts for ``seurat_v3`` and ``seurat_v3_paper``.
+        Cells by genes, `n_obs` × `n_vars`: logarithms for ``seurat`` and ``cell_ranger``, counts for the others.
     layer
         Layer to look at instead of X.
     n_top_genes
-        How many; without, the four bounds choose (``seurat_v3``: 2000).
+        How many; without, the four bounds choose (``seurat_v3``: 2000; ``pearson_residuals`` needs it).
     min_disp, max_disp, min_mean, max_mean
         Strict bounds on the mean and the normalised dispersion.
     span
@@ -61,9 +64,11 @@ def highly_variable_genes(
     batch_key
         Column of obs: genes are chosen in each batch, then joined.
     check_values
-        Whether ``seurat_v3`` warns of values that are no counts.
-    chunksize
-        Has no meaning.
+        Whether values that are no counts are warned of where counts are expected.
+    theta, clip
+        Overdispersion and largest residual of ``pearson_residuals``; the root of the number of cells without ``clip``.
+    chunksize, n_samples
+        Have no meaning.
 
     Returns
     -------
@@ -75,10 +80,12 @@ def highly_variable_genes(
         For ``seurat`` and ``cell_ranger``.
     ``adata.var['variances']``, ``['variances_norm']``, ``['highly_variable_rank']`` : float64, float64, float32
         For ``seurat_v3`` and ``seurat_v3_paper``.
+    ``adata.var['variances']``, ``['residual_variances']``, ``['highly_variable_rank']`` : float64, float64, float32
+        For ``pearson_residuals``.
     ``adata.var['highly_variable_nbatches']``, ``['highly_variable_intersection']`` : int64, bool
         With ``batch_key``.
     ``adata.uns['hvg']``
-        ``{'flavor': flavor}``.
+        ``{'flavor': flavor}``; for ``pearson_residuals`` also ``computed_on``.
 
     Examples
     --------
@@ -92,6 +99,8 @@ def highly_variable_genes(
     import pandas as pd
 
     check_adata(adata)
+    if flavor == "pearson_residuals":
+        return _by_residuals(adata, layer, n_top_genes, subset, inplace, batch_key, check_values, theta, clip)
     v3 = flavor in ("seurat_v3", "seurat_v3_paper")
     if v3 and n_top_genes is None:
         n_top_genes = 2000
@@ -100,13 +109,11 @@ def highly_variable_genes(
         # scanpy chooses all genes then.
         warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=2)
         n_top_genes = matrix.shape[1]
-    cutoffs = dict(
-        n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span
-    )
+    cutoffs = dict(n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
     batch = None if batch_key is None else _codes(adata, batch_key)
     if v3:
         if check_values and not quality(matrix, [], [], False)["whole"]:
-            warnings.warn(f"`{flavor=!s}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
+            warnings.warn(f"`{flavor=}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
         columns, notes = highly_variable_v3(matrix, flavor, cutoffs, batch)
     else:
         base = adata.uns.get("log1p", {}).get("base")
@@ -115,16 +122,62 @@ def highly_variable_genes(
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=_outside())
     found = pd.DataFrame(columns, index=adata.var_names)
+    if not inplace and not v3 and batch is None:
+        found.insert(3, "mean_bin", _bins(found["means"], flavor, n_bins))
+    return _land(adata, found, {"flavor": flavor}, subset, inplace)
+
+
+def _by_residuals(
+    adata: AnnData, layer: str | None, n_top_genes: int | None, subset: bool, inplace: bool, batch_key: str | None, check_values: bool,
+    theta: float, clip: float | None,
+) -> pd.DataFrame | None:  # fmt: skip
+    """``pearson_residuals``, as in ``scanpy.experimental``."""
+    import pandas as pd
+
+    if n_top_genes is None:
+        msg = "`pp.highly_variable_genes` requires the argument `n_top_genes` for `flavor='pearson_residuals'`"
+        raise ValueError(msg)
+    if theta <= 0:
+        msg = "Pearson residuals require theta > 0"
+        raise ValueError(msg)
+    if clip is not None and clip < 0:
+        msg = "Pearson residuals require `clip>=0` or `clip=None`."
+        raise ValueError(msg)
+    matrix = matrix_of(values_of(adata, layer))
+    if check_values and not quality(matrix, [], [], False)["whole"]:
+        text = "`flavor='pearson_residuals'` expects raw count data, but non-integers were found."
+        warnings.warn(text, UserWarning, stacklevel=_outside())
+    batch = None if batch_key is None else _codes(adata, batch_key)
+    if clip is None:
+        # scanpy settles it in the batch whose name comes first, and keeps it for the others.
+        n = adata.n_obs if batch_key is None else np.unique(adata.obs[batch_key].to_numpy(), return_counts=True)[1][0]
+        clip = float(np.sqrt(n))
+    columns, _ = highly_variable_pearson(matrix, min(n_top_genes, adata.n_vars), float(theta), clip, batch)
+    found = pd.DataFrame(columns, index=adata.var_names)
+    return _land(adata, found, {"flavor": "pearson_residuals", "computed_on": layer or "adata.X"}, subset, inplace)
+
+
+def _land(adata: AnnData, found: pd.DataFrame, said: dict[str, str], subset: bool, inplace: bool) -> pd.DataFrame | None:
+    """Puts columns into var, or returns them."""
     say(f"highly_variable_genes: {int(found['highly_variable'].sum())} genes")
     if not inplace:
         found = found[[*_order(found)]]
         return found.loc[found["highly_variable"]] if subset else found
-    adata.uns["hvg"] = {"flavor": flavor}
+    adata.uns["hvg"] = said
     for name in found:
         adata.var[name] = found[name].to_numpy()
     if subset:
         adata._inplace_subset_var(found["highly_variable"].to_numpy())
     return None
+
+
+def _bins(means: pd.Series, flavor: str, n_bins: int) -> pd.Series:
+    """Bins of the mean in which dispersions are compared."""
+    import pandas as pd
+
+    if flavor == "seurat":
+        return pd.cut(means, bins=n_bins)
+    return pd.cut(means, bins=np.unique(np.r_[-np.inf, np.percentile(means, np.arange(10, 105, 5)), np.inf]))
 
 
 def _order(found: Any) -> list[str]:

@@ -165,8 +165,7 @@ def representation(adata: AnnData, use_rep: str | None, n_pcs: int | None) -> np
                 raise ValueError(msg)
         else:
             warnings.warn(
-                f"You’re trying to run this on {adata.n_vars} dimensions of `.X`, if you really want this, set `use_rep='X'`.\n"
-                "         Falling back to preprocessing with `sc.pp.pca` and default params.",
+                f"You’re trying to run this on {adata.n_vars} dimensions of `.X`, if you really want this, set `use_rep='X'`.\n         Falling back to preprocessing with `sc.pp.pca` and default params.",
                 stacklevel=3,
             )
             pca(adata, n_comps=n_pcs if n_pcs is not None else N_PCS)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import pca as components
-from .._matrix import is_dask, matrix_of, values_of
+from .._matrix import is_dask, is_sparse, matrix_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 _UNSET: Any = "highly_variable if it is there"
 N_PCS = 50
+
+#: Solvers that scanpy knows, by whether values are centred and sparse. All give the same here; of others it warns.
+_SOLVERS = {
+    (True, True): {"arpack", "covariance_eigh"},
+    (True, False): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
+    (False, True): {"arpack", "randomized"},
+    (False, False): {"arpack", "randomized"},
+}
 
 
 def pca(
@@ -47,7 +55,7 @@ def pca(
     layer
         Layer to use instead of X.
     zero_center
-        Components of centred data. False is not supported.
+        Whether means are taken away first. Without, components are those of ``scikit-learn``'s ``TruncatedSVD``, and variances have ddof 0.
     svd_solver, chunked, chunk_size, random_state, rng
         Have no meaning: the result is that of ``svd_solver="arpack"`` at full precision, out of core.
     return_info
@@ -72,7 +80,7 @@ def pca(
     ``adata.varm['PCs']`` : float64, `(n_vars, n_comps)`
         Loadings, 0 for genes that are not used. In each the entry of largest magnitude is positive.
     ``adata.uns['pca']``
-        ``params``, and ``variance`` and ``variance_ratio`` (ddof 1), each `(n_comps,)`.
+        ``params``, and ``variance`` (ddof 1) and ``variance_ratio``, each `(n_comps,)`.
 
     Examples
     --------
@@ -82,26 +90,26 @@ def pca(
     >>> adata.obsm["X_pca"].shape, adata.varm["PCs"].shape
     ((50, 3), (8, 3))
     """
-    if not zero_center:
-        msg = "zero_center: False, but components are those of centred data (True)"
-        raise ValueError(msg)
     is_adata = hasattr(data, "obs")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata, layer) if is_adata else data
+    if svd_solver is not None and svd_solver not in _SOLVERS[zero_center, is_sparse(x)] | ({"tsqr"} if is_dask(x) else set()):
+        warnings.warn(f"Ignoring {svd_solver=}: components are exact", UserWarning, stacklevel=2)
     matrix = matrix_of(x)
-    base = matrix.base()
+    if not zero_center and matrix.base() is not None:
+        # A centred handle leaves out what a zero has become, which changes nothing but this.
+        matrix = matrix_of(x.to_memory())
     if is_adata:
         name, mask = _mask(adata, mask_var, use_highly_variable)
     else:
-        name, mask = None, None if mask_var is _UNSET else mask_var
+        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.asarray(mask_var)
     if mask is not None:
         mask = np.ascontiguousarray(mask, dtype=bool)
         matrix = matrix.keep_columns(mask)
-    del base
     if n_comps is None:
         smallest = min(matrix.shape)
         n_comps = smallest - 1 if smallest <= N_PCS else N_PCS
-    found = components(matrix, int(n_comps))
+    found = components(matrix, int(n_comps), zero_center)
     scores = found["scores"].astype(dtype, copy=False)
     if is_dask(x):
         from ..dask import from_rows

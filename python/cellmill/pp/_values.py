@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+#: Rows that are looked at a time.
+ROWS = 4096
+
+
 def _floating(x: Any, otherwise: type) -> np.dtype:
     """The type of the result: that of ``x``, if it is floating."""
     return np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(otherwise)
@@ -87,7 +91,7 @@ def normalize_total(
         if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
             sums = quality(matrix, [], [], False)["row_total"]
         if target_sum is None:
-            target_sum = _median(sums)
+            target_sum = _median(np.asarray(sums))
         out = apply(x, "normalize_total", float(target_sum), dtype=dtype)
     factor = None if sums is None else (sums / target_sum).astype(dtype)
     if sums is not None and not np.all(sums > 0):
@@ -107,28 +111,45 @@ def _median(sums: np.ndarray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _without_highly_expressed(
-    adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype
-) -> tuple[Any, np.ndarray, float]:
+def _without_highly_expressed(adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype) -> tuple[Any, np.ndarray, float]:
     """Normalised values where some genes don't count in the sums; they are normalised like the others."""
-    if not (is_sparse(x) or isinstance(x, np.ndarray)):
-        msg = "exclude_highly_expressed: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
+    if not (is_sparse(x) or is_dask(x) or isinstance(x, np.ndarray)):
+        msg = "exclude_highly_expressed: values of a store, but they must lie in memory or be a Dask array; call to_memory() or to_dask() first"
         raise ValueError(msg)
-    import scipy.sparse as sp
-
-    indptr, indices, data = matrix.collect()
-    rows = sp.csr_matrix((data.astype(np.float64), indices, indptr), shape=matrix.shape)
-    all_sums = np.asarray(rows.sum(axis=1)).ravel()
-    high = rows.data > max_fraction * np.repeat(all_sums, np.diff(rows.indptr))
-    counted = np.ones(matrix.shape[1], bool)
-    counted[rows.indices[high]] = False
+    n_obs, n_vars = matrix.shape
+    all_sums = quality(matrix, [], [], False)["row_total"]
+    counted = np.ones(n_vars, bool)
+    for start in range(0, n_obs, ROWS):
+        indptr, indices, data = matrix.collect(start, min(start + ROWS, n_obs))
+        high = data > max_fraction * np.repeat(all_sums[start : start + ROWS], np.diff(indptr))
+        counted[indices[high]] = False
     say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
-    sums = np.asarray(rows[:, counted].sum(axis=1)).ravel()
+    sums = quality(matrix.keep_columns(counted), [], [], False)["row_total"]
     target = _median(sums) if target_sum is None else float(target_sum)
-    factor = np.divide(target, sums, out=np.ones_like(sums), where=sums != 0)
-    rows.data *= np.repeat(factor, np.diff(rows.indptr))
-    rows = rows.astype(dtype)
-    return (rows.asformat(x.format) if is_sparse(x) else rows.toarray()), sums, target
+    times = Times(np.divide(target, sums, out=np.ones_like(sums), where=sums != 0), dtype)
+    if is_dask(x):
+        return x.map_blocks(times, dtype=dtype, meta=x._meta.astype(dtype)), sums, target
+    return times.rows(x, 0, n_obs), sums, target
+
+
+class Times:
+    """Multiplies rows, each by its factor."""
+
+    def __init__(self, factors: np.ndarray, dtype: np.dtype) -> None:
+        self.factors, self.dtype = factors, dtype
+
+    def rows(self, x: Any, start: int, stop: int) -> Any:
+        """Rows ``start`` to ``stop`` of the matrix, which ``x`` holds."""
+        factors = self.factors[start:stop]
+        if not is_sparse(x):
+            return (x * factors[:, None]).astype(self.dtype)
+        rows = x.tocsr()
+        out = rows.astype(self.dtype)
+        out.data = (rows.data * np.repeat(factors, np.diff(rows.indptr))).astype(self.dtype)
+        return out.asformat(x.format)
+
+    def __call__(self, block: Any, block_info: Any = None) -> Any:
+        return self.rows(block, *block_info[0]["array-location"][0])
 
 
 def log1p(
@@ -140,6 +161,7 @@ def log1p(
     chunk_size: int | None = None,
     layer: str | None = None,
     obsm: str | None = None,
+    inplace: bool = True,
 ) -> Any:
     """Takes logarithms: ln(1 + x) / ln(base).
 
@@ -155,6 +177,8 @@ def log1p(
         Have no meaning: rows pass in chunks anyway.
     layer, obsm
         What to change instead of X.
+    inplace
+        Whether ``data`` is changed; else the changed array is returned.
 
     Returns
     -------
@@ -173,12 +197,15 @@ def log1p(
         return _changed(data, "log1p", base)
     if "log1p" in data.uns:
         warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
+    out = _changed(data.obsm[obsm] if obsm is not None else values_of(data, layer), "log1p", base)
+    if not inplace:
+        return out
     adata = data.copy() if copy else data
     actual(adata)
     if obsm is not None:
-        adata.obsm[obsm] = _changed(adata.obsm[obsm], "log1p", base)
+        adata.obsm[obsm] = out
     else:
-        put(adata, _changed(values_of(adata, layer), "log1p", base), layer)
+        put(adata, out, layer)
     adata.uns["log1p"] = {"base": base}
     return adata if copy else None
 
@@ -221,6 +248,7 @@ def scale(
     layer: str | None = None,
     obsm: str | None = None,
     mask_obs: np.ndarray | str | None = None,
+    inplace: bool = True,
 ) -> Any:
     """Brings each gene to unit variance, and with ``zero_center`` to mean 0.
 
@@ -238,6 +266,8 @@ def scale(
         What to change instead of X.
     mask_obs
         Cells, as a mask or a boolean column of obs, that the statistics are taken from and that are scaled. For arrays in memory.
+    inplace
+        Whether ``data`` is changed; else the changed array is returned.
 
     Returns
     -------
@@ -257,21 +287,28 @@ def scale(
             name = "layer" if layer is not None else "obsm"
             msg = f"`{name}` argument inappropriate for value of type {type(data)}"
             raise ValueError(msg)
-        return _scaled(data, zero_center, max_value, mask_obs)[0]
-    adata = data.copy() if copy else data
-    actual(adata)
-    names = ("mean", "std")
+        if isinstance(mask_obs, str):
+            msg = "Cannot refer to mask with string without providing anndata object as argument"
+            raise ValueError(msg)
+        return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
+    adata = data.copy() if copy and inplace else data
+    if inplace:
+        actual(adata)
+    names, mask = ("mean", "std"), None
     if mask_obs is not None:
         names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
-        mask_obs = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
+        mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
-    out, mean, std = _scaled(x, zero_center, max_value, mask_obs)
+    out, mean, std = _scaled(x, zero_center, max_value, mask)
+    if not inplace:
+        return out
+    if len(mean) == adata.n_vars:
+        adata.var[names[0]] = mean
+        adata.var[names[1]] = std
     if obsm is not None:
         adata.obsm[obsm] = out
-        return adata if copy else None
-    adata.var[names[0]] = mean
-    adata.var[names[1]] = std
-    put(adata, out, layer)
+    else:
+        put(adata, out, layer)
     return adata if copy else None
 
 
@@ -294,7 +331,7 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     if mask is None:
         return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std
     out = apply(x[np.flatnonzero(mask)], "scale", std, centre, max_value, dtype=dtype)
-    whole = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
+    whole: Any = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
     whole[np.flatnonzero(mask)] = out
     out = whole.asformat("csr") if is_sparse(x) and not zero_center else whole
     return out, mean, std

@@ -1,11 +1,12 @@
-"""Tools: layouts, clusters, abstracted graphs, marker genes, scores."""
+"""Tools: components, layouts, clusters, abstracted graphs, marker genes, scores."""
 
 from __future__ import annotations
 
+from ..pp._pca import pca
 from ._cluster import leiden, louvain
-from ._markers import rank_genes_groups
+from ._markers import rank_genes_groups, rank_genes_groups_logreg
 from ._paga import paga
 from ._score import score_genes, score_genes_cell_cycle
 from ._umap import umap
 
-__all__ = ["leiden", "louvain", "paga", "rank_genes_groups", "score_genes", "score_genes_cell_cycle", "umap"]
+__all__ = ["leiden", "louvain", "paga", "pca", "rank_genes_groups", "rank_genes_groups_logreg", "score_genes", "score_genes_cell_cycle", "umap"]

@@ -86,6 +86,12 @@ def leiden(
     if flavor not in ("igraph", "leidenalg"):
         msg = f"flavor must be either 'igraph' or 'leidenalg', but {flavor!r} was passed"
         raise ValueError(msg)
+    if flavor == "igraph" and directed:
+        msg = "Cannot use igraph’s leiden implementation with a directed graph."
+        raise ValueError(msg)
+    if flavor == "igraph" and partition_type is not None:
+        msg = "Do not pass in partition_type argument when using igraph."
+        raise ValueError(msg)
     return _cluster(
         "leiden", adata, resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency, use_weights, n_iterations,
         neighbors_key, obsp, copy,
@@ -111,6 +117,8 @@ def louvain(
     neighbors_key: str | None = None,
     obsp: str | None = None,
     copy: bool = False,
+    dtype: Any = None,
+    use_dask: bool = False,
 ) -> AnnData | None:
     """Clusters cells by the Louvain algorithm; ``leiden`` is the better one.
 
@@ -128,7 +136,7 @@ def louvain(
         Name of the result.
     adjacency
         Graph to use instead of that of ``pp.neighbors``.
-    flavor, directed, partition_type, partition_kwargs, threshold
+    flavor, directed, partition_type, partition_kwargs, threshold, dtype, use_dask
         Have no meaning.
     use_weights
         Whether edges have their weights; else each weighs 1.

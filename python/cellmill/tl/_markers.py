@@ -40,6 +40,9 @@ def rank_genes_groups(
     tie_correct: bool = False,
     layer: str | None = None,
     n_bins: int | None = None,
+    bin_range: str | None = None,
+    chunk_size: int | None = None,
+    pre_load: bool = False,
     **kwds: Any,
 ) -> AnnData | None:
     """Ranks the genes that tell groups of cells apart. Values are expected to be logarithms.
@@ -78,6 +81,8 @@ def rank_genes_groups(
         Layer to use instead of X.
     n_bins
         Bins of ``wilcoxon_binned``; 200 without.
+    bin_range, chunk_size, pre_load
+        Have no meaning: bins span the values that there are, and genes are streamed.
     **kwds
         Options of the regression: ``C``, ``tol``, ``max_iter``.
 
@@ -112,6 +117,10 @@ def rank_genes_groups(
         msg = f"Method must be one of {known}."
         raise ValueError(msg)
     adata = adata.copy() if copy else adata
+    if adata.is_view:
+        adata._init_as_actual(adata.copy())
+    # Text becomes categories, as scanpy makes it.
+    adata.strings_to_categoricals()
     codes, names = labels_of(adata.obs, groupby)
     if reference != "rest" and reference not in names:
         msg = f"reference = {reference} needs to be one of groupby = {names}."
@@ -126,6 +135,10 @@ def rank_genes_groups(
         raise ValueError(msg)
     if reference != "rest" and reference not in wanted:
         wanted = [*wanted, reference]
+    few = [name for name, n in zip(names, np.bincount(codes[codes >= 0], minlength=len(names)), strict=True) if n < 2 and name in wanted]
+    if few:
+        msg = f"Could not calculate statistics for groups {', '.join(few)} since they only contain one sample."
+        raise ValueError(msg)
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
     var = adata.raw.var if use_raw else adata.var
     genes = np.asarray(var.index, dtype=str)
@@ -152,3 +165,28 @@ def rank_genes_groups(
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
     say(f"rank_genes_groups: {len(wanted)} groups of {groupby}")
     return adata if copy else None
+
+
+def rank_genes_groups_logreg(
+    adata: AnnData,
+    groupby: str,
+    *,
+    groups: str | Sequence[str] = "all",
+    use_raw: bool | None = None,
+    reference: str = "rest",
+    n_genes: int | None = None,
+    key_added: str | None = None,
+    layer: str | None = None,
+    **kwds: Any,
+) -> None:
+    """Ranks genes by a logistic regression: :func:`rank_genes_groups` with ``method="logreg"``, by rapids-singlecell's name.
+
+    Parameters
+    ----------
+    adata, groupby, groups, use_raw, reference, n_genes, key_added, layer, **kwds
+        As for :func:`rank_genes_groups`.
+    """
+    rank_genes_groups(
+        adata, groupby, groups=groups, use_raw=use_raw, reference=reference, n_genes=n_genes, key_added=key_added, layer=layer, method="logreg",
+        **kwds,
+    )  # fmt: skip

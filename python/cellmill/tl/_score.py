@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def score_genes(
     adata: AnnData,
-    gene_list: Sequence[str],
+    gene_list: Sequence[str] | str,
     *,
     ctrl_as_ref: bool = True,
     ctrl_size: int = 50,
@@ -71,6 +71,7 @@ def score_genes(
     adata = adata.copy() if copy else adata
     if use_raw is None:
         use_raw = not is_lazy(adata) and adata.raw is not None and layer is None
+    gene_list = [gene_list] if isinstance(gene_list, str) else list(gene_list)
     names = adata.raw.var_names if use_raw else adata.var_names
     missing = [gene for gene in gene_list if gene not in names]
     if missing:
@@ -90,14 +91,18 @@ def score_genes(
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
     genes = np.flatnonzero(names.isin(wanted)).tolist()
     draw = dict(ctrl_size=ctrl_size, n_bins=n_bins, ctrl_as_ref=ctrl_as_ref, pool=pool, seed=seed_of(random_state))
-    adata.obs[score_name] = _cellmill.score_genes(matrix, genes, draw)
+    try:
+        adata.obs[score_name] = _cellmill.score_genes(matrix, genes, draw)
+    except ValueError as error:
+        # scanpy's kind of error.
+        if str(error).startswith("No control genes"):
+            raise RuntimeError(str(error)) from None
+        raise
     say(f"score_genes: {len(wanted)} genes")
     return adata if copy else None
 
 
-def score_genes_cell_cycle(
-    adata: AnnData, *, s_genes: Sequence[str], g2m_genes: Sequence[str], copy: bool = False, **kwargs: Any
-) -> AnnData | None:
+def score_genes_cell_cycle(adata: AnnData, *, s_genes: Sequence[str], g2m_genes: Sequence[str], copy: bool = False, **kwargs: Any) -> AnnData | None:
     """Scores the phases S and G2M, and names each cell's phase.
 
     Parameters

@@ -24,11 +24,12 @@ use crate::stage::Stage;
 /// Principal components.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pca {
-    /// Scores (x − mean)·V: `(n_obs, n_comps)` row-major f32.
+    /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32.
     pub scores: Vec<f32>,
     /// Loadings V: `(n_genes, n_comps)` row-major, orthonormal columns; in each the entry of largest magnitude is positive.
     pub components: Vec<f64>,
-    /// Variance of each component, ddof 1, descending: `(n_comps,)`.
+    /// Variance of each component's scores: `(n_comps,)`. Of centred values ddof 1, descending; else ddof 0, as in scikit-learn's
+    /// `TruncatedSVD`.
     pub variance: Vec<f64>,
     /// Share of the total variance: `(n_comps,)`.
     pub variance_ratio: Vec<f64>,
@@ -47,6 +48,8 @@ pub struct Columns {
     pub bound: f64,
     /// No value of a column is larger in magnitude after the recipe, where that is known: `(p,)`. A GPU needs it.
     pub largest: Option<Vec<f32>>,
+    /// Whether means are taken away.
+    pub centred: bool,
 }
 
 /// The rows of an analysis: where they come from and what happens to them.
@@ -67,8 +70,8 @@ pub struct Rows<'a> {
 /// What one pass over all rows finds: enough to project them.
 #[derive(Serialize, Deserialize)]
 struct Fit {
-    /// Σ over rows of each chosen column / n: `(p,)`.
-    mean: Vec<f64>,
+    /// What is taken from each chosen column, its mean or 0: `(p,)`.
+    centre: Vec<f64>,
     components: Vec<f64>,
     variance: Vec<f64>,
     variance_ratio: Vec<f64>,
@@ -151,13 +154,13 @@ fn fit(
 ) -> Result<Fit> {
     let p = columns.detection.len();
     if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
-        return wide::fit(rows, p, n_comps, selected, watch);
+        return wide::fit(rows, columns, n_comps, selected, watch);
     }
     let on_gpu = match processor.device() {
         Some(device) => gpu::covariance(device, rows, columns, selected, watch)?,
         None => None,
     };
-    let gpu::Found { covariance, sums, n_obs, nnz } = match on_gpu {
+    let gpu::Found { mut covariance, sums, n_obs, nnz } = match on_gpu {
         Some(found) => found,
         None => {
             let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
@@ -174,9 +177,35 @@ fn fit(
     }
     let mean: Vec<f64> = sums.iter().map(|s| s / n_obs as f64).collect();
     let total: f64 = (0..p).map(|j| covariance[j * p + j]).sum();
-    let (variance, components) = top_eigenpairs(&covariance, p, n_comps, watch)?;
-    let variance_ratio = variance.iter().map(|v| v / total).collect();
-    Ok(Fit { mean, components, variance, variance_ratio, n_obs, nnz })
+    if !columns.centred {
+        let weight = n_obs as f64 / (n_obs as f64 - 1.0);
+        for (row, m) in covariance.chunks_exact_mut(p).zip(&mean) {
+            row.iter_mut().zip(&mean).for_each(|(c, other)| *c += weight * m * other);
+        }
+    }
+    let pairs = top_eigenpairs(&covariance, p, n_comps, watch)?;
+    Ok(Fit::new(pairs, mean, total, columns.centred, n_obs, nnz))
+}
+
+impl Fit {
+    /// From eigenvalues and eigenvectors of the covariance, or, of values that are not centred, of Σ x x' / (n − 1). `total`: the variance
+    /// of all columns, ddof 1.
+    fn new((values, components): (Vec<f64>, Vec<f64>), mean: Vec<f64>, total: f64, centred: bool, n_obs: u64, nnz: u64) -> Fit {
+        let (n, k) = (n_obs as f64, values.len());
+        let variance_ratio = |variance: &[f64]| variance.iter().map(|v| v / total).collect();
+        if centred {
+            return Fit { variance_ratio: variance_ratio(&values), variance: values, centre: mean, components, n_obs, nnz };
+        }
+        // v' C v = λ − n / (n − 1) (μ·v)².
+        let mut along = vec![0.0; k];
+        for (row, m) in components.chunks_exact(k).zip(&mean) {
+            along.iter_mut().zip(row).for_each(|(a, v)| *a += m * v);
+        }
+        let mut variance: Vec<f64> = values.iter().zip(&along).map(|(value, a)| (value - n / (n - 1.0) * a * a).max(0.0)).collect();
+        let variance_ratio = variance_ratio(&variance);
+        variance.iter_mut().for_each(|v| *v *= (n - 1.0) / n);
+        Fit { centre: vec![0.0; mean.len()], components, variance, variance_ratio, n_obs, nnz }
+    }
 }
 
 /// Adds the tasks that `half` lacks.
@@ -260,13 +289,13 @@ impl Pass<'_> {
     }
 }
 
-/// X V − mean·V, task by task: from what was selected, or else from the feed.
+/// X V − centre·V, task by task: from what was selected, or else from the feed.
 fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
     let mut shift = vec![0f64; k];
-    for (row, m) in fit.components.chunks_exact(k).zip(&fit.mean) {
+    for (row, m) in fit.components.chunks_exact(k).zip(&fit.centre) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
     }
-    let projection = Projection::new(&fit.components, fit.mean.len(), &shift)?;
+    let projection = Projection::new(&fit.components, fit.centre.len(), &shift)?;
     let rows = pass.rows;
     let tasks = cut(rows.feed.source.shape().n_obs);
     let mut scores = vec![0f32; fit.n_obs as usize * k];

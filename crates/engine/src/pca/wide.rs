@@ -3,7 +3,7 @@
 use cellmill_kernels::product::{self, LANES, Lane};
 use cellmill_matrix::{Csr, Error, Result, Watch};
 
-use super::{Fit, Pass};
+use super::{Columns, Fit, Pass};
 use crate::exec::{cut, in_order};
 use crate::host::eigen::{Operator, top_eigenpairs_of};
 use crate::recipe::apply_all;
@@ -17,17 +17,19 @@ struct Sums {
     nnz: u64,
 }
 
-/// The covariance of all rows, `(Σ x x' − n μ μ') / (n − 1)`, by what it does to vectors: one pass over the rows each time.
+/// The covariance of all rows, `(Σ x x' − n μ μ') / (n − 1)`, by what it does to vectors: one pass over the rows each time. With a centre μ
+/// of zeros it is that of values that are not centred.
 struct Covariance<'a> {
     pass: Pass<'a>,
     selected: &'a Stage,
-    mean: &'a [f64],
+    centre: &'a [f64],
     n_obs: u64,
     watch: &'a dyn Watch,
 }
 
-/// Components of `p` genes.
-pub(super) fn fit(pass: Pass<'_>, p: usize, n_comps: usize, selected: &Stage, watch: &dyn Watch) -> Result<Fit> {
+/// Components of the chosen columns.
+pub(super) fn fit(pass: Pass<'_>, columns: &Columns, n_comps: usize, selected: &Stage, watch: &dyn Watch) -> Result<Fit> {
+    let p = columns.detection.len();
     let Sums { sum, squares, n_obs, nnz } = sums(pass, p, selected, watch)?;
     let most = (n_obs as usize).min(p).saturating_sub(1);
     if n_comps == 0 || n_comps > most {
@@ -36,10 +38,10 @@ pub(super) fn fit(pass: Pass<'_>, p: usize, n_comps: usize, selected: &Stage, wa
     let n = n_obs as f64;
     let mean: Vec<f64> = sum.iter().map(|s| s / n).collect();
     let total = (squares - n * mean.iter().map(|m| m * m).sum::<f64>()) / (n - 1.0);
-    let operator = Covariance { pass, selected, mean: &mean, n_obs, watch };
-    let (variance, components) = top_eigenpairs_of(&operator, n_comps, watch)?;
-    let variance_ratio = variance.iter().map(|v| v / total).collect();
-    Ok(Fit { mean, components, variance, variance_ratio, n_obs, nnz })
+    let zeros = vec![0.0; p];
+    let operator = Covariance { pass, selected, centre: if columns.centred { &mean } else { &zeros }, n_obs, watch };
+    let pairs = top_eigenpairs_of(&operator, n_comps, watch)?;
+    Ok(Fit::new(pairs, mean, total, columns.centred, n_obs, nnz))
 }
 
 fn sums(pass: Pass<'_>, p: usize, selected: &Stage, watch: &dyn Watch) -> Result<Sums> {
@@ -75,12 +77,12 @@ fn sums(pass: Pass<'_>, p: usize, selected: &Stage, watch: &dyn Watch) -> Result
 
 impl Operator for Covariance<'_> {
     fn size(&self) -> usize {
-        self.mean.len()
+        self.centre.len()
     }
 
     fn times(&self, block: &[Lane], out: &mut [Lane]) -> Result<()> {
         let tasks = cut(self.pass.rows.feed.source.shape().n_obs);
-        let p = self.mean.len();
+        let p = self.centre.len();
         out.fill([0.0; LANES]);
         in_order(
             tasks.len(),
@@ -98,10 +100,10 @@ impl Operator for Covariance<'_> {
         )?;
         let n = self.n_obs as f64;
         let mut along = [0.0; LANES];
-        for (m, row) in self.mean.iter().zip(block) {
+        for (m, row) in self.centre.iter().zip(block) {
             along.iter_mut().zip(row).for_each(|(a, v)| *a += m * v);
         }
-        for (m, row) in self.mean.iter().zip(out) {
+        for (m, row) in self.centre.iter().zip(out) {
             row.iter_mut().zip(along).for_each(|(x, a)| *x = (*x - n * m * a) / (n - 1.0));
         }
         Ok(())
@@ -182,13 +184,30 @@ mod tests {
         let selected = Stage::new(3, &allowance, Some(Arc::new(Spill::new(dir.path()))));
         let decoded = AtomicBool::new(false);
         let rows = Rows { feed: Feed::source(&source), select: &[], n_genes: p, transform: &[], last: true };
-        let found = fit(Pass { rows, decoded: &decoded }, p, k, &selected, &()).unwrap();
+        let columns = Columns { detection: vec![0.2; p], bound: 0.0, largest: None, centred: true };
+        let found = fit(Pass { rows, decoded: &decoded }, &columns, k, &selected, &()).unwrap();
         assert_eq!(selected.n_kept(), 3);
         for c in 0..k {
             assert!((found.variance[c] / values[c] - 1.0).abs() < 1e-9);
             assert!((found.variance_ratio[c] - values[c] / total).abs() < 1e-9);
             let cosine: f64 = (0..p).map(|j| found.components[j * k + c] * vectors[j * k + c]).sum();
             assert!(cosine > 1.0 - 1e-9, "component {c}: {cosine}");
+        }
+        // Of values that are not centred: Σ x x' / (n − 1), and the variance that the scores have about their mean.
+        let found = fit(Pass { rows, decoded: &decoded }, &Columns { centred: false, ..columns }, k, &selected, &()).unwrap();
+        assert!(found.centre.iter().all(|c| *c == 0.0));
+        let project = |c: usize| -> Vec<f64> {
+            dense.chunks_exact(p).map(|row| (0..p).map(|j| row[j] * found.components[j * k + c]).sum()).collect()
+        };
+        let scores: Vec<Vec<f64>> = (0..k).map(project).collect();
+        let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for (c, own) in scores.iter().enumerate() {
+            let mean = own.iter().sum::<f64>() / n as f64;
+            let variance = own.iter().map(|s| (s - mean) * (s - mean)).sum::<f64>() / n as f64;
+            assert!((found.variance[c] / variance - 1.0).abs() < 1e-6, "component {c}: {} {variance}", found.variance[c]);
+            // Eigenvectors of Σ x x': the scores are at right angles without being centred.
+            let others: f64 = scores[..c].iter().map(|s| product(own, s).abs()).sum();
+            assert!(others < 1e-6 * product(own, own), "component {c}: {others}");
         }
     }
 }

@@ -52,7 +52,8 @@ pub fn control_genes(means: &[f64], genes: &[u32], options: &Options) -> Result<
     // numpy rounds halves to even.
     let n_items = (pool.len() as f64 / (options.n_bins - 1) as f64).round_ties_even();
     if n_items < 1.0 {
-        return Err(place(format!("{} genes to draw from", pool.len()), "a bin holds at least one; take fewer with n_bins"));
+        let found = format!("No control genes found in any cut: {} genes to draw from", pool.len());
+        return Err(place(found, "a bin holds at least one; take fewer with n_bins"));
     }
     let mut sorted: Vec<f64> = pool.iter().map(|&j| means[j as usize]).collect();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -80,7 +81,7 @@ pub fn control_genes(means: &[f64], genes: &[u32], options: &Options) -> Result<
     }
     let drawn: Vec<u32> = drawn.into_iter().filter(|j| !wanted.contains(j)).collect();
     if drawn.is_empty() {
-        return Err(place("no control genes in any bin".into(), "draw from more genes, or say ctrl_as_ref=False"));
+        return Err(place("No control genes found in any cut".into(), "draw from more genes, or say ctrl_as_ref=False"));
     }
     Ok(drawn)
 }

@@ -7,7 +7,7 @@ mod silent;
 
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed};
-use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc, Residuals};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
 use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
@@ -495,41 +495,11 @@ impl<'a> Surveyor<'a> {
     fn choose_pearson(&mut self, raw: &[GeneMoments], n_top_genes: usize) -> Result<()> {
         let model =
             Model { theta: self.recipe.hvg.theta.unwrap_or(THETA), clip: self.recipe.hvg.clip.unwrap_or_else(|| self.root_of_cells(raw)) };
-        let share: Vec<Vec<f64>> = raw
-            .iter()
-            .map(|m| {
-                let total: f64 = m.mean.iter().sum();
-                m.mean.iter().map(|x| if total > 0.0 { x / total } else { 0.0 }).collect()
-            })
-            .collect();
+        let fold = choice::expected(raw, model);
         let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
-        let fold = Residuals { share, model };
         let (sums, _) = self.read("residuals", &steps, &At { step: steps.len(), fold: fold.clone() })?;
-        let variances: Vec<Vec<f64>> = sums
-            .iter()
-            .zip(&fold.share)
-            .filter(|(sums, _)| sums.n_obs > 0)
-            .map(|(sums, share)| {
-                let totals: Vec<(f64, f64)> = sums.totals.iter().map(|(bits, n)| (f64::from_bits(*bits), *n as f64)).collect();
-                let batch = hvg::PearsonBatch { n_obs: sums.n_obs, share, entries: &sums.entries, totals: &totals };
-                hvg::residual_variances(&batch, &model)
-            })
-            .collect();
-        let mut overall = GeneMoments::none(self.out_var.n_rows());
-        raw.iter().for_each(|b| overall.merge(b));
-        let variance = overall.variance();
-        let all = hvg::Moments { n_obs: overall.n_obs, mean: &overall.mean, var: &variance };
-        let chosen = hvg::rank_residuals(&all, &variances, n_top_genes)?;
-        let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
-        set(keys::MEANS, Values::F64(chosen.means));
-        set(keys::VARIANCES, Values::F64(chosen.variances));
-        set(keys::RESIDUAL_VARIANCES, Values::F64(chosen.residual_variances));
-        set(keys::HIGHLY_VARIABLE_RANK, Values::F32(chosen.highly_variable_rank));
-        if self.batch.is_some() {
-            set(keys::HIGHLY_VARIABLE_NBATCHES, Values::I64(chosen.highly_variable_nbatches));
-            set(keys::HIGHLY_VARIABLE_INTERSECTION, Values::Bool(chosen.highly_variable_intersection));
-        }
-        set(keys::HIGHLY_VARIABLE, Values::Bool(chosen.highly_variable));
+        let (columns, _) = choice::residuals(raw, &fold, &sums, self.batch.is_some(), n_top_genes)?;
+        self.set_all(columns);
         Ok(())
     }
 

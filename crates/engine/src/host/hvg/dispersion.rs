@@ -39,7 +39,7 @@ pub fn dispersions(moments: &Moments, flavor: Flavor, options: &Options) -> Resu
 pub(super) fn warn_of_options(options: &Options) -> Vec<String> {
     let ignored = options.n_top_genes.is_some() && options.has_cutoffs();
     if ignored {
-        vec!["n_top_genes is given: the cut-offs min_mean, max_mean, min_disp and max_disp are ignored".to_owned()]
+        vec!["If you pass `n_top_genes`, all cutoffs are ignored: min_mean, max_mean, min_disp, max_disp".to_owned()]
     } else {
         Vec::new()
     }
@@ -155,7 +155,7 @@ fn select(means: &[f64], norms: &[f64], options: &Options, whose: &str, warnings
     sorted.sort_by(|a, b| b.total_cmp(a));
     if n_top_genes > sorted.len() {
         warnings.push(format!(
-            "{whose}n_top_genes is {n_top_genes}, but {} genes have a normalised dispersion: all of these are chosen",
+            "{whose}`n_top_genes` > number of normalized dispersions, returning all genes with normalized dispersions: {n_top_genes} > {}",
             sorted.len()
         ));
     }

@@ -1,13 +1,15 @@
-//! Limited-memory BFGS (Nocedal 1980) for smooth convex functions that are dear to evaluate.
+//! Limited-memory BFGS (Nocedal 1980) for smooth functions that are dear to evaluate. Steps, line search and ends are those of L-BFGS-B
+//! (Zhu, Byrd, Lu & Nocedal 1997) without bounds, so that a search that is stopped early stops where scipy's does.
+
+mod search;
 
 use cellmill_matrix::Result;
+use search::{Said, Search};
 
 /// Pairs of steps and changes of slope that are remembered (scipy's default).
 const MEMORY: usize = 10;
-/// Halvings of a step before the search gives up.
-const HALVINGS: usize = 50;
-/// Share of the decrease that the slope promises which a step must bring (Armijo).
-const DECREASE: f64 = 1e-4;
+/// Points that are tried along one direction (scikit-learn's number).
+const TRIES: usize = 50;
 /// Steps whose relative decrease is smaller end the search: 64 roundings, as scikit-learn asks of scipy.
 const LEAST: f64 = 64.0 * f64::EPSILON;
 
@@ -40,29 +42,37 @@ pub fn minimise(mut x: Vec<f64>, tolerance: f64, most: usize, mut f: impl FnMut(
             way.iter_mut().zip(y).for_each(|(w, y)| *w -= weight * y);
             weights.push(weight);
         }
-        let scale = pairs.last().map_or_else(|| 1.0 / dot(&slope, &slope).sqrt(), |(_, y, rho)| 1.0 / (rho * dot(y, y)));
-        way.iter_mut().for_each(|w| *w *= scale);
+        if let Some((_, y, rho)) = pairs.last() {
+            let scale = 1.0 / (rho * dot(y, y));
+            way.iter_mut().for_each(|w| *w *= scale);
+        }
         for ((s, y, rho), weight) in pairs.iter().zip(weights.iter().rev()) {
             let other = rho * dot(y, &way);
             way.iter_mut().zip(s).for_each(|(w, s)| *w += (weight - other) * s);
         }
         let promised = dot(&way, &slope);
-        let mut length = 1.0;
+        let mut length = if steps == 0 { 1.0 / dot(&way, &way).sqrt() } else { 1.0 };
+        let mut search = Search::new(value, promised, length);
         let mut next = None;
-        for _ in 0..HALVINGS {
+        for _ in 0..TRIES {
             let there: Vec<f64> = x.iter().zip(&way).map(|(x, w)| x + length * w).collect();
             let (v, g) = f(&there)?;
-            if v <= value + DECREASE * length * promised {
-                next = Some((there, v, g));
+            let said = search.tell(length, v, dot(&way, &g));
+            match said {
+                Said::Try(other) => length = other,
+                Said::Done => next = Some((there, v, g)),
+                Said::Stuck if v < value => next = Some((there, v, g)),
+                Said::Stuck => {}
+            }
+            if !matches!(said, Said::Try(_)) {
                 break;
             }
-            length /= 2.0;
         }
         let Some((there, v, g)) = next else { return Ok(Minimum { x, steps, converged: true }) };
         let step: Vec<f64> = there.iter().zip(&x).map(|(a, b)| a - b).collect();
         let change: Vec<f64> = g.iter().zip(&slope).map(|(a, b)| a - b).collect();
         let curvature = dot(&step, &change);
-        if curvature > f64::EPSILON * dot(&change, &change) {
+        if curvature > f64::EPSILON * -promised * length {
             if pairs.len() == MEMORY {
                 pairs.remove(0);
             }
