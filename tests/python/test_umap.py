@@ -110,17 +110,17 @@ APART = ("--filter-cells", "", "--n-top-genes", 700, "--n-comps", 20)
 
 
 def test_parts_lie_as_their_cells_do(run, apart):
-    """A graph in unconnected parts: the layout's shape at large is no worse than umap-learn's."""
+    """A graph in unconnected parts: the layout's shape at large is within what umap-learn's is, which depends on its seed."""
     from scipy.sparse.csgraph import connected_components
 
     ours = run.read(apart, "--through", "umap", *APART)
     assert connected_components(ours.obsp["connectivities"])[0] >= 3
-    theirs = ours.copy()
-    sc.tl.umap(theirs)
     z = ours.obsm["X_pca"]
     i, j = np.random.default_rng(0).integers(0, len(z), (2, 20000))
     far = lambda x: np.linalg.norm(np.asarray(x, np.float64)[i] - np.asarray(x, np.float64)[j], axis=1)
-    assert spearmanr(far(z), far(ours.obsm["X_umap"]))[0] >= spearmanr(far(z), far(theirs.obsm["X_umap"]))[0] - 0.05
+    kept = lambda layout: spearmanr(far(z), far(layout))[0]
+    theirs = [kept(sc.tl.umap(ours, random_state=seed, copy=True).obsm["X_umap"]) for seed in range(5)]
+    assert kept(ours.obsm["X_umap"]) >= min(theirs)
 
 
 def test_start_from_paga(run, pbmc_path):

@@ -23,6 +23,16 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Memory that is free goes back at once. By default it stays resident for a second, in which the next stage takes as much again: a run
+/// of 40,000 cells with 200 neighbours peaked at 475 MiB instead of 343.
+fn give_back_free_memory() {
+    // SAFETY: the option is one of the allocator's, and no thread but this one runs yet.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0) };
+}
+
+/// `mi_option_purge_delay` in mimalloc's `mi_option_e`.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
 /// Single-cell RNA analysis of any size on any machine: from an AnnData store to clusters and pictures.
 #[derive(Parser)]
 #[command(name = "cellmill", version, arg_required_else_help = true, args_override_self = true, max_term_width = 110)]
@@ -73,6 +83,7 @@ pub struct Voice {
 }
 
 fn main() -> ExitCode {
+    give_back_free_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -2,7 +2,7 @@
 
 use cellmill_engine::exec::{CHUNK_BYTES, TASK_ROWS, cut};
 use cellmill_engine::host::hvg::Flavor;
-use cellmill_graph::knn;
+use cellmill_graph::{fuzzy, knn};
 use cellmill_kernels::gram;
 use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
@@ -186,7 +186,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let mut aside = false;
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
-        let graph = Graph::of(n, r, n_pcs, job.through);
+        let graph = Graph::of(n, r, n_pcs, job.through, threads);
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
@@ -266,7 +266,7 @@ struct Graph {
 }
 
 impl Graph {
-    fn of(n: u64, r: &Recipe, n_pcs: u64, through: Stage) -> Self {
+    fn of(n: u64, r: &Recipe, n_pcs: u64, through: Stage, threads: u64) -> Self {
         let k = r.neighbors.n_neighbors as u64 - 1;
         // An edge that only one end has counts at both: about 1.7 k a cell in cells' graphs, 2 k at most.
         let nnz = 2 * n * k;
@@ -274,7 +274,7 @@ impl Graph {
         // Rows in order; neighbours, before and after the repair, and reversed; order, lists and searched lists.
         let search = 4 * n * n_pcs + found + 4 * n * k + 4 * n * k.min(24) + 80 * n;
         // Directed weights twice (as they are and turned), and the joined rows before they are put together.
-        let joining = found + 12 * n * k + 8 * nnz;
+        let joining = found + 12 * n * k + 8 * nnz + threads * fuzzy::bytes_in_flight(n as usize, k as usize) as u64;
         let together = found + graph + 8 * nnz;
         let epochs = if through >= Stage::Umap { found + 2 * graph + n * 4 * (8 + 3 * r.umap.n_components as u64) } else { 0 };
         // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
