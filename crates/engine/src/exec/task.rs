@@ -17,8 +17,8 @@ use crate::stage::{Piece, Stage};
 /// Source rows of a task. Fixed: the tree of merging, and with it every bit of a result, follows from the number of rows alone.
 pub const TASK_ROWS: u64 = 4096;
 
-/// Entries of a chunk at most (or one row): 2 MiB, which stay near the core from step to step.
-const CHUNK_ENTRIES: u64 = 1 << 18;
+/// Entries of a chunk at most (or one row): 1 MiB, which stays in the core's second cache from step to step.
+const CHUNK_ENTRIES: u64 = 1 << 17;
 
 /// Bytes of a chunk at most.
 pub const CHUNK_BYTES: u64 = CHUNK_ENTRIES * 8;
