@@ -18,7 +18,7 @@ use crate::{Connectivities, Distances};
 /// Rows that one task works on. Fixed, so that nothing depends on the number of threads.
 const ROWS: usize = 1 << 13;
 
-/// Bytes that a thread takes while it joins the edges of [`ROWS`] of `n` cells with `k` neighbours each: edges that come in (8 each), and
+/// Bytes that a thread takes while it joins the edges of some of `n` cells with `k` neighbours each: edges that come in (8 each), and
 /// room for the joined ones (8 each, twice as many).
 pub fn bytes_in_flight(n: usize, k: usize) -> usize {
     24 * k * n.min(ROWS)
