@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use cellmill_engine::exec::{Feed, cut};
+use cellmill_engine::exec::{CHUNK_BYTES, Feed, cut};
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::{Rows, Step};
 use cellmill_engine::stage::{Allowance, Stage};
@@ -90,6 +90,9 @@ fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 
 const PLENTY: u64 = 1 << 30;
 
+/// Beside the chunks on their way, room for the ranks of some genes only.
+const TIGHT: u64 = CHUNK_BYTES * 4 + (400 << 10);
+
 /// Every score and p-value as bits.
 fn bits(found: &Markers) -> Vec<u64> {
     let tests = |r: &cellmill_run::markers::Ranked| {
@@ -106,7 +109,7 @@ fn threads_stages_and_memory_change_no_bit_of_markers() {
     for method in [Method::TTest, Method::Wilcoxon] {
         let options = Options { method, tie_correct: true, pts: true, ..Options::default() };
         let mut found = Vec::new();
-        for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, (8 << 20) + (400 << 10))] {
+        for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, TIGHT)] {
             let stage = Stage::new(cut(9000).len(), &Allowance::new(PLENTY), None);
             let feed = Feed { source: &source, stage: staged.then_some(&stage) };
             let view = View { feed, select: &[], values: &values, n_vars: N_VARS, memory };
