@@ -1,13 +1,16 @@
 //! `cargo xtask test`: formatting, lints, types, documentation, Rust tests, then the black-box tests against scanpy, of the program
 //! and of the Python package, and the documentation.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{cargo, python, root, sh, target};
 
 /// Runs all of it, or the part that is named.
 pub fn run(args: &[String]) -> Result<()> {
     let part = args.first().map(String::as_str);
+    if let Some(other) = part.filter(|p| !["rust", "python"].contains(p)) {
+        bail!("'{other}' is no part of the tests; they are rust and python");
+    }
     if part != Some("python") {
         rust()?;
     }

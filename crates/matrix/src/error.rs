@@ -204,10 +204,9 @@ impl fmt::Display for Error {
             ErrorKind::Io { place, message } => write!(f, "{place}: {message}"),
             ErrorKind::Budget { what, needs, ceiling } => write!(
                 f,
-                "{what} needs {} of memory, but the ceiling is {}; raise --memory to at least {}",
-                gib(*needs),
+                "{what} needs {needs} of memory, but the ceiling is {}; raise --memory to at least {needs}",
                 gib(*ceiling),
-                gib(*needs)
+                needs = gib(*needs)
             ),
             ErrorKind::Interrupted => write!(f, "stopped by the user"),
             ErrorKind::Bug { message } => write!(f, "this is a mistake in cellmill, please report it: {message}"),
@@ -215,10 +214,10 @@ impl fmt::Display for Error {
     }
 }
 
-/// Bytes as people say them: `1.5 GiB`, `640 MiB`.
+/// Bytes as people say them, rounded up: `1.51 GiB`, `640 MiB`.
 fn gib(bytes: u64) -> String {
     let mib = bytes as f64 / (1u64 << 20) as f64;
-    if mib >= 1024.0 { format!("{:.1} GiB", mib / 1024.0) } else { format!("{:.0} MiB", mib.ceil()) }
+    if mib >= 1024.0 { format!("{:.2} GiB", (mib / 10.24).ceil() / 100.0) } else { format!("{:.0} MiB", mib.ceil()) }
 }
 
 /// The known key nearest to what was typed, if one is near: at most a third of its letters differ.

@@ -252,7 +252,13 @@ impl AnnData {
         };
         match self.tree.node(path)? {
             Some(node) if text(node.attrs(), "encoding-type") != Some("null") => Ok((path.to_string(), node)),
-            _ => Err(Error::missing(Place::store(self.location()), matrix, self.matrices()?)),
+            _ => {
+                let place = Place::store(self.location());
+                match self.matrices()? {
+                    known if known.is_empty() => Err(Error::invalid(place, "no matrix at all", "counts lie in X, in layers/NAME or in raw/X")),
+                    known => Err(Error::missing(place, matrix, known)),
+                }
+            }
         }
     }
 
