@@ -124,6 +124,14 @@ impl Device {
         Ok((free as u64, total as u64))
     }
 
+    /// Bytes that can be taken: what the card has free and the pool holds unused, below the pool's maximum. A tenth is left alone.
+    pub fn room(&self) -> Result<u64> {
+        let (free, usage) = (self.memory()?.0, self.usage());
+        let room = free + usage.reserved.saturating_sub(usage.used);
+        let below = self.pool.max().map_or(u64::MAX, |max| max.saturating_sub(usage.used));
+        Ok(room.min(below) / 10 * 9)
+    }
+
     /// What the pool has in use, and its peaks.
     pub fn usage(&self) -> Usage {
         self.pool.usage()
