@@ -56,15 +56,21 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    /// An error if the driver shows no GPU of this number.
+    pub fn known(ordinal: usize) -> Result<()> {
+        let n = find::count()?;
+        if ordinal >= n {
+            return Err(absent(format!("cuda:{ordinal}"), format!("the driver shows {n} GPUs: cuda:0 to cuda:{}", n - 1)));
+        }
+        Ok(())
+    }
+
     /// Opens a GPU.
     pub fn open(options: &Options) -> Result<Arc<Self>> {
-        let n = find::count()?;
-        let driver = find::driver()?;
         let ordinal = options.ordinal;
+        Self::known(ordinal)?;
+        let driver = find::driver()?;
         let asked = format!("cuda:{ordinal}");
-        if ordinal >= n {
-            return Err(absent(asked, format!("the driver shows {n} GPUs: cuda:0 to cuda:{}", n - 1)));
-        }
         let lost = |e: DriverError| absent(format!("cuda:{ordinal}"), format!("this GPU can't be used: {}", words(e)));
         let context = CudaContext::new(ordinal).map_err(lost)?;
         let name = context.name().map_err(lost)?;

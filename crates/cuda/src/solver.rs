@@ -26,7 +26,10 @@ impl Solver {
     pub fn new(stream: &Stream) -> Result<Self> {
         // SAFETY: opens the library, whose initialisers are the vendor's.
         if !unsafe { sys::is_culib_present() } {
-            return Err(absent("cuda", "cuSOLVER was not found (libcusolver.so): install the CUDA toolkit or `pip install nvidia-cusolver`"));
+            return Err(absent(
+                "cuda",
+                "cuSOLVER was not found (libcusolver.so): install the CUDA toolkit or `pip install nvidia-cusolver`",
+            ));
         }
         stream.device().bind()?;
         let mut handle = std::ptr::null_mut();

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cellmill_cuda::{Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
-use cellmill_kernels::gram::{MAX_COLUMNS, cuda::Gram};
+use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
+use cellmill_kernels::gram::{self, MAX_COLUMNS, cuda::Gram};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
-use cellmill_kernels::pack::pack;
-use cellmill_kernels::project::cuda::Projection;
+use cellmill_kernels::pack::{self, pack};
+use cellmill_kernels::project::{self, cuda::Projection};
+use cellmill_kernels::transform;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
 use cellmill_matrix::{Error, Result, SourceRow, Watch};
 
@@ -46,6 +47,16 @@ const LANES: u64 = 4;
 
 /// Most entries of a task: packed, at 8 bytes at worst, they fit in what a kernel can address.
 const MOST_ENTRIES: u64 = 1 << 27;
+
+/// Loads libraries and compiles kernels, so that [`super::pca`] finds them there. What fails is said when it is needed.
+pub fn prepare(device: &Arc<Device>) {
+    for source in [pack::cuda::SOURCE, transform::cuda::SOURCE, gram::cuda::SOURCE, project::cuda::SOURCE] {
+        let _ = device.program(&source);
+    }
+    if let Ok(stream) = device.stream() {
+        let _ = (Blas::new(&stream), Solver::new(&stream));
+    }
+}
 
 /// Takes the covariance of all rows; `None` if this GPU or these columns are not fit for it.
 pub(super) fn covariance(
@@ -109,7 +120,11 @@ impl Covariance {
 /// [`eigen::top_eigenpairs`] gives them; the covariance again where the device has no room for that or lacks cuSOLVER, or where the
 /// CPU is as fast.
 #[allow(clippy::type_complexity)] // one caller
-pub(super) fn eigenpairs(covariance: Covariance, p: usize, k: usize) -> Result<std::result::Result<(f64, (Vec<f64>, Vec<f64>)), Covariance>> {
+pub(super) fn eigenpairs(
+    covariance: Covariance,
+    p: usize,
+    k: usize,
+) -> Result<std::result::Result<(f64, (Vec<f64>, Vec<f64>)), Covariance>> {
     let (mut buffer, stream) = match covariance {
         Covariance::Device(buffer, stream) if p > eigen::SMALL && Solver::bytes(p) < stream.device().room()? => (buffer, stream),
         other => return Ok(Err(other)),
@@ -238,10 +253,14 @@ impl<'a> Feeder<'a> {
         let Some(filters) = self.route.staged else {
             let mut bytes = Vec::new();
             pack(&chosen()?.x, &mut bytes);
-            return self.lay(&[&bytes], |bytes| bytes.len(), |bytes, to| {
-                to.copy_from_slice(bytes);
-                Ok(())
-            });
+            return self.lay(
+                &[&bytes],
+                |bytes| bytes.len(),
+                |bytes, to| {
+                    to.copy_from_slice(bytes);
+                    Ok(())
+                },
+            );
         };
         let pieces = match self.pass.rows.feed.stage.and_then(|stage| stage.task(task)) {
             Some(pieces) => pieces,

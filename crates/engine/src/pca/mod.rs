@@ -15,6 +15,7 @@ use cellmill_matrix::{Csr, Error, Result, Watch};
 use serde::{Deserialize, Serialize};
 
 use self::gpu::Covariance;
+pub use self::gpu::prepare;
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};
@@ -302,14 +303,7 @@ impl Pass<'_> {
 }
 
 /// X V − centre·V, task by task: from what was selected, or else from the feed.
-fn scores(
-    pass: Pass<'_>,
-    selected: &Stage,
-    fit: &Fit,
-    k: usize,
-    processor: &Processor,
-    watch: &dyn Watch,
-) -> Result<Vec<f32>> {
+fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     let mut shift = vec![0f64; k];
     for (row, m) in fit.components.chunks_exact(k).zip(&fit.centre) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);

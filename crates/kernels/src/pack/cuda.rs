@@ -302,14 +302,7 @@ impl Unpack {
         let grid = Grid { blocks: (blocks, chunks), threads: THREADS, shared: 0 };
         // SAFETY: the arguments of `checksum`, which reads the table and the bytes of each chunk, all inside `bytes`.
         unsafe { stream.launch(&self.checksum, grid, &[bytes.into(), (&mut acc).into()])? };
-        let args = [
-            bytes.into(),
-            (&acc).into(),
-            (&mut scratch).into(),
-            (&mut starts).into(),
-            (&mut indptr).into(),
-            (&mut found).into(),
-        ];
+        let args = [bytes.into(), (&acc).into(), (&mut scratch).into(), (&mut starts).into(), (&mut indptr).into(), (&mut found).into()];
         // SAFETY: the arguments of `index_rows`, with buffers as long as the table says; control bytes lie in the chunks (`Batch::line`),
         // and it reads blocks only after it has seen that they end where their chunk does.
         unsafe { stream.launch(&self.index, Grid { blocks: (1, chunks), threads: 1024, shared: 0 }, &args)? };
