@@ -30,9 +30,7 @@ pub fn environment() -> Result<PathBuf> {
 pub fn package(python: &Path) -> Result<()> {
     // A test of another crate brings in what the tests depend on: the features of `cargo test --workspace`, so that nothing is built twice.
     cargo(&["build", "--locked", "--workspace", "--lib", "--test", "terminal"], &[])?;
-    let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
-    let said = Command::new(python).args(["-c", ask]).output().with_context(|| python.display().to_string())?;
-    let home = PathBuf::from(String::from_utf8(said.stdout)?.trim()).join("cellmill");
+    let home = packages(python)?.join("cellmill");
     // Files of an earlier version must not be mistaken for this one's.
     let _ = std::fs::remove_dir_all(&home);
     copy(&root().join("python").join("cellmill"), &home)?;
@@ -46,6 +44,13 @@ pub fn package(python: &Path) -> Result<()> {
     let library = target().join("debug").join(built);
     std::fs::copy(&library, home.join(name)).with_context(|| library.display().to_string())?;
     Ok(())
+}
+
+/// Where an environment keeps its packages.
+pub fn packages(python: &Path) -> Result<PathBuf> {
+    let ask = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let said = Command::new(python).args(["-c", ask]).output().with_context(|| python.display().to_string())?;
+    Ok(PathBuf::from(String::from_utf8(said.stdout)?.trim()))
 }
 
 /// Copies a folder.

@@ -38,9 +38,20 @@ fn black_box() -> Result<()> {
     sh(&python, &["-m", "ruff", "check", "tests", "python", "examples"], &[])?;
     sh(&python, &["-m", "mypy"], &[])?;
     sh(&python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])?;
+    cuda(&python)?;
     package(&python)?;
     let site = target().join("site").display().to_string();
     sh(&python, &["-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", &site], &[("NO_MKDOCS_2_WARNING", "1")])
+}
+
+/// Compiles the CUDA sources, where there is an NVRTC to do it.
+fn cuda(python: &std::path::Path) -> Result<()> {
+    if !cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    let folder = python::packages(python)?.join("nvidia").join("cuda_nvrtc").join("lib").display().to_string();
+    let env = [("LD_LIBRARY_PATH", folder.as_str()), ("CELLMILL_NVRTC", "needed")];
+    cargo(&["test", "--locked", "--workspace", "--test", "cuda_sources"], &env)
 }
 
 /// Builds the Python package into the environment and tests it.

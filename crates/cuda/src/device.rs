@@ -56,15 +56,21 @@ impl fmt::Display for Device {
 }
 
 impl Device {
+    /// An error if the driver shows no GPU of this number.
+    pub fn known(ordinal: usize) -> Result<()> {
+        let n = find::count()?;
+        if ordinal >= n {
+            return Err(absent(format!("cuda:{ordinal}"), format!("the driver shows {n} GPUs: cuda:0 to cuda:{}", n - 1)));
+        }
+        Ok(())
+    }
+
     /// Opens a GPU.
     pub fn open(options: &Options) -> Result<Arc<Self>> {
-        let n = find::count()?;
-        let driver = find::driver()?;
         let ordinal = options.ordinal;
+        Self::known(ordinal)?;
+        let driver = find::driver()?;
         let asked = format!("cuda:{ordinal}");
-        if ordinal >= n {
-            return Err(absent(asked, format!("the driver shows {n} GPUs: cuda:0 to cuda:{}", n - 1)));
-        }
         let lost = |e: DriverError| absent(format!("cuda:{ordinal}"), format!("this GPU can't be used: {}", words(e)));
         let context = CudaContext::new(ordinal).map_err(lost)?;
         let name = context.name().map_err(lost)?;
@@ -122,6 +128,14 @@ impl Device {
     pub fn memory(&self) -> Result<(u64, u64)> {
         let (free, total) = self.check("memory", self.context.mem_get_info())?;
         Ok((free as u64, total as u64))
+    }
+
+    /// Bytes that can be taken: what the card has free and the pool holds unused, below the pool's maximum. A tenth is left alone.
+    pub fn room(&self) -> Result<u64> {
+        let (free, usage) = (self.memory()?.0, self.usage());
+        let room = free + usage.reserved.saturating_sub(usage.used);
+        let below = self.pool.max().map_or(u64::MAX, |max| max.saturating_sub(usage.used));
+        Ok(room.min(below) / 10 * 9)
     }
 
     /// What the pool has in use, and its peaks.

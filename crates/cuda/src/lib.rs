@@ -17,7 +17,7 @@ mod pinned;
 mod pool;
 mod processor;
 mod program;
-mod ring;
+mod solver;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -32,5 +32,5 @@ pub use pinned::{Lent, Pending, Pinned};
 pub use pool::{Memory, Usage};
 pub use processor::Processor;
 pub use program::{Kernel, Program, Source};
-pub use ring::Ring;
+pub use solver::Solver;
 pub use stream::{Event, Stream};

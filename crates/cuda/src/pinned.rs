@@ -57,8 +57,8 @@ impl<T: Plain> std::ops::DerefMut for Pinned<T> {
 impl<T: Plain> Drop for Pinned<T> {
     fn drop(&mut self) {
         if self.device.bind().is_ok() {
-            // SAFETY: given by `cuMemHostAlloc`, freed once; no copy is under way: `Pending`, `Lent` and
-            // `Ring` wait for theirs.
+            // SAFETY: given by `cuMemHostAlloc`, freed once; no copy is under way: `Pending` and `Lent` wait
+            // for theirs.
             let _ = unsafe { sys::cuMemFreeHost(self.at.cast()) };
         }
     }
@@ -72,10 +72,13 @@ pub struct Pending<T: Plain> {
 }
 
 impl Stream {
-    /// Queues a copy of the first `to.len()` elements to the host.
+    /// Queues a copy of all elements into as many of `to`.
     pub fn download_later<T: Plain>(&self, from: &Buffer<T>, mut to: Pinned<T>) -> Result<Pending<T>> {
+        if to.len() < from.len() {
+            return Err(Error::bug(format!("{} elements into {} of pinned memory", from.len(), to.len())));
+        }
         // SAFETY: `Pending` owns the memory and lets nobody see it before the event has passed.
-        let copied = unsafe { self.copy_out(from, &mut to) };
+        let copied = unsafe { self.copy_out(from, &mut to[..from.len()]) };
         match copied.and_then(|()| self.record()) {
             Ok(done) => Ok(Pending { memory: Some(to), done }),
             Err(error) => {

@@ -73,6 +73,11 @@ impl Pool {
         unsafe { result::mem_pool::alloc_async(self.raw, bytes.max(1), stream) }.map_err(|e| self.fault(bytes as u64, e))
     }
 
+    /// Its maximum.
+    pub fn max(&self) -> Option<u64> {
+        self.memory.max
+    }
+
     fn fault(&self, bytes: u64, error: DriverError) -> Error {
         if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return crate::fault::refused("cuda", "memory pool", words(error));

@@ -94,11 +94,22 @@ impl Stream {
 
     /// Copies the first `len` elements of device memory to the host and waits.
     pub fn download<T: Plain>(&self, from: &Buffer<T>, len: usize) -> Result<Vec<T>> {
-        let mut to = vec![T::default(); len];
-        // SAFETY: `to` lives until the wait below has ended.
-        unsafe { self.copy_out(from, &mut to)? };
+        self.download_part(from, 0..len)
+    }
+
+    /// Copies elements of device memory to the host and waits.
+    pub fn download_part<T: Plain>(&self, from: &Buffer<T>, span: std::ops::Range<usize>) -> Result<Vec<T>> {
+        if span.end > from.len() || span.start > span.end {
+            return Err(Error::bug(format!("{span:?} of {} elements in device memory", from.len())));
+        }
+        let mut to = vec![T::default(); span.len()];
+        self.0.device.bind()?;
+        let address = from.address() + (span.start * size_of::<T>()) as u64;
+        // SAFETY: the source has these elements; `to` lives until the wait below has ended.
+        let done = unsafe { sys::cuMemcpyDtoHAsync_v2(to.as_mut_ptr().cast(), address, size_of_val(&to[..]), self.0.raw) };
+        let queued = self.0.device.check("copying from the device", done.result());
         self.synchronize()?;
-        Ok(to)
+        queued.map(|()| to)
     }
 
     /// Copies device memory, element `at` on of `to`.

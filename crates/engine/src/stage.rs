@@ -138,6 +138,23 @@ impl Piece {
         Ok(chunk)
     }
 
+    /// Bytes of the packed rows.
+    pub fn bytes(&self) -> usize {
+        match &self.packed {
+            Packed::Memory { bytes, .. } => bytes.len(),
+            Packed::Spilled { len, .. } => *len,
+        }
+    }
+
+    /// Copies the packed rows: `bytes()` bytes.
+    pub fn read(&self, to: &mut [u8]) -> Result<()> {
+        match &self.packed {
+            Packed::Memory { bytes, .. } => to.copy_from_slice(bytes),
+            Packed::Spilled { at, file, .. } => file.read(*at, to)?,
+        }
+        Ok(())
+    }
+
     /// Stored entries.
     pub fn entries(&self) -> u64 {
         self.entries
@@ -158,9 +175,9 @@ impl Piece {
     fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         match &self.packed {
             Packed::Memory { bytes, .. } => read(bytes),
-            Packed::Spilled { at, len, file } => {
+            Packed::Spilled { len, .. } => {
                 let mut bytes = vec![0; *len];
-                file.read(*at, &mut bytes)?;
+                self.read(&mut bytes)?;
                 read(&bytes)
             }
         }
@@ -185,6 +202,11 @@ mod tests {
         let piece = stage.pack(chunk, &mut Vec::new()).unwrap();
         let back = piece.chunk(Csr::default()).unwrap();
         assert_eq!((&back.source, &back.rows, &back.x, &back.normalizer), (&chunk.source, &chunk.rows, &chunk.x, &chunk.normalizer));
+        let mut bytes = vec![0; piece.bytes()];
+        piece.read(&mut bytes).unwrap();
+        let mut x = Csr::default();
+        unpack(&bytes, &mut x).unwrap();
+        assert_eq!(x, chunk.x);
     }
 
     #[test]

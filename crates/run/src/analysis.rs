@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use cellmill_cuda::Processor;
 use cellmill_engine::exec::Feed;
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
@@ -12,10 +11,10 @@ use cellmill_engine::stage::Stage;
 use cellmill_graph::knn::RowFile;
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Table, Values, keys};
-
 use cellmill_store::anndata::AnnData;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::device::Opening;
 use crate::methods::{Outcome, methods};
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_COMPS, Recipe, Stage as Through};
@@ -65,7 +64,7 @@ pub struct Input<'a> {
     /// What an earlier run has finished, and where this one leaves what it finishes.
     pub journal: Option<&'a Journal>,
     /// What computes the heavy parts.
-    pub processor: &'a Processor,
+    pub processor: &'a Opening<'a>,
     /// The AnnData store that the input is, if it is one.
     pub store: Option<&'a AnnData>,
     /// A folder for temporary files, where memory has no room for the components beside the graph.
@@ -203,8 +202,9 @@ impl Analysis {
         let watch = observer.stage("principal components", "cells");
         let columns = Columns { detection, bound, largest, centred: true };
         let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
-        let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, input.processor, &watch))
-            .map_err(|e| e.at(&Place::store(source.location())))?;
+        let result =
+            kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, &input.processor.get()?, &watch))
+                .map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, result.source_reads);
         self.source_reads += result.source_reads;
         self.outcome.n_comps = n_comps;

@@ -142,7 +142,7 @@ impl Analysis {
             let found = match (scores, input.scratch) {
                 (Scores::File(file), Some(folder)) => knn_streamed(file, &search, folder, &watch)?,
                 (Scores::File(_), None) => return Err(Error::bug("a file of components and no folder")),
-                (Scores::Memory(x), _) => knn::knn_on(Embedding::columns(x, n_comps, n_pcs)?, &search, input.processor, &watch)?,
+                (Scores::Memory(x), _) => knn::knn_on(Embedding::columns(x, n_comps, n_pcs)?, &search, &input.processor.get()?, &watch)?,
             };
             let Knn { order, distances: Distances { k, indices, distances } } = found;
             Ok((order, k, indices, distances))
@@ -223,7 +223,7 @@ impl Analysis {
         }
         let (a, b) = options.curve();
         let watch = observer.stage("umap", "epochs");
-        let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, input.processor, &watch))?;
+        let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, &input.processor.get()?, &watch))?;
         watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
         let key = u.key_added.clone().unwrap_or_else(|| keys::X_UMAP.into());
         let shape = vec![made.found.order.len(), d];

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use cellmill_cuda::Processor;
 use cellmill_engine::exec::{Feed, cut};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::stage::{Allowance, Spill, Stage as Staged};
@@ -15,7 +14,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::device::Choice;
+use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
@@ -155,7 +154,7 @@ impl Job {
         data: &Dataset,
         plan: &Plan,
         journal: Option<&Journal>,
-        processor: &Processor,
+        processor: &Opening<'_>,
         start: Instant,
         listener: &dyn Listener,
     ) -> Result<Summary> {
@@ -198,7 +197,7 @@ impl Job {
             wall_s: 0.0,
             peak_rss_bytes: 0,
             threads: self.threads,
-            device: processor.device().map(|d| d.to_string()),
+            device: None,
             device_peak_bytes: 0,
             version: env!("CARGO_PKG_VERSION").to_string(),
             recipe_hash: format!("{:016x}", hash.finish()),
@@ -215,7 +214,10 @@ impl Job {
         summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
         summary.wall_s = start.elapsed().as_secs_f64();
         summary.peak_rss_bytes = peak_rss_bytes();
-        summary.device_peak_bytes = processor.device().map_or(0, |d| d.usage().reserved_peak);
+        if let Some(device) = processor.get()?.device() {
+            summary.device = Some(device.to_string());
+            summary.device_peak_bytes = device.usage().reserved_peak;
+        }
         if let Some(trouble) = spill.trouble() {
             listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
         }

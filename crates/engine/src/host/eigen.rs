@@ -42,7 +42,7 @@ impl Operator for Dense<'_> {
 const TOLERANCE: f64 = 1e-9;
 
 /// Up to this size the full decomposition takes milliseconds.
-const SMALL: usize = 500;
+pub(crate) const SMALL: usize = 500;
 
 /// Restarts before the full decomposition takes over.
 const MAX_RESTARTS: usize = 60;
@@ -91,7 +91,7 @@ pub fn top_eigenpairs_of(operator: &dyn Operator, k: usize, watch: &dyn Watch) -
 }
 
 /// Values from 0 on; vectors row by row, their signs fixed.
-fn by_row((mut values, mut vectors): (Vec<f64>, Vec<f64>), p: usize, k: usize) -> (Vec<f64>, Vec<f64>) {
+pub(crate) fn by_row((mut values, mut vectors): (Vec<f64>, Vec<f64>), p: usize, k: usize) -> (Vec<f64>, Vec<f64>) {
     values.iter_mut().for_each(|value| *value = value.max(0.0));
     flip(&mut vectors, p);
     let mut by_row = vec![0.0; p * k];

@@ -1,21 +1,33 @@
-//! The covariance by a GPU: the threads of the CPU unpack and transform the chosen columns, the GPU multiplies them.
+//! The covariance and the scores by a GPU. Rows travel to it packed; it unpacks, selects, transforms and multiplies them, while the threads
+//! of the CPU do no more than copy bytes into page-locked memory.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cellmill_cuda::Device;
-use cellmill_kernels::gram::{MAX_COLUMNS, cuda::Gram};
-use cellmill_kernels::pack::cuda::Rows;
-use cellmill_matrix::{Result, Watch};
+use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
+use cellmill_kernels::gram::{self, MAX_COLUMNS, cuda::Gram};
+use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
+use cellmill_kernels::pack::{self, pack};
+use cellmill_kernels::project::{self, cuda::Projection};
+use cellmill_kernels::transform;
+use cellmill_kernels::transform::cuda::{Logged, Transform};
+use cellmill_matrix::{Error, Result, SourceRow, Watch};
 
+use super::route::Route;
 use super::{Columns, Pass};
-use crate::exec::{cut, in_order};
+use crate::chunk::Chunk;
+use crate::exec::{Feed, Scratch, Task, cut, in_order, sliced};
+use crate::fold::Collect;
+use crate::host::eigen;
 use crate::recipe::apply_all;
-use crate::stage::Stage;
+use crate::stage::{Allowance, Piece, Stage};
 
 /// What a pass over the rows finds.
 pub(super) struct Found {
     /// Covariance, ddof 1: `(p, p)`.
-    pub covariance: Vec<f64>,
+    pub covariance: Covariance,
     /// Sum of each column: `(p,)`.
     pub sums: Vec<f64>,
     /// Rows.
@@ -24,8 +36,27 @@ pub(super) struct Found {
     pub nnz: u64,
 }
 
-/// Largest part of the free memory of a card that is taken.
-const SHARE: f64 = 0.9;
+/// Where a covariance is.
+pub(super) enum Covariance {
+    Host(Vec<f64>),
+    Device(Buffer<f64>, Stream),
+}
+
+/// Tasks that are unpacked on the device at a time, each on a stream of its own.
+const LANES: u64 = 4;
+
+/// Most entries of a task: packed, at 8 bytes at worst, they fit in what a kernel can address.
+const MOST_ENTRIES: u64 = 1 << 27;
+
+/// Loads libraries and compiles kernels, so that [`super::pca`] finds them there. What fails is said when it is needed.
+pub fn prepare(device: &Arc<Device>) {
+    for source in [pack::cuda::SOURCE, transform::cuda::SOURCE, gram::cuda::SOURCE, project::cuda::SOURCE] {
+        let _ = device.program(&source);
+    }
+    if let Ok(stream) = device.stream() {
+        let _ = (Blas::new(&stream), Solver::new(&stream));
+    }
+}
 
 /// Takes the covariance of all rows; `None` if this GPU or these columns are not fit for it.
 pub(super) fn covariance(
@@ -37,33 +68,292 @@ pub(super) fn covariance(
 ) -> Result<Option<Found>> {
     let Some(largest) = &columns.largest else { return Ok(None) };
     let p = largest.len();
-    let room = (device.memory()?.0 as f64 * SHARE) as u64;
-    if p >= MAX_COLUMNS || Gram::bytes(p) + 8 * (p * p) as u64 > room {
+    if p >= MAX_COLUMNS {
         return Ok(None);
     }
+    let Some(feeder) = Feeder::new(device, pass, Gram::bytes(p) + 8 * (p * p) as u64)? else { return Ok(None) };
     let stream = device.stream()?;
     let mut gram = Gram::new(&stream, largest)?;
-    let rows = pass.rows;
-    let n_source = rows.feed.source.shape().n_obs;
-    let tasks = cut(n_source);
-    let mut nnz = 0;
+    let mut lanes = feeder.lanes()?;
+    let tasks = &feeder.tasks;
+    let n_source = pass.rows.feed.source.shape().n_obs;
     in_order(
         tasks.len(),
-        2,
+        1,
         |i| {
-            let mut chunk = pass.selected(&tasks[i])?;
-            pass.keep(selected, i, &chunk);
-            apply_all(rows.transform, &mut chunk)?;
-            Ok(chunk.x)
+            feeder.load(i, || {
+                let mut chunk = pass.selected(&tasks[i])?;
+                pass.keep(selected, i, &chunk);
+                apply_all(pass.rows.transform, &mut chunk)?;
+                Ok(chunk)
+            })
         },
-        |i, x| {
-            nnz += x.nnz() as u64;
-            gram.add(&Rows::upload(&stream, &x)?)?;
+        |i, loaded| {
+            lanes.rows(loaded, |lane, rows| {
+                stream.wait(&lane.record()?)?;
+                gram.add(rows)?;
+                // The rows are freed in the order of their own stream, after this one has read them.
+                lane.wait(&stream.record()?)
+            })?;
             watch.tick(tasks[i].end, n_source, "")
         },
     )?;
+    lanes.finish()?;
     let n_obs = gram.n_rows();
     let (covariance, sums) = gram.covariance()?;
-    gram.check()?;
-    Ok(Some(Found { covariance: stream.download(&covariance, p * p)?, sums: stream.download(&sums, p)?, n_obs, nnz }))
+    let nnz = gram.check()?;
+    let sums = stream.download(&sums, p)?;
+    Ok(Some(Found { covariance: Covariance::Device(covariance, stream), sums, n_obs, nnz }))
+}
+
+impl Covariance {
+    /// The numbers: `(p, p)`.
+    pub fn to_host(self) -> Result<Vec<f64>> {
+        match self {
+            Covariance::Host(numbers) => Ok(numbers),
+            Covariance::Device(buffer, stream) => stream.download(&buffer, buffer.len()),
+        }
+    }
+}
+
+/// The trace and the `k` largest eigenvalues of a covariance of `p` columns with their eigenvectors, as
+/// [`eigen::top_eigenpairs`] gives them; the covariance again where the device has no room for that or lacks cuSOLVER, or where the
+/// CPU is as fast.
+#[allow(clippy::type_complexity)] // one caller
+pub(super) fn eigenpairs(
+    covariance: Covariance,
+    p: usize,
+    k: usize,
+) -> Result<std::result::Result<(f64, (Vec<f64>, Vec<f64>)), Covariance>> {
+    let (mut buffer, stream) = match covariance {
+        Covariance::Device(buffer, stream) if p > eigen::SMALL && Solver::bytes(p) < stream.device().room()? => (buffer, stream),
+        other => return Ok(Err(other)),
+    };
+    let Ok(mut solver) = Solver::new(&stream) else { return Ok(Err(Covariance::Device(buffer, stream))) };
+    let values = solver.eigenpairs(&mut buffer, p)?;
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Error::bug("the covariance has entries that are not finite"));
+    }
+    // Values are ascending, and vectors lie in their order.
+    let trace = values.iter().sum();
+    let ascending = stream.download_part(&buffer, (p - k) * p..p * p)?;
+    let vectors = ascending.chunks_exact(p).rev().flatten().copied().collect();
+    Ok(Ok((trace, eigen::by_row((values.into_iter().rev().take(k).collect(), vectors), p, k))))
+}
+
+/// X V + shift of all rows, `(n_obs, k)`; `None` if this GPU is not fit for it. `watch` hears of tasks.
+pub(super) fn scores(
+    device: &Arc<Device>,
+    pass: Pass<'_>,
+    selected: &Stage,
+    components: &[f64],
+    shift: &[f64],
+    n_obs: usize,
+    watch: &dyn Watch,
+) -> Result<Option<Vec<f32>>> {
+    let (p, k) = (pass.rows.n_genes, shift.len());
+    let Some(feeder) = Feeder::new(device, pass, Projection::bytes(p, k))? else { return Ok(None) };
+    let mut lanes = feeder.lanes()?;
+    let projection = Projection::new(&lanes.streams[0], components, p, shift)?;
+    lanes.streams[0].synchronize()?;
+    let mut scores = vec![0f32; n_obs * k];
+    let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
+    let tasks = &feeder.tasks;
+    in_order(
+        tasks.len(),
+        1,
+        |i| {
+            let loaded = feeder.load(i, || pass.transformed(selected, i, &tasks[i]))?;
+            selected.forget(i);
+            if let Some(stage) = pass.rows.feed.stage.filter(|_| pass.rows.last) {
+                stage.forget(i);
+            }
+            Ok(loaded)
+        },
+        |i, loaded| {
+            lanes.rows(loaded, |lane, rows| {
+                let scores = projection.scores(lane, rows)?;
+                let target = match arriving.free.pop().filter(|pinned| pinned.len() >= scores.len()) {
+                    Some(pinned) => pinned,
+                    None => device.pinned(scores.len())?,
+                };
+                arriving.waiting.push_back((scores.len(), lane.download_later(&scores, target)?));
+                if arriving.waiting.len() > 2 * LANES as usize { arriving.take() } else { Ok(()) }
+            })?;
+            watch.tick(i as u64 + 1, tasks.len() as u64, "projection")
+        },
+    )?;
+    while !arriving.waiting.is_empty() {
+        arriving.take()?;
+    }
+    let short = !arriving.rest.is_empty();
+    let streams = lanes.finish()?;
+    projection.check(&streams[0])?;
+    if short {
+        return Err(Error::bug("fewer rows in the projection than in the covariance"));
+    }
+    Ok(Some(scores))
+}
+
+/// Scores on their way to the host, in row order.
+struct Arriving<'a> {
+    /// Where the next ones go.
+    rest: &'a mut [f32],
+    waiting: VecDeque<(usize, Pending<f32>)>,
+    free: Vec<Pinned<f32>>,
+}
+
+impl Arriving<'_> {
+    /// Waits for the first.
+    fn take(&mut self) -> Result<()> {
+        let Some((len, pending)) = self.waiting.pop_front() else { return Ok(()) };
+        let block = pending.wait()?;
+        let Some((mine, later)) = std::mem::take(&mut self.rest).split_at_mut_checked(len) else {
+            return Err(Error::bug("more rows in the projection than in the covariance"));
+        };
+        mine.copy_from_slice(&block[..len]);
+        self.rest = later;
+        self.free.push(block);
+        Ok(())
+    }
+}
+
+/// Puts the packed rows of tasks into page-locked memory: what the threads do.
+struct Feeder<'a> {
+    device: &'a Arc<Device>,
+    pass: Pass<'a>,
+    route: Route<'a>,
+    tasks: Vec<Range<u64>>,
+    n_lanes: u64,
+    memory: Mutex<Vec<Pinned<u8>>>,
+}
+
+/// A task that waits for its upload.
+struct Loaded {
+    memory: Pinned<u8>,
+    batch: Batch,
+}
+
+impl<'a> Feeder<'a> {
+    /// `None` if the device has no room for a task beside `bytes` bytes.
+    fn new(device: &'a Arc<Device>, pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
+        let source = pass.rows.feed.source;
+        let tasks = cut(source.shape().n_obs);
+        let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
+        let most = tasks.iter().map(entries).max().unwrap_or(0);
+        let n_lanes = (device.room()?.saturating_sub(bytes) / Batch::device_bytes(most)).min(LANES);
+        if n_lanes == 0 || most > MOST_ENTRIES {
+            return Ok(None);
+        }
+        Ok(Some(Feeder { device, pass, route: Route::of(&pass.rows), tasks, n_lanes, memory: Mutex::default() }))
+    }
+
+    /// The packed rows of a task. `chosen` gives its chosen columns, transformed, where the device is not to do that.
+    fn load(&self, task: usize, chosen: impl FnOnce() -> Result<Chunk>) -> Result<Loaded> {
+        let Some(filters) = self.route.staged else {
+            let mut bytes = Vec::new();
+            pack(&chosen()?.x, &mut bytes);
+            return self.lay(
+                &[&bytes],
+                |bytes| bytes.len(),
+                |bytes, to| {
+                    to.copy_from_slice(bytes);
+                    Ok(())
+                },
+            );
+        };
+        let pieces = match self.pass.rows.feed.stage.and_then(|stage| stage.task(task)) {
+            Some(pieces) => pieces,
+            None => {
+                // What the stage has no room for is decoded and packed once more.
+                let stage = Stage::new(self.tasks.len(), &Allowance::new(u64::MAX), None);
+                let (span, nothing) = (self.tasks[task].clone(), Collect { step: usize::MAX, n_cols: 0 });
+                let feed = Feed { source: self.pass.rows.feed.source, stage: Some(&stage) };
+                let task_of_rows = Task { recipe: &sliced(filters, &span), fold: &nothing, rows: span, batch: None };
+                task_of_rows.run(feed, &mut Scratch::default())?;
+                self.pass.decoded.store(true, Ordering::Relaxed);
+                stage.task(task).ok_or_else(|| Error::bug("rows that were packed are gone"))?
+            }
+        };
+        self.lay(&pieces, Piece::bytes, Piece::read)
+    }
+
+    /// Lays packed chunks side by side.
+    fn lay<T>(&self, chunks: &[T], len: impl Fn(&T) -> usize, read: impl Fn(&T, &mut [u8]) -> Result<()>) -> Result<Loaded> {
+        let places = Batch::places(chunks.iter().map(len));
+        let bytes = places.last().map_or(0, |place| place.end);
+        let free = self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut memory = match free.filter(|memory| memory.len() >= bytes) {
+            Some(memory) => memory,
+            None => self.device.pinned(bytes.next_multiple_of(4 << 20))?,
+        };
+        for (chunk, place) in chunks.iter().zip(&places) {
+            read(chunk, &mut memory[place.clone()])?;
+        }
+        let batch = Batch::new(&mut memory, &places)?;
+        Ok(Loaded { memory, batch })
+    }
+
+    fn lanes(&self) -> Result<Lanes<'_>> {
+        let streams = (0..self.n_lanes).map(|_| self.device.stream()).collect::<Result<Vec<_>>>()?;
+        Ok(Lanes {
+            map: streams[0].upload(&self.route.map)?,
+            streams,
+            unpack: Unpack::new(self.device)?,
+            transform: Transform::new(self.device)?,
+            how: self.route.how,
+            n_genes: self.pass.rows.n_genes,
+            uploads: VecDeque::new(),
+            memory: &self.memory,
+            next: 0,
+        })
+    }
+}
+
+/// Streams in turn: while one task travels, another is unpacked and a third is multiplied.
+struct Lanes<'a> {
+    streams: Vec<Stream>,
+    unpack: Unpack,
+    transform: Transform,
+    map: Buffer<u32>,
+    how: Logged,
+    n_genes: usize,
+    uploads: VecDeque<Lent<Pinned<u8>>>,
+    memory: &'a Mutex<Vec<Pinned<u8>>>,
+    next: usize,
+}
+
+impl Lanes<'_> {
+    /// Queues the upload of a task's rows and what makes them the chosen columns, transformed; then what `then` queues on the same stream.
+    fn rows(&mut self, Loaded { memory, batch }: Loaded, then: impl FnOnce(&Stream, &Rows) -> Result<()>) -> Result<()> {
+        if batch.n_rows() == 0 {
+            self.give_back(memory);
+            return Ok(());
+        }
+        let stream = &self.streams[self.next % self.streams.len()];
+        self.next += 1;
+        let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
+        self.uploads.push_back(lent);
+        let mut rows = self.unpack.columns(stream, &bytes, &batch, &self.map, self.n_genes)?;
+        if self.how != Logged::IDENTITY {
+            self.transform.apply_own(stream, &mut rows, &self.how)?;
+        }
+        then(stream, &rows)?;
+        if self.uploads.len() > 2 * self.streams.len()
+            && let Some(lent) = self.uploads.pop_front()
+        {
+            self.give_back(lent.wait()?);
+        }
+        Ok(())
+    }
+
+    fn give_back(&self, memory: Pinned<u8>) {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+
+    /// Waits for all that was queued.
+    fn finish(self) -> Result<Vec<Stream>> {
+        self.streams.iter().try_for_each(Stream::synchronize)?;
+        Ok(self.streams)
+    }
 }

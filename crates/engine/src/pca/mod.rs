@@ -2,6 +2,7 @@
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
 mod gpu;
+mod route;
 mod wide;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,8 @@ use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Csr, Error, Result, Watch};
 use serde::{Deserialize, Serialize};
 
+use self::gpu::Covariance;
+pub use self::gpu::prepare;
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};
@@ -119,7 +122,7 @@ pub fn pca(
             fit
         }
     };
-    let scores = scores(Pass { rows, decoded: &second }, selected, &fit, n_comps, watch)?;
+    let scores = scores(Pass { rows, decoded: &second }, selected, &fit, n_comps, processor, watch)?;
     let Fit { components, variance, variance_ratio, nnz, .. } = fit;
     let source_reads = [first, second].into_iter().map(|d| u32::from(d.into_inner())).sum();
     Ok(Pca { scores, components, variance, variance_ratio, nnz, source_reads })
@@ -160,7 +163,7 @@ fn fit(
         Some(device) => gpu::covariance(device, rows, columns, selected, watch)?,
         None => None,
     };
-    let gpu::Found { mut covariance, sums, n_obs, nnz } = match on_gpu {
+    let gpu::Found { covariance, sums, n_obs, nnz } = match on_gpu {
         Some(found) => found,
         None => {
             let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
@@ -168,7 +171,7 @@ fn fit(
                 None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
             };
             let Half { gram, nnz, .. } = covariance_pass(rows, half, selected, journal, watch)?;
-            gpu::Found { covariance: gram.covariance()?, sums: gram.sums(), n_obs: gram.n_rows(), nnz }
+            gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz }
         }
     };
     let most = (n_obs as usize).min(p).saturating_sub(1);
@@ -176,14 +179,24 @@ fn fit(
         return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}")));
     }
     let mean: Vec<f64> = sums.iter().map(|s| s / n_obs as f64).collect();
-    let total: f64 = (0..p).map(|j| covariance[j * p + j]).sum();
-    if !columns.centred {
-        let weight = n_obs as f64 / (n_obs as f64 - 1.0);
-        for (row, m) in covariance.chunks_exact_mut(p).zip(&mean) {
-            row.iter_mut().zip(&mean).for_each(|(c, other)| *c += weight * m * other);
+    let covariance = match columns.centred {
+        true => gpu::eigenpairs(covariance, p, n_comps)?,
+        false => Err(covariance),
+    };
+    let (total, pairs) = match covariance {
+        Ok(found) => found,
+        Err(covariance) => {
+            let mut covariance = covariance.to_host()?;
+            let total = (0..p).map(|j| covariance[j * p + j]).sum();
+            if !columns.centred {
+                let weight = n_obs as f64 / (n_obs as f64 - 1.0);
+                for (row, m) in covariance.chunks_exact_mut(p).zip(&mean) {
+                    row.iter_mut().zip(&mean).for_each(|(c, other)| *c += weight * m * other);
+                }
+            }
+            (total, top_eigenpairs(&covariance, p, n_comps, watch)?)
         }
-    }
-    let pairs = top_eigenpairs(&covariance, p, n_comps, watch)?;
+    };
     Ok(Fit::new(pairs, mean, total, columns.centred, n_obs, nnz))
 }
 
@@ -290,10 +303,15 @@ impl Pass<'_> {
 }
 
 /// X V − centre·V, task by task: from what was selected, or else from the feed.
-fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
+fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     let mut shift = vec![0f64; k];
     for (row, m) in fit.components.chunks_exact(k).zip(&fit.centre) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
+    }
+    if let Some(device) = processor.device()
+        && let Some(scores) = gpu::scores(device, pass, selected, &fit.components, &shift, fit.n_obs as usize, watch)?
+    {
+        return Ok(scores);
     }
     let projection = Projection::new(&fit.components, fit.centre.len(), &shift)?;
     let rows = pass.rows;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use cellmill_cuda::{Device, Memory, Options, Stream};
 use cellmill_kernels::gram::{self, cuda::Gram};
 use cellmill_kernels::moments::{self, cuda::Input, cuda::Moments, cuda::Sums};
-use cellmill_kernels::pack::{self, cuda::Rows, cuda::Unpack, header, pack};
+use cellmill_kernels::pack::{self, cuda::ABSENT, cuda::Batch, cuda::Rows, cuda::Unpack, pack};
 use cellmill_kernels::project::{self, cuda::Projection};
-use cellmill_kernels::select::renumbering;
+use cellmill_kernels::select::{keep_columns, renumbering};
 use cellmill_kernels::totals::{column_totals, row_totals};
 use cellmill_kernels::transform::{cuda::Logged, cuda::Transform, log1p, normalize_log1p, normalize_total};
 use cellmill_matrix::{Csr, Result, Source, SourceRow};
@@ -86,10 +86,26 @@ fn simulated(n_vars: usize, n_obs: u64) -> Result<Csr> {
     Ok(csr)
 }
 
+/// Rows in chunks of 700, packed and laid side by side.
+fn batch(csr: &Csr) -> Result<(Vec<u8>, Batch)> {
+    let cuts = (0..csr.n_rows().max(1)).step_by(700).map(|first| first..(first + 700).min(csr.n_rows()));
+    let chunks: Vec<Vec<u8>> = cuts
+        .map(|rows| {
+            let mut bytes = Vec::new();
+            pack(&part(csr, rows), &mut bytes);
+            bytes
+        })
+        .collect();
+    let places = Batch::places(chunks.iter().map(Vec::len));
+    let mut bytes = vec![0; places.last().map_or(0, |place| place.end)];
+    places.iter().zip(&chunks).for_each(|(place, chunk)| bytes[place.clone()].copy_from_slice(chunk));
+    let batch = Batch::new(&mut bytes, &places)?;
+    Ok((bytes, batch))
+}
+
 fn upload(stream: &Stream, unpack: &Unpack, csr: &Csr) -> Result<Rows> {
-    let mut bytes = Vec::new();
-    pack(csr, &mut bytes);
-    unpack.rows(stream, &stream.upload(&bytes)?, &header(&bytes)?)
+    let (bytes, batch) = batch(csr)?;
+    unpack.rows(stream, &stream.upload(&bytes)?, &batch)
 }
 
 fn unpacked(stream: &Stream, unpack: &Unpack, name: &str, csr: &Csr) -> Result<bool> {
@@ -109,25 +125,41 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn columns(stream: &Stream, unpack: &Unpack, name: &str, csr: &Csr) -> Result<bool> {
     let keep: Vec<bool> = (0..csr.n_cols).map(|j| j % 7 == 3 || j > csr.n_cols - 5).collect();
     let (map, n_kept) = renumbering(&keep);
-    let mut bytes = Vec::new();
-    pack(csr, &mut bytes);
+    let mut whole = Vec::new();
+    pack(csr, &mut whole);
     let mut expected = Csr::default();
-    let totals = pack::unpack_columns(&bytes, &map, n_kept, &mut expected)?;
-    let rows = unpack.columns(stream, &stream.upload(&bytes)?, &header(&bytes)?, &stream.upload(&map)?, n_kept)?;
+    let totals = pack::unpack_columns(&whole, &map, n_kept, &mut expected)?;
+    let (bytes, batch) = batch(csr)?;
+    let rows = unpack.columns(stream, &stream.upload(&bytes)?, &batch, &stream.upload(&map)?, n_kept)?;
     let same = rows.to_csr(stream)? == expected && rows.totals(stream)?.total == totals.total;
-    Ok(must(&format!("unpack_columns {name}"), same, format!("{} entries", expected.nnz())))
+    let fine = must(&format!("unpack_columns {name}"), same, format!("{} entries", expected.nnz()));
+    // Every fifth column was never there.
+    let there: Vec<bool> = (0..csr.n_cols).map(|j| j % 5 != 0).collect();
+    let absent: Vec<u32> = map.iter().zip(&there).map(|(&to, &there)| if there || to < ABSENT { to } else { ABSENT }).collect();
+    let (counted, n_counted) = renumbering(&there.iter().zip(&map).map(|(there, &to)| *there || to < ABSENT).collect::<Vec<_>>());
+    let mut rest = csr.clone();
+    keep_columns(&mut rest, &counted, n_counted);
+    let sums = row_totals(&rest);
+    let rows = unpack.columns(stream, &stream.upload(&bytes)?, &batch, &stream.upload(&absent)?, n_kept)?;
+    let found = rows.totals(stream)?;
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-12 * b.abs();
+    let same = rows.to_csr(stream)? == expected && found.n_genes == sums.n_genes && found.total.iter().zip(&sums.total).all(close);
+    Ok(fine & must(&format!("unpack_columns without some {name}"), same, format!("{n_counted} columns counted")))
 }
 
 /// Every tenth or so flipped byte must be found, none may do harm.
 fn damage(stream: &Stream, unpack: &Unpack, name: &str, csr: &Csr) -> Result<bool> {
-    let mut bytes = Vec::new();
-    pack(csr, &mut bytes);
-    let header = header(&bytes)?;
-    let step = ((bytes.len() - 64) / 50).max(1);
+    let mut whole = Vec::new();
+    pack(csr, &mut whole);
+    let place = Batch::places([whole.len()].into_iter()).remove(0);
+    let from = place.start + 64;
+    let mut bytes = [vec![0; place.start], whole].concat();
+    let batch = Batch::new(&mut bytes, &[place])?;
+    let step = ((bytes.len() - from) / 50).max(1);
     let (mut tried, mut caught) = (0, 0);
-    for at in (64..bytes.len()).step_by(step) {
+    for at in (from..bytes.len()).step_by(step) {
         bytes[at] ^= 0x41;
-        let rows = unpack.rows(stream, &stream.upload(&bytes)?, &header)?;
+        let rows = unpack.rows(stream, &stream.upload(&bytes)?, &batch)?;
         tried += 1;
         caught += u32::from(rows.found(stream).is_err());
         bytes[at] ^= 0x41;
@@ -268,9 +300,7 @@ fn multiplied(stream: &Stream, unpack: &Unpack, transform: &Transform, counts: &
         let offset: Vec<f64> = (0..k).map(|c| c as f64 * 0.01).collect();
         let mut scores = vec![0f32; csr.n_rows() * k];
         project::Projection::new(&weights, p, &offset)?.scores(&csr, &mut scores)?;
-        let mut bytes = Vec::new();
-        pack(&csr, &mut bytes);
-        let rows = unpack.rows(stream, &stream.upload(&bytes)?, &header(&bytes)?)?;
+        let rows = upload(stream, unpack, &csr)?;
         let found = Projection::new(stream, &weights, p, &offset)?.scores(stream, &rows)?;
         let same = bits(&stream.download(&found, scores.len())?) == bits(&scores);
         fine &= must(&format!("project {k}"), same, "same bits");

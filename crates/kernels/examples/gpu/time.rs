@@ -7,8 +7,8 @@ use std::time::Instant;
 use cellmill_cuda::{Blas, Buffer, Device, Lent, Operand, Pending, Pinned, Stream};
 use cellmill_kernels::gram::cuda::Gram;
 use cellmill_kernels::moments::cuda::{Input, Moments, Sums};
-use cellmill_kernels::pack::cuda::{Found, Rows, Unpack};
-use cellmill_kernels::pack::{Header, header, pack};
+use cellmill_kernels::pack::cuda::{Batch, Found, Rows, Unpack};
+use cellmill_kernels::pack::{header, pack};
 use cellmill_kernels::project::cuda::Projection;
 use cellmill_kernels::select::renumbering;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
@@ -120,16 +120,19 @@ fn simulate(device: &Arc<Device>, n_obs: u64) -> Result<Data> {
         .collect::<Result<_>>()?;
     let simulated = from.elapsed().as_secs_f64();
     let from = Instant::now();
-    let len: usize = packed.iter().map(|bytes| bytes.len().next_multiple_of(256)).sum();
+    let places: Vec<_> = packed.iter().map(|bytes| Batch::places([bytes.len()].into_iter()).remove(0)).collect();
+    let len: usize = places.iter().map(|place| place.end.next_multiple_of(256)).sum();
     let mut pinned = device.pinned::<u8>(len)?;
     let (mut at, mut nnz) = (0, 0);
     let mut chunks = Vec::new();
-    for bytes in &packed {
-        let header = header(bytes)?;
-        nnz += header.nnz;
-        pinned[at..at + bytes.len()].copy_from_slice(bytes);
-        chunks.push((at..at + bytes.len(), header));
-        at += bytes.len().next_multiple_of(256);
+    for (bytes, place) in packed.iter().zip(places) {
+        let entries = header(bytes)?.nnz;
+        nnz += entries;
+        let span = at..at + place.end;
+        pinned[span.clone()][place.clone()].copy_from_slice(bytes);
+        let batch = Batch::new(&mut pinned[span.clone()], &[place])?;
+        at += span.len().next_multiple_of(256);
+        chunks.push((span, batch, entries));
     }
     println!(
         "{{\"data\": {{\"cells\": {n_obs}, \"genes\": {n_vars}, \"nnz\": {nnz}, \"packed_bytes_per_nnz\": {:.3}, \"simulate_and_pack_s\": {simulated:.1}, \"pin_s\": {:.1}}}}}",
@@ -151,7 +154,7 @@ fn one_by_one(stream: &Stream, kernels: &Kernels, data: &Data) -> Result<Vec<u32
     let (mut nnz, mut bytes) = (0u64, 0usize);
     let mut uploaded = Vec::new();
     for turn in 0..turns {
-        let (span, header) = &data.chunks[turn];
+        let (span, batch, entries) = &data.chunks[turn];
         let mut packed = None;
         times[0].push(seconds(stream, || {
             packed = Some(stream.upload_later(data.pinned.clone(), span.clone())?);
@@ -161,7 +164,7 @@ fn one_by_one(stream: &Stream, kernels: &Kernels, data: &Data) -> Result<Vec<u32
         lent.wait()?;
         let mut rows = None;
         times[1].push(seconds(stream, || {
-            rows = Some(kernels.unpack.rows(stream, &packed, header)?);
+            rows = Some(kernels.unpack.rows(stream, &packed, batch)?);
             Ok(())
         })?);
         let Some(mut rows) = rows else { continue };
@@ -175,9 +178,9 @@ fn one_by_one(stream: &Stream, kernels: &Kernels, data: &Data) -> Result<Vec<u32
             *sum = [sum[0] + more[0], sum[1] + more[1]];
         }
         times[4].push(seconds(stream, || kernels.transform.apply_own(stream, &mut rows, &HOW))?);
-        nnz += header.nnz;
+        nnz += entries;
         bytes += span.len();
-        uploaded.push((packed, *header));
+        uploaded.push((packed, batch.clone()));
     }
     let cells = (turns as u64 * ROWS) as f64;
     let map = choose(&moments, cells);
@@ -185,10 +188,10 @@ fn one_by_one(stream: &Stream, kernels: &Kernels, data: &Data) -> Result<Vec<u32
     let mut gram = Gram::new(stream, &vec![HOW.bound().unwrap_or(1.0) as f32; HVG])?;
     let projection = projection(stream)?;
     let mut kept = 0u64;
-    for (packed, header) in &uploaded {
+    for (packed, batch) in &uploaded {
         let mut rows = None;
         times[5].push(seconds(stream, || {
-            rows = Some(kernels.unpack.columns(stream, packed, header, &device_map, HVG)?);
+            rows = Some(kernels.unpack.columns(stream, packed, batch, &device_map, HVG)?);
             Ok(())
         })?);
         let Some(mut rows) = rows else { continue };
@@ -277,12 +280,12 @@ fn run(device: &Arc<Device>, kernels: &Kernels, data: &Data, map: &[u32]) -> Res
     let mut waiting: VecDeque<Chunk> = VecDeque::new();
     let mut free: Vec<(Pinned<f64>, Pinned<u32>)> = Vec::new();
     let mut result = (vec![0.0f64; 4 * n], true);
-    for (i, (span, header)) in data.chunks.iter().enumerate() {
+    for (i, (span, batch, _)) in data.chunks.iter().enumerate() {
         let stream = &streams[i % STREAMS];
         let (raw, logged) = &mut lanes[i % STREAMS];
         let (packed, loan) = stream.upload_later(data.pinned.clone(), span.clone())?;
         lent.push(loan);
-        let mut rows = kernels.unpack.rows(stream, &packed, header)?;
+        let mut rows = kernels.unpack.rows(stream, &packed, batch)?;
         kernels.moments.column_totals(stream, &mut rows, raw)?;
         kernels.moments.accumulate(stream, &mut rows, &Input { total: None, how: HOW, keep: None }, None, logged)?;
         let mut both = stream.alloc::<f64>(4 * n)?;
@@ -318,9 +321,9 @@ fn run(device: &Arc<Device>, kernels: &Kernels, data: &Data, map: &[u32]) -> Res
     let device_map = streams[0].upload(map)?;
     let opened = from.elapsed().as_secs_f64();
     let mut alive: VecDeque<(Rows, usize)> = VecDeque::new();
-    for (i, (packed, (_, header))) in stage.iter().zip(&data.chunks).enumerate() {
+    for (i, (packed, (_, batch, _))) in stage.iter().zip(&data.chunks).enumerate() {
         let stream = &streams[i % STREAMS];
-        let mut rows = kernels.unpack.columns(stream, packed, header, &device_map, HVG)?;
+        let mut rows = kernels.unpack.columns(stream, packed, batch, &device_map, HVG)?;
         kernels.transform.apply_own(stream, &mut rows, &HOW)?;
         products.wait(&stream.record()?)?;
         gram.add(&rows)?;
@@ -346,9 +349,9 @@ fn run(device: &Arc<Device>, kernels: &Kernels, data: &Data, map: &[u32]) -> Res
     let mut arriving: VecDeque<Pending<f32>> = VecDeque::new();
     let mut spare: Vec<Pinned<f32>> = Vec::new();
     let mut checksum = 0.0f64;
-    for (i, (packed, (_, header))) in stage.iter().zip(&data.chunks).enumerate() {
+    for (i, (packed, (_, batch, _))) in stage.iter().zip(&data.chunks).enumerate() {
         let stream = &streams[i % STREAMS];
-        let mut rows = kernels.unpack.columns(stream, packed, header, &device_map, HVG)?;
+        let mut rows = kernels.unpack.columns(stream, packed, batch, &device_map, HVG)?;
         kernels.transform.apply_own(stream, &mut rows, &HOW)?;
         let scores = projection.scores(stream, &rows)?;
         let oldest = if arriving.len() >= 2 * STREAMS { arriving.pop_front() } else { None };
@@ -368,8 +371,8 @@ fn run(device: &Arc<Device>, kernels: &Kernels, data: &Data, map: &[u32]) -> Res
         checksum += f64::from(pending.wait()?[0]);
     }
     let projected = from.elapsed().as_secs_f64();
-    let bytes: usize = data.chunks.iter().map(|(span, _)| span.len()).sum();
-    let cells: u64 = data.chunks.iter().map(|(_, header)| header.n_rows).sum();
+    let bytes: usize = data.chunks.iter().map(|(span, ..)| span.len()).sum();
+    let cells: u64 = data.chunks.iter().map(|(_, batch, _)| batch.n_rows() as u64).sum();
     println!(
         "{{\"pipeline\": {{\"cells\": {cells}, \"read_1_s\": {read_1:.3}, \"read_1_pcie_gbps\": {:.1}, \"read_1_nnz_per_ns\": {:.1}, \"read_2_gram_s\": {gram_s:.3}, \"of_it_opening_s\": {opened:.3}, \"gram_int8_tops\": {:.0}, \"read_2_with_covariance_on_host_s\": {read_2:.3}, \"projection_s\": {projected:.3}, \"all_s\": {:.3}, \"sum_of_counts\": {}, \"trace\": {trace:.6}, \"scores\": {checksum:.4}}}}}",
         bytes as f64 / read_1 / 1e9,

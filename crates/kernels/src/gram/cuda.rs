@@ -46,6 +46,7 @@ pub struct Gram {
     multiplied: usize,
     /// `(n_pad, n_pad)`, upper part: units of `2^(8 - s_i - s_j)`.
     totals: Buffer<i64>,
+    /// Flags, and in two words the entries.
     found: Buffer<u32>,
     n_rows: u64,
 }
@@ -77,7 +78,7 @@ impl Gram {
             products: [square()?, square()?, square()?, square()?, square()?],
             multiplied: 0,
             totals: stream.zeros(n_pad * n_pad)?,
-            found: stream.zeros(2)?,
+            found: stream.zeros(4)?,
             n_rows: 0,
         })
     }
@@ -212,10 +213,11 @@ impl Gram {
         Ok((covariance, sums))
     }
 
-    /// Waits; an error if any rows were damaged or a value was beyond its bound.
-    pub fn check(&self) -> Result<()> {
-        let found = self.stream.download(&self.found, 2)?;
-        Found::new([found[0], found[1]]).map(drop)
+    /// Waits and says how many entries were added; an error if any rows were damaged or a value was beyond its bound.
+    pub fn check(&self) -> Result<u64> {
+        let found = self.stream.download(&self.found, 4)?;
+        Found::new([found[0], found[1]])?;
+        Ok(u64::from(found[2]) | u64::from(found[3]) << 32)
     }
 }
 

@@ -6,7 +6,8 @@ typedef signed char i8;
 constexpr unsigned BEYOND = 32;  // a value beyond its column's bound
 
 // q = round(x 2^shift) = d1 2^16 + d2 2^8 + d3 with digits in -128..=127. Digit plane s is (k, n_pad), column by column: the rows of a
-// column lie side by side. Column p is 1 in every row (d1 = 1). One warp a row; planes are zero at first.
+// column lie side by side. Column p is 1 in every row (d1 = 1). One warp a row; planes are zero at first. `alarm`: flags, and in its
+// third and fourth word the entries so far.
 extern "C" __global__ void __launch_bounds__(256) digits(const unsigned* starts, const unsigned* ends, const unsigned* columns,
                                                          const float* values, unsigned n_rows, unsigned first_row, unsigned k,
                                                          unsigned n_pad, unsigned p, const int* shifts, i8* planes,
@@ -19,7 +20,10 @@ extern "C" __global__ void __launch_bounds__(256) digits(const unsigned* starts,
     }
     const u64 plane = (u64)k * n_pad;
     const unsigned at_row = first_row + row;
-    if (lane == 0) planes[(u64)p * k + at_row] = 1;
+    if (lane == 0) {
+        planes[(u64)p * k + at_row] = 1;
+        atomicAdd((u64*)(alarm + 2), (u64)(ends[row] - starts[row]));
+    }
     bool beyond = false;
     for (unsigned e = starts[row] + lane; e < ends[row]; e += 32) {
         const unsigned j = columns[e];

@@ -1,35 +1,143 @@
 //! Packed chunks to rows in device memory. The packed bytes are the form in which rows travel to a GPU: 1.35 bytes an entry of counts.
+//! Chunks travel together, behind a table of them, so that a kernel that is started has enough to do.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use cellmill_cuda::{Buffer, Device, Grid, Kernel, Source, Stream};
 use cellmill_matrix::{Csr, Error, Result};
 
-use super::header::{Header, damaged};
+use super::header::{Header, damaged, header};
 use super::{BLOCK, PAD};
+use crate::select::DROPPED;
 use crate::totals::RowTotals;
 
 /// The kernels.
 pub const SOURCE: Source =
     Source { name: "unpack", parts: &[include_str!("unpack.cu")], kernels: &["checksum", "index_rows", "unpack", "unpack_columns"] };
 
+/// In a map of columns: a column that leaves and is not counted in the rows' totals either.
+pub const ABSENT: u32 = DROPPED - 1;
+
 /// Most columns: sums of a block's gaps fit in 32 bits.
 const MAX_COLUMNS: u64 = 1 << 24;
+/// Most entries and bytes at once: their addresses fit in 32 bits.
+const MAX_AT_ONCE: u64 = 1 << 31;
 /// Threads of a block of `unpack`: eight warps, a row each.
 const THREADS: u32 = 256;
 const ROWS: usize = 8;
+/// Bytes of a line of the table, and what the chunks are aligned to.
+const LINE: usize = 64;
 
-/// Rows in device memory: row `i` is `columns[starts[i]..end(i)]` with values at the same positions, ascending.
+/// Packed chunks that are uploaded at once: a table with a line for each, then their bytes.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    chunks: usize,
+    bytes: usize,
+    n_rows: usize,
+    n_cols: u64,
+    /// Entries, each chunk's filled up to whole blocks.
+    entries: usize,
+    blocks: usize,
+    row_blocks: usize,
+    /// Most rows of a chunk, and bytes of the longest.
+    most_rows: usize,
+    longest: usize,
+}
+
+impl Batch {
+    /// Where the bytes of chunks of these lengths go.
+    pub fn places(lens: impl ExactSizeIterator<Item = usize>) -> Vec<Range<usize>> {
+        let mut at = LINE * lens.len();
+        lens.map(|len| {
+            let place = at..at + len;
+            at = place.end.next_multiple_of(LINE);
+            place
+        })
+        .collect()
+    }
+
+    /// Reads the headers of chunks that lie at their places, and writes the table before them.
+    pub fn new(bytes: &mut [u8], places: &[Range<usize>]) -> Result<Batch> {
+        let end = places.last().map_or(0, |place| place.end);
+        let mut batch = Batch {
+            chunks: places.len(),
+            bytes: end,
+            n_rows: 0,
+            n_cols: 0,
+            entries: 0,
+            blocks: 0,
+            row_blocks: 0,
+            most_rows: 0,
+            longest: 0,
+        };
+        for (i, place) in places.iter().enumerate() {
+            let Some(chunk) = bytes.get(place.clone()) else {
+                return Err(Error::bug(format!("a packed chunk at {place:?} of {} bytes", bytes.len())));
+            };
+            let header = header(chunk)?;
+            let line = batch.line(i, place, &header)?;
+            bytes[LINE * i..LINE * (i + 1)].copy_from_slice(&line);
+        }
+        Ok(batch)
+    }
+
+    /// Rows.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Bytes of table and chunks.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of device memory that chunks of `entries` entries take at most, packed and unpacked.
+    pub fn device_bytes(entries: u64) -> u64 {
+        17 * entries + (1 << 20)
+    }
+
+    /// The table's line of the next chunk, which is counted.
+    fn line(&mut self, i: usize, place: &Range<usize>, header: &Header) -> Result<[u8; LINE]> {
+        let (n_cols, len) = (header.n_cols, header.len);
+        if len != place.len() as u64 || (len as usize) < header.payload() + PAD {
+            return Err(damaged(format!("{} bytes", place.len()), format!("the header says {len}")));
+        }
+        if i > 0 && n_cols != self.n_cols {
+            return Err(Error::bug(format!("chunks of {n_cols} and of {} columns for a GPU at once", self.n_cols)));
+        }
+        let entries = self.entries as u64 + header.nnz + BLOCK as u64;
+        if n_cols > MAX_COLUMNS || n_cols == 0 && header.nnz > 0 || entries >= MAX_AT_ONCE || place.end as u64 >= MAX_AT_ONCE {
+            return Err(damaged(format!("{entries} entries of {n_cols} columns in {} bytes", place.end), "a GPU takes 2 GiB at once"));
+        }
+        let mut line = [0; LINE];
+        let words = [place.start as u64, header.checksum, self.entries as u64];
+        let numbers = [len, header.n_rows, header.nnz, self.n_rows as u64, self.blocks as u64, self.row_blocks as u64];
+        let longs = words.iter().flat_map(|word| word.to_le_bytes());
+        let bytes = longs.chain(numbers.iter().flat_map(|&number| (number as u32).to_le_bytes()));
+        line.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        self.n_cols = n_cols;
+        self.n_rows += header.n_rows as usize;
+        self.entries += (header.nnz as usize).next_multiple_of(BLOCK);
+        self.blocks += header.blocks();
+        self.row_blocks += header.row_blocks();
+        self.most_rows = self.most_rows.max(header.n_rows as usize);
+        self.longest = self.longest.max(len as usize);
+        Ok(line)
+    }
+}
+
+/// Rows in device memory: row `i` is `columns[starts[i]..ends[i]]` with values at the same positions, ascending.
 #[derive(Debug)]
 pub struct Rows {
     /// Number of rows.
     pub n_rows: usize,
     /// Number of columns.
     pub n_cols: usize,
-    /// Where rows start; without `ends`, where they end as well: `(n_rows + 1,)`.
+    /// Where rows start: `(n_rows,)`.
     pub starts: Buffer<u32>,
-    /// Where rows end, if entries have been left out: `(n_rows,)`.
-    pub ends: Option<Buffer<u32>>,
+    /// Where rows end: `(n_rows,)`.
+    pub ends: Buffer<u32>,
     /// Column of each entry.
     pub columns: Buffer<u32>,
     /// Value of each entry.
@@ -74,27 +182,9 @@ impl Found {
 }
 
 impl Rows {
-    /// Copies rows of the host into device memory and waits. Their totals are left 0: nobody normalises them again.
-    pub fn upload(stream: &Stream, x: &Csr) -> Result<Rows> {
-        let beyond = |_| Error::bug(format!("{} entries for a GPU at once", x.nnz()));
-        let starts = x.indptr.iter().map(|&p| u32::try_from(p)).collect::<std::result::Result<Vec<u32>, _>>().map_err(beyond)?;
-        Ok(Rows {
-            n_rows: x.n_rows(),
-            n_cols: x.n_cols,
-            starts: stream.upload(&starts)?,
-            ends: None,
-            columns: stream.upload(&x.indices)?,
-            values: stream.upload(&x.data)?,
-            n_genes: stream.zeros(0)?,
-            total: stream.zeros(0)?,
-            found: stream.zeros(2)?,
-        })
-    }
-
     /// Addresses of starts and ends for a kernel.
     pub(crate) fn spans(&self) -> [cellmill_cuda::Arg; 2] {
-        let ends = self.ends.as_ref().map_or(self.starts.address() + 4, Buffer::address);
-        [(&self.starts).into(), ends.into()]
+        [(&self.starts).into(), (&self.ends).into()]
     }
 
     /// Waits and says what was noticed so far.
@@ -112,11 +202,7 @@ impl Rows {
     /// Waits and brings the rows to the host.
     pub fn to_csr(&self, stream: &Stream) -> Result<Csr> {
         self.found(stream)?;
-        let starts = stream.download(&self.starts, self.n_rows + 1)?;
-        let ends = match &self.ends {
-            Some(ends) => stream.download(ends, self.n_rows)?,
-            None => starts[1..].to_vec(),
-        };
+        let (starts, ends) = (stream.download(&self.starts, self.n_rows)?, stream.download(&self.ends, self.n_rows)?);
         let columns = stream.download(&self.columns, self.columns.len())?;
         let values = stream.download(&self.values, self.values.len())?;
         let mut csr = Csr::empty(self.n_cols);
@@ -151,101 +237,148 @@ impl Unpack {
         })
     }
 
-    /// What [`super::unpack`] does, with the totals of the rows. `bytes`: the packed chunk in device memory; `header`: its header.
-    /// Damage shows in [`Rows::found`]; the other kernels leave such rows alone.
-    pub fn rows(&self, stream: &Stream, bytes: &Buffer<u8>, header: &Header) -> Result<Rows> {
-        let (mut rows, starts) = self.index(stream, bytes, header)?;
+    /// What [`super::unpack`] does, with the totals of the rows. `bytes`: the batch in device memory. Damage shows in
+    /// [`Rows::found`]; the other kernels leave such rows alone.
+    pub fn rows(&self, stream: &Stream, bytes: &Buffer<u8>, batch: &Batch) -> Result<Rows> {
+        let (mut rows, index) = self.index(stream, bytes, batch)?;
         let args = [
             bytes.into(),
-            (header.n_rows as u32).into(),
-            (header.n_cols as u32).into(),
-            (&starts).into(),
-            (&rows.starts).into(),
+            (batch.n_cols as u32).into(),
+            (&index.starts).into(),
+            (&index.indptr).into(),
             (&mut rows.columns).into(),
             (&mut rows.values).into(),
+            (&mut rows.starts).into(),
+            (&mut rows.ends).into(),
             (&mut rows.n_genes).into(),
             (&mut rows.total).into(),
             (&mut rows.found).into(),
         ];
-        // SAFETY: the arguments of `unpack`; `index_rows` has checked that blocks lie in the chunk and rows in `nnz`, or it has set a
-        // flag at which the kernel returns; columns and values have `nnz` elements, the others `n_rows`.
-        unsafe { stream.launch(&self.unpack, Grid::new(rows.n_rows.div_ceil(ROWS), THREADS), &args)? };
+        // SAFETY: the arguments of `unpack`; `index_rows` has checked that blocks lie in the chunks and rows in their entries, or it has
+        // set a flag at which the kernel returns; all have as many elements as `index` says.
+        unsafe { stream.launch(&self.unpack, rows_of(batch), &args)? };
         Ok(rows)
     }
 
-    /// What [`super::unpack_columns`] does. `map`: `(n_cols,)`, its numbers below `n_kept` or `DROPPED`.
-    pub fn columns(&self, stream: &Stream, bytes: &Buffer<u8>, header: &Header, map: &Buffer<u32>, n_kept: usize) -> Result<Rows> {
-        if map.len() as u64 != header.n_cols {
-            return Err(Error::bug(format!("a map of {} columns for packed rows of {}", map.len(), header.n_cols)));
+    /// What [`super::unpack_columns`] does. `map`: `(n_cols,)`, its numbers below `n_kept`, [`DROPPED`] or [`ABSENT`].
+    pub fn columns(&self, stream: &Stream, bytes: &Buffer<u8>, batch: &Batch, map: &Buffer<u32>, n_kept: usize) -> Result<Rows> {
+        if map.len() as u64 != batch.n_cols && batch.chunks > 0 {
+            return Err(Error::bug(format!("a map of {} columns for packed rows of {}", map.len(), batch.n_cols)));
         }
-        let (mut rows, starts) = self.index(stream, bytes, header)?;
-        let mut ends = stream.alloc(rows.n_rows)?;
+        let (mut rows, index) = self.index(stream, bytes, batch)?;
         let args = [
             bytes.into(),
-            (header.n_rows as u32).into(),
-            (header.n_cols as u32).into(),
-            (&starts).into(),
-            (&rows.starts).into(),
+            (batch.n_cols as u32).into(),
+            (&index.starts).into(),
+            (&index.indptr).into(),
             map.into(),
             (&mut rows.columns).into(),
             (&mut rows.values).into(),
-            (&mut ends).into(),
+            (&mut rows.starts).into(),
+            (&mut rows.ends).into(),
             (&mut rows.n_genes).into(),
             (&mut rows.total).into(),
             (&mut rows.found).into(),
         ];
         // SAFETY: as in `rows`; `map` has `n_cols` elements, and the kernel reads it at columns below that.
-        unsafe { stream.launch(&self.unpack_columns, Grid::new(rows.n_rows.div_ceil(ROWS), THREADS), &args)? };
-        rows.ends = Some(ends);
+        unsafe { stream.launch(&self.unpack_columns, rows_of(batch), &args)? };
         rows.n_cols = n_kept;
         Ok(rows)
     }
 
-    /// Row starts and block starts, after the checksum.
-    fn index(&self, stream: &Stream, bytes: &Buffer<u8>, header: &Header) -> Result<(Rows, Buffer<u32>)> {
-        let (n_rows, nnz, len) = (header.n_rows as usize, header.nnz as usize, header.len);
-        // Block ends and word addresses fit in 32 bits.
-        if len > u64::from(u32::MAX) - 4096 || header.n_cols > MAX_COLUMNS || header.n_cols == 0 && nnz > 0 || header.nnz >= 1 << 31 {
-            return Err(damaged(format!("{len} bytes of {} columns", header.n_cols), "a chunk for a GPU has at most 4 GiB"));
+    /// Where rows and blocks begin, after the checksums.
+    fn index(&self, stream: &Stream, bytes: &Buffer<u8>, batch: &Batch) -> Result<(Rows, Index)> {
+        if bytes.len() < batch.bytes {
+            return Err(Error::bug(format!("{} bytes for a batch of {}", bytes.len(), batch.bytes)));
         }
-        if bytes.len() as u64 != len || (len as usize) < header.payload() + PAD {
-            return Err(damaged(format!("{} bytes", bytes.len()), format!("the header says {len}")));
-        }
-        let mut acc = stream.zeros::<u64>(8)?;
+        let chunks = batch.chunks as u32;
+        let mut acc = stream.zeros::<u64>(8 * batch.chunks)?;
         let mut found = stream.zeros::<u32>(2)?;
-        let mut starts = stream.alloc::<u32>(header.blocks())?;
-        let mut indptr = stream.alloc::<u32>(n_rows + 1)?;
-        let mut scratch = stream.alloc::<u32>(header.row_blocks())?;
-        let blocks = (len as usize / 8).div_ceil(THREADS as usize).min(8 * self.multiprocessors);
-        // SAFETY: the arguments of `checksum`, which reads the chunk's `len` bytes.
-        unsafe { stream.launch(&self.checksum, Grid::new(blocks, THREADS), &[bytes.into(), (len as u32).into(), (&mut acc).into()])? };
-        let args = [
-            bytes.into(),
-            (n_rows as u32).into(),
-            (nnz as u32).into(),
-            (len as u32).into(),
-            header.checksum.into(),
-            (&acc).into(),
-            (&mut scratch).into(),
-            (&mut starts).into(),
-            (&mut indptr).into(),
-            (&mut found).into(),
-        ];
-        // SAFETY: the arguments of `index_rows`, with buffers as long as it wants them; control bytes lie in the chunk (checked above),
-        // and it reads blocks only after it has seen that they end where the chunk does.
-        unsafe { stream.launch(&self.index, Grid::new(1, 1024), &args)? };
+        let mut starts = stream.alloc::<u32>(batch.blocks)?;
+        let mut indptr = stream.alloc::<u32>(batch.n_rows + batch.chunks)?;
+        let mut scratch = stream.alloc::<u32>(batch.row_blocks)?;
+        let most = (8 * self.multiprocessors).div_ceil(batch.chunks.max(1)).max(1);
+        let blocks = (batch.longest / 8).div_ceil(THREADS as usize).min(most) as u32;
+        let grid = Grid { blocks: (blocks, chunks), threads: THREADS, shared: 0 };
+        // SAFETY: the arguments of `checksum`, which reads the table and the bytes of each chunk, all inside `bytes`.
+        unsafe { stream.launch(&self.checksum, grid, &[bytes.into(), (&mut acc).into()])? };
+        let args = [bytes.into(), (&acc).into(), (&mut scratch).into(), (&mut starts).into(), (&mut indptr).into(), (&mut found).into()];
+        // SAFETY: the arguments of `index_rows`, with buffers as long as the table says; control bytes lie in the chunks (`Batch::line`),
+        // and it reads blocks only after it has seen that they end where their chunk does.
+        unsafe { stream.launch(&self.index, Grid { blocks: (1, chunks), threads: 1024, shared: 0 }, &args)? };
         let rows = Rows {
-            n_rows,
-            n_cols: header.n_cols as usize,
-            starts: indptr,
-            ends: None,
+            n_rows: batch.n_rows,
+            n_cols: batch.n_cols as usize,
+            starts: stream.alloc(batch.n_rows)?,
+            ends: stream.alloc(batch.n_rows)?,
             // A vector of four may be stored at the last block's end.
-            columns: stream.alloc(nnz.next_multiple_of(BLOCK))?,
-            values: stream.alloc(nnz.next_multiple_of(BLOCK))?,
-            n_genes: stream.alloc(n_rows)?,
-            total: stream.alloc(n_rows)?,
+            columns: stream.alloc(batch.entries)?,
+            values: stream.alloc(batch.entries)?,
+            n_genes: stream.alloc(batch.n_rows)?,
+            total: stream.alloc(batch.n_rows)?,
             found,
         };
-        Ok((rows, starts))
+        Ok((rows, Index { starts, indptr }))
+    }
+}
+
+/// Where blocks of entries and rows begin in their chunk.
+struct Index {
+    starts: Buffer<u32>,
+    indptr: Buffer<u32>,
+}
+
+/// A warp for each row of the chunk that has most.
+fn rows_of(batch: &Batch) -> Grid {
+    Grid { blocks: (batch.most_rows.div_ceil(ROWS) as u32, batch.chunks as u32), threads: THREADS, shared: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pack::pack;
+
+    fn packed(rows: u32) -> Vec<u8> {
+        let mut csr = Csr::empty(9);
+        (0..rows).for_each(|i| csr.push_row(&[i % 9], &[1.0 + i as f32]));
+        let mut bytes = Vec::new();
+        pack(&csr, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn chunks_lie_aligned_behind_a_table_that_says_where() {
+        let chunks = [packed(300), packed(0), packed(5)];
+        let places = Batch::places(chunks.iter().map(Vec::len));
+        let mut bytes = vec![0; places[2].end];
+        chunks.iter().zip(&places).for_each(|(chunk, place)| bytes[place.clone()].copy_from_slice(chunk));
+        let batch = Batch::new(&mut bytes, &places).unwrap();
+        assert_eq!((batch.n_rows(), batch.bytes(), batch.entries), (305, bytes.len(), 384 + 128));
+        let long = |line: usize, at: usize| u64::from_le_bytes(bytes[LINE * line + at..][..8].try_into().unwrap());
+        let number = |line: usize, at: usize| u32::from_le_bytes(bytes[LINE * line + 24 + 4 * at..][..4].try_into().unwrap());
+        for (i, (entry, row, start, scratch)) in [(0, 0, 0, 0), (384, 300, 3, 3), (384, 300, 3, 3)].into_iter().enumerate() {
+            assert_eq!(long(i, 0) % LINE as u64, 0);
+            assert_eq!((long(i, 0), long(i, 16)), (places[i].start as u64, entry));
+            assert_eq!([number(i, 0), number(i, 3), number(i, 4), number(i, 5)], [chunks[i].len() as u32, row, start, scratch]);
+        }
+        assert_eq!([number(0, 1), number(0, 2), number(2, 1), number(2, 2)], [300, 300, 5, 5]);
+    }
+
+    #[test]
+    fn damaged_and_unlike_chunks_are_refused() {
+        let one = packed(40);
+        let mut bytes = [vec![0; LINE], one.clone()].concat();
+        let place = [LINE..bytes.len()];
+        bytes[LINE + 9] ^= 1;
+        assert!(Batch::new(&mut bytes, &place).is_err());
+        bytes[LINE + 9] ^= 1;
+        assert!(Batch::new(&mut bytes, &[LINE..place[0].end - 1]).is_err(), "cut short");
+        let mut other = Vec::new();
+        pack(&Csr::empty(10), &mut other);
+        let places = Batch::places([one.len(), other.len()].into_iter());
+        let mut bytes = vec![0; places[1].end];
+        bytes[places[0].clone()].copy_from_slice(&one);
+        bytes[places[1].clone()].copy_from_slice(&other);
+        assert!(Batch::new(&mut bytes, &places).unwrap_err().to_string().contains("9 columns"));
     }
 }

@@ -1,5 +1,6 @@
-// Packed chunks to rows; the layout is described in mod.rs. One warp a row: it reads the blocks that its row touches, so a block that
-// reaches across rows is read once for each of them.
+// Packed chunks to rows; the layout is described in mod.rs. Several chunks at a time: blockIdx.y is the chunk, and the bytes begin with
+// a table of them. One warp a row: it reads the blocks that its row touches, so a block that reaches across rows is read once for each
+// of them.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -16,6 +17,19 @@ constexpr u32 BAD = DAMAGED | COLUMN | CHECKSUM;
 
 constexpr u32 HEADER = 64, BLOCK = 128, PAD = 16, WIDEST = 24, RAW = 31, LARGEST = 1 << 24;
 constexpr u32 ALL = 0xffffffff;
+// A column that leaves, and one that was never there: it is not counted.
+constexpr u32 DROPPED = ALL, ABSENT = ALL - 1;
+
+// A line of the table, as cuda.rs writes it.
+struct Piece {
+    u64 at, checksum, entry;            // byte of the chunk; its checksum; its first entry among those of all chunks
+    u32 len, n_rows, nnz;               // as its header says
+    u32 row, start, scratch;            // its first row, block of entries and block of row lengths among those of all chunks
+    u64 reserved[2];
+};
+static_assert(sizeof(Piece) == 64, "a line of the table");
+
+__device__ Piece piece_of(const u8* bytes) { return ((const Piece*)bytes)[blockIdx.y]; }
 
 struct Shape {
     u32 width, exceptions, high;
@@ -55,16 +69,19 @@ __device__ void numbers(const u8* bytes, u32 at, Shape shape, u32 lane, u32* hig
     __syncwarp();
 }
 
-// The checksum of checksum.rs. `acc`: eight sums, zero at first.
+// The checksum of checksum.rs. `acc`: eight sums for each chunk, zero at first.
 constexpr u64 STEP = 0x9E3779B97F4A7C15ull;
 __device__ const u64 KEYS[8] = {0x243F6A8885A308D3ull, 0x13198A2E03707344ull, 0xA4093822299F31D0ull, 0x082EFA98EC4E6C89ull,
                                 0x452821E638D01377ull, 0xBE5466CF34E90C6Cull, 0xC0AC29B7C97C50DDull, 0x3F84D5B5B5470917ull};
 
-extern "C" __global__ void __launch_bounds__(256) checksum(const u8* bytes, u32 len, u64* acc) {
+extern "C" __global__ void __launch_bounds__(256) checksum(const u8* bytes, u64* acc) {
     __shared__ u64 sums[8];
+    const Piece piece = piece_of(bytes);
+    bytes += piece.at;
+    acc += 8 * blockIdx.y;
     if (threadIdx.x < 8) sums[threadIdx.x] = 0;
     __syncthreads();
-    const u32 n = len - HEADER;
+    const u32 n = piece.len - HEADER;
     // Whole stripes of 64 bytes, and one more filled up with zeros.
     const u32 words = (n / 64 + 1) * 8;
     const u32 l = threadIdx.x % 8;
@@ -126,17 +143,24 @@ __device__ u64 scan(u64 x, u64& total) {
     return base + sum - x;
 }
 
-// One block of 1,024 threads: where each block of entries begins (`starts`), and the row ends (`indptr`). `scratch`: one word for
-// each block of row lengths. `acc`: what `checksum` left.
-extern "C" __global__ void __launch_bounds__(1024) index_rows(const u8* bytes, u32 n_rows, u32 nnz, u32 len, u64 expected, const u64* acc,
-                                                             u32* scratch, u32* starts, u32* indptr, u32* found) {
+// One block of 1,024 threads a chunk: where each block of entries begins in it (`starts`), and where its rows end (`indptr`, one more
+// than it has rows). `scratch`: one word for each block of row lengths. `acc`: what `checksum` left.
+extern "C" __global__ void __launch_bounds__(1024) index_rows(const u8* bytes, const u64* acc, u32* scratch, u32* starts, u32* indptr,
+                                                             u32* found) {
     __shared__ u32 highs[32][BLOCK];
+    const Piece piece = piece_of(bytes);
+    const u32 n_rows = piece.n_rows, nnz = piece.nnz, len = piece.len;
+    bytes += piece.at;
+    acc += 8 * blockIdx.y;
+    scratch += piece.scratch;
+    starts += piece.start;
+    indptr += piece.row + blockIdx.y;
     constexpr u32 EACH = 8;
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32;
     const u32 row_blocks = (n_rows + BLOCK - 1) / BLOCK, blocks = (u32)(((u64)nnz + BLOCK - 1) / BLOCK);
     const u64 controls = HEADER + 2 * (u64)row_blocks;
     u64 at = controls + 4 * (u64)blocks, total;
-    bool bad = mix(acc, len - HEADER) != expected;
+    bool bad = mix(acc, len - HEADER) != piece.checksum;
     if (bad && t == 0) atomicOr(found, CHECKSUM);
     for (u32 first = 0; first < row_blocks; first += 1024) {
         const u32 i = first + t;
@@ -202,15 +226,21 @@ extern "C" __global__ void __launch_bounds__(1024) index_rows(const u8* bytes, u
     }
 }
 
-// One warp a row. With CHOOSE, entry by entry `map[column]` where that is not ALL and the value is not zero, from the row's start on;
-// `ends` then says where it ends. Totals are those of totals/mod.rs, of the whole row.
+// One warp a row. With CHOOSE, entry by entry `map[column]` where that is a number and the value is not zero, from the row's start on.
+// Totals are those of totals/mod.rs, of all columns that are not ABSENT.
 template <bool CHOOSE>
-__device__ void unpack_row(const u8* bytes, u32 n_rows, u32 n_cols, const u32* starts, const u32* indptr, const u32* map, u32* columns,
-                           float* values, u32* ends, u32* n_genes, double* totals, u32* found) {
+__device__ void unpack_row(const u8* bytes, u32 n_cols, const u32* starts, const u32* indptr, const u32* map, u32* columns, float* values,
+                           u32* row_starts, u32* row_ends, u32* n_genes, double* totals, u32* found) {
     __shared__ u32 scratch[8][BLOCK];
+    const Piece piece = piece_of(bytes);
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const u32 row = blockIdx.x * 8 + warp;
+    const u32 row = blockIdx.x * 8 + warp, n_rows = piece.n_rows;
     if (row >= n_rows || (found[0] & BAD)) return;
+    bytes += piece.at;
+    starts += piece.start;
+    indptr += piece.row + blockIdx.y;
+    columns += piece.entry;
+    values += piece.entry;
     const u32 start = indptr[row], end = indptr[row + 1];
     const u8* controls = bytes + HEADER + 2 * ((n_rows + BLOCK - 1) / BLOCK);
     u32* mine = scratch[warp];
@@ -276,6 +306,17 @@ __device__ void unpack_row(const u8* bytes, u32 n_rows, u32 n_cols, const u32* s
                 c[i] = min(column, n_cols - 1);
             }
             carry += block_gaps;
+            u32 to[4];
+            if (CHOOSE) {
+                for (u32 i = 0; i < 4; i++) {
+                    to[i] = inside[i] && v[i] != 0 ? map[c[i]] : DROPPED;
+                    if (to[i] == ABSENT) {
+                        genes--;
+                        if (!is_raw(about_values)) sum -= whole[i];
+                        v[i] = 0;
+                    }
+                }
+            }
             if (raw) {
                 for (u32 i = 0; i < 4; i++) mine[4 * lane + i] = __float_as_uint(v[i]);
                 __syncwarp();
@@ -287,11 +328,8 @@ __device__ void unpack_row(const u8* bytes, u32 n_rows, u32 n_cols, const u32* s
                 __syncwarp();
             }
             if (CHOOSE) {
-                u32 to[4], kept = 0;
-                for (u32 i = 0; i < 4; i++) {
-                    to[i] = inside[i] && v[i] != 0 ? map[c[i]] : ALL;
-                    kept += to[i] != ALL;
-                }
+                u32 kept = 0;
+                for (u32 i = 0; i < 4; i++) kept += to[i] < ABSENT;
                 u32 upto = kept;
                 for (u32 d = 1; d < 32; d *= 2) {
                     const u32 before = __shfl_up_sync(ALL, upto, d);
@@ -299,7 +337,7 @@ __device__ void unpack_row(const u8* bytes, u32 n_rows, u32 n_cols, const u32* s
                 }
                 u32 place = write + upto - kept;
                 for (u32 i = 0; i < 4; i++) {
-                    if (to[i] != ALL) {
+                    if (to[i] < ABSENT) {
                         columns[place] = to[i];
                         values[place++] = v[i];
                     }
@@ -329,21 +367,24 @@ __device__ void unpack_row(const u8* bytes, u32 n_rows, u32 n_cols, const u32* s
     chain += __shfl_down_sync(ALL, chain, 2);
     chain += __shfl_down_sync(ALL, chain, 1);
     if (lane == 0) {
-        n_genes[row] = genes;
-        totals[row] = raw ? chain : (double)sum;
-        if (CHOOSE) ends[row] = write;
+        const u32 at = piece.row + row, first = (u32)piece.entry;
+        n_genes[at] = genes;
+        totals[at] = raw ? chain : (double)sum;
+        row_starts[at] = first + start;
+        row_ends[at] = first + (CHOOSE ? write : end);
         if (flags) atomicOr(found, flags);
         if (largest > found[1]) atomicMax(found + 1, largest);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) unpack(const u8* bytes, u32 n_rows, u32 n_cols, const u32* starts, const u32* indptr,
-                                                         u32* columns, float* values, u32* n_genes, double* totals, u32* found) {
-    unpack_row<false>(bytes, n_rows, n_cols, starts, indptr, nullptr, columns, values, nullptr, n_genes, totals, found);
+extern "C" __global__ void __launch_bounds__(256) unpack(const u8* bytes, u32 n_cols, const u32* starts, const u32* indptr, u32* columns,
+                                                         float* values, u32* row_starts, u32* row_ends, u32* n_genes, double* totals,
+                                                         u32* found) {
+    unpack_row<false>(bytes, n_cols, starts, indptr, nullptr, columns, values, row_starts, row_ends, n_genes, totals, found);
 }
 
-extern "C" __global__ void __launch_bounds__(256) unpack_columns(const u8* bytes, u32 n_rows, u32 n_cols, const u32* starts,
-                                                                 const u32* indptr, const u32* map, u32* columns, float* values,
-                                                                 u32* ends, u32* n_genes, double* totals, u32* found) {
-    unpack_row<true>(bytes, n_rows, n_cols, starts, indptr, map, columns, values, ends, n_genes, totals, found);
+extern "C" __global__ void __launch_bounds__(256) unpack_columns(const u8* bytes, u32 n_cols, const u32* starts, const u32* indptr,
+                                                                 const u32* map, u32* columns, float* values, u32* row_starts,
+                                                                 u32* row_ends, u32* n_genes, double* totals, u32* found) {
+    unpack_row<true>(bytes, n_cols, starts, indptr, map, columns, values, row_starts, row_ends, n_genes, totals, found);
 }

@@ -3,7 +3,7 @@
 use cellmill_cuda::{Buffer, Grid, Kernel, Source, Stream};
 use cellmill_matrix::{Error, Result};
 
-use crate::pack::cuda::Rows;
+use crate::pack::cuda::{Found, Rows};
 
 /// The kernels.
 pub const SOURCE: Source = Source { name: "project", parts: &[include_str!("project.cu")], kernels: &["scores"] };
@@ -18,6 +18,7 @@ pub struct Projection {
     stride: usize,
     weights: Buffer<f32>,
     offset: Buffer<f64>,
+    found: Buffer<u32>,
 }
 
 impl Projection {
@@ -33,12 +34,23 @@ impl Projection {
             out.iter_mut().zip(row).for_each(|(out, &w)| *out = w as f32);
         }
         let scores = stream.device().program(&SOURCE)?.kernel("scores")?;
-        Ok(Projection { scores, p, k, stride, weights: stream.upload(&padded)?, offset: stream.upload(offset)? })
+        Ok(Projection { scores, p, k, stride, weights: stream.upload(&padded)?, offset: stream.upload(offset)?, found: stream.zeros(2)? })
     }
 
     /// Components.
     pub fn n_components(&self) -> usize {
         self.k
+    }
+
+    /// Bytes of device memory for `p` columns and `k` components.
+    pub fn bytes(p: usize, k: usize) -> u64 {
+        (4 * p * k.next_multiple_of(32) + 8 * k) as u64
+    }
+
+    /// An error if any of the rows were damaged. Every stream that asked for scores must have been waited for.
+    pub fn check(&self, stream: &Stream) -> Result<()> {
+        let found = stream.download(&self.found, 2)?;
+        Found::new([found[0], found[1]]).map(drop)
     }
 
     /// Scores of the rows: `(n_rows, k)`, row by row.
@@ -60,6 +72,7 @@ impl Projection {
             (&self.offset).into(),
             (&mut out).into(),
             (&rows.found).into(),
+            (&self.found).into(),
         ];
         // SAFETY: the arguments of `scores`; columns lie below p, rows in their buffers, or a flag is set at which it returns.
         unsafe { stream.launch(&self.scores, Grid::new(rows.n_rows.div_ceil(8), 256), &args)? };

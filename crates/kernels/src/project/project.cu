@@ -1,11 +1,16 @@
 // Scores of sparse rows, with the bits of project/mod.rs: one fused multiply-add an entry in f32, in the order of the entries, then the
-// offset in f64. One warp a row; lane l holds the components l, l + 32, ... of a panel of 128.
+// offset in f64. One warp a row; lane l holds the components l, l + 32, ... of a panel of 128. `alarm` gets the flags of damaged rows.
 
 extern "C" __global__ void __launch_bounds__(256) scores(const unsigned* starts, const unsigned* ends, const unsigned* columns,
                                                          const float* values, unsigned n_rows, const float* weights, unsigned k,
-                                                         unsigned stride, const double* offset, float* out, const unsigned* found) {
+                                                         unsigned stride, const double* offset, float* out, const unsigned* found,
+                                                         unsigned* alarm) {
     const unsigned lane = threadIdx.x % 32, row = blockIdx.x * 8 + threadIdx.x / 32;
-    if (row >= n_rows || (found[0] & 7)) return;
+    if (row >= n_rows) return;
+    if (found[0] & 7) {
+        if (lane == 0) atomicOr(alarm, found[0]);
+        return;
+    }
     const unsigned start = starts[row], end = ends[row];
     for (unsigned panel = 0; panel < k; panel += 128) {
         // The stride is a multiple of 32, filled up with zeros.
