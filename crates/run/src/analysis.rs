@@ -6,7 +6,7 @@ use cellmill_cuda::Processor;
 use cellmill_engine::exec::Feed;
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
-use cellmill_engine::pca::{Columns, Rows, pca};
+use cellmill_engine::pca::{Columns, Crew, Rows, pca};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::Stage;
 use cellmill_graph::knn::RowFile;
@@ -16,6 +16,7 @@ use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Tabl
 use cellmill_store::anndata::AnnData;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::cluster::Cluster;
 use crate::methods::{Outcome, methods};
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_COMPS, Recipe, Stage as Through};
@@ -64,6 +65,8 @@ pub struct Input<'a> {
     pub last: bool,
     /// What an earlier run has finished, and where this one leaves what it finishes.
     pub journal: Option<&'a Journal>,
+    /// Who reads the rows, if it is not this process.
+    pub cluster: Option<&'a Cluster<'a>>,
     /// What computes the heavy parts.
     pub processor: &'a Processor,
     /// The AnnData store that the input is, if it is one.
@@ -202,7 +205,8 @@ impl Analysis {
         }
         let watch = observer.stage("principal components", "cells");
         let columns = Columns { detection, bound, largest, centred: true };
-        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
+        let crew = input.cluster.map(|c| c as &dyn Crew);
+        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew };
         let result = kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, input.processor, &watch))
             .map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, result.source_reads);
