@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from typing import Any
 
 from . import _cellmill
-
-if TYPE_CHECKING:
-    import os
+from ._settings import settings
 
 
 def default_recipe() -> str:
@@ -38,6 +37,7 @@ def run(
     genome: str | None = None,
     spill_dir: str | os.PathLike[str] | None = None,
     device: str = "cpu",
+    client: Any = None,
 ) -> dict[str, Any]:
     """Analyses a store and writes a new one: the job of ``cellmill run``.
 
@@ -67,6 +67,9 @@ def run(
         Folder for packed rows that memory has no room for.
     device
         ``'cpu'``, ``'auto'``, ``'cuda'`` or ``'cuda:N'``.
+    client
+        A ``dask.distributed.Client``, or the address of a scheduler: its workers read the rows, up to the components, with the same
+        result. ``cm.settings.client`` without.
 
     Returns
     -------
@@ -87,7 +90,16 @@ def run(
         input=input, output=output, format=format, overwrite=overwrite, in_place=in_place, with_x=with_x, through=through, genome=genome,
         spill_dir=spill_dir, resume=resume, device=device,
     )  # fmt: skip
-    return json.loads(_cellmill.run(request, text))
+    client = settings.client if client is None else client
+    if client is None:
+        return json.loads(_cellmill.run(request, text))
+    from ._crew import Crew
+
+    # Workers have folders of their own: they are told whole paths.
+    request["input"] = os.path.abspath(input)
+    request["output"] = output if output is None else os.path.abspath(output)
+    with Crew.of(client) as crew:
+        return json.loads(_cellmill.run(request, text, crew))
 
 
 def _toml(recipe: dict[str, Any]) -> str:

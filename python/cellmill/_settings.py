@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from . import _cellmill
 
@@ -18,6 +19,8 @@ class Settings:
         Memory ceiling: bytes, or text such as ``"4GiB"``; 0, the default, takes 80 % of what is free. Also ``CELLMILL_MEMORY``.
     verbosity
         0: warnings alone; 1, the default: progress bars in terminals and notebooks; 2: a log line for each verb.
+    client
+        A ``dask.distributed.Client`` (or a scheduler's address) whose workers :func:`run` uses; none, the default, works here.
 
     Examples
     --------
@@ -33,6 +36,7 @@ class Settings:
         self._n_threads = int(os.environ.get("CELLMILL_NUM_THREADS") or 0)
         self._memory = _cellmill.parse_memory(os.environ["CELLMILL_MEMORY"]) if os.environ.get("CELLMILL_MEMORY") else 0
         self.verbosity = 1
+        self.client: Any = None
         self._configure()
 
     def _configure(self) -> None:

@@ -66,6 +66,16 @@ impl Journal {
         Ok(Journal { folder: folder.to_path_buf(), trouble: Arc::default() })
     }
 
+    /// The journal of a run that another process has begun.
+    pub fn of(folder: &Path) -> Self {
+        Journal { folder: folder.to_path_buf(), trouble: Arc::default() }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Whether there is a journal.
     pub fn exists(folder: &Path) -> bool {
         folder.join(IDENTITY).is_file()
@@ -96,31 +106,44 @@ impl Journal {
         if self.trouble().is_some() {
             return;
         }
-        let done = whole(&self.folder, name, |w| {
-            let mut w = Summed { inner: w, sum: crc32fast::Hasher::new() };
-            postcard::to_io(value, &mut w).map_err(io::Error::other)?;
-            let sum = w.sum.finalize();
-            w.inner.write_all(&sum.to_le_bytes())
-        });
-        if let Err(e) = done {
+        if let Err(e) = self.keep(name, value) {
             self.fail(&e);
         }
     }
 
+    /// Keeps a value under a name, or says why it can't be kept: for what others wait for. Several processes may keep the same value at
+    /// the same time.
+    pub fn keep<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
+        whole(&self.folder, name, |w| {
+            let mut w = Summed { inner: w, sum: crc32fast::Hasher::new() };
+            postcard::to_io(value, &mut w).map_err(io::Error::other)?;
+            let sum = w.sum.finalize();
+            w.inner.write_all(&sum.to_le_bytes())
+        })
+    }
+
+    /// Whether the value of a name is there and whole.
+    pub fn is_whole(&self, name: &str) -> bool {
+        let path = self.folder.join(name);
+        let check = || -> io::Result<bool> {
+            let length = fs::metadata(&path)?.len().saturating_sub(4);
+            let mut file = BufReader::new(File::open(&path)?);
+            let mut sum = Summed { inner: io::sink(), sum: crc32fast::Hasher::new() };
+            io::copy(&mut (&mut file).take(length), &mut sum)?;
+            let mut stored = [0; 4];
+            file.read_exact(&mut stored)?;
+            Ok(u32::from_le_bytes(stored) == sum.sum.finalize())
+        };
+        check().unwrap_or(false)
+    }
+
     /// The value of a name, if it is there and whole.
     pub fn load<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        let path = self.folder.join(name);
         // Looked through once before it is taken apart: a damaged length must not ask for memory.
-        let length = fs::metadata(&path).ok()?.len().checked_sub(4)?;
-        let mut file = BufReader::new(File::open(&path).ok()?);
-        let mut sum = Summed { inner: io::sink(), sum: crc32fast::Hasher::new() };
-        io::copy(&mut (&mut file).take(length), &mut sum).ok()?;
-        let mut stored = [0; 4];
-        file.read_exact(&mut stored).ok()?;
-        if u32::from_le_bytes(stored) != sum.sum.finalize() {
+        if !self.is_whole(name) {
             return None;
         }
-        let file = BufReader::with_capacity(1 << 16, File::open(&path).ok()?);
+        let file = BufReader::with_capacity(1 << 16, File::open(self.folder.join(name)).ok()?);
         let mut scratch = vec![0; SCRATCH];
         postcard::from_io::<T, _>((file, &mut scratch)).ok().map(|(value, _)| value)
     }
@@ -145,12 +168,21 @@ const SCRATCH: usize = 1 << 16;
 
 /// Writes a file that appears whole.
 fn whole(folder: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let temporary = folder.join(format!("{name}.new"));
-    let mut w = BufWriter::with_capacity(1 << 16, File::create(&temporary)?);
-    write(&mut w)?;
-    w.flush()?;
-    drop(w);
-    fs::rename(&temporary, folder.join(name))
+    // Processes of several machines may write the same file: each has one of its own until it is renamed.
+    let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+    let temporary = folder.join(format!("{name}.{}-{moment:x}.new", std::process::id()));
+    let done = File::create(&temporary).and_then(|file| {
+        let mut w = BufWriter::with_capacity(1 << 16, file);
+        write(&mut w)?;
+        w.flush()?;
+        drop(w);
+        fs::rename(&temporary, folder.join(name))
+    });
+    if done.is_err() {
+        // Half a file must not take the room that a full disk lacks.
+        let _ = fs::remove_file(&temporary);
+    }
+    done
 }
 
 /// Sums what passes.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use cellmill_matrix::Error;
+use cellmill_run::cluster::Dispatcher;
 use cellmill_run::device::{Choice, Word};
 use cellmill_run::job::Job;
 use cellmill_run::output::WithX;
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 
 use crate::error::raised;
 use crate::pool;
+use crate::workers::Crew;
 
 /// What `cellmill run` is told besides the recipe.
 #[derive(FromPyObject)]
@@ -37,9 +39,11 @@ fn one_of<T: Copy>(name: &str, found: &str, known: &[(&str, T)]) -> PyResult<T> 
     known.iter().find(|(n, _)| *n == found).map(|(_, value)| *value).ok_or_else(wrong)
 }
 
-/// Runs a recipe (TOML) on a store and writes a new one; returns the summary as JSON.
+/// Runs a recipe (TOML) on a store and writes a new one, with the workers of a `cellmill._crew.Crew` if there is one; returns the summary
+/// as JSON.
 #[pyfunction]
-pub fn run(py: Python<'_>, request: Request, recipe: &str) -> PyResult<String> {
+#[pyo3(signature = (request, recipe, crew=None))]
+pub fn run(py: Python<'_>, request: Request, recipe: &str, crew: Option<Py<PyAny>>) -> PyResult<String> {
     let recipe = Recipe::parse(recipe, "recipe").map_err(raised)?;
     let format = request
         .format
@@ -67,7 +71,8 @@ pub fn run(py: Python<'_>, request: Request, recipe: &str) -> PyResult<String> {
         resume: request.resume,
         device: Choice { device, ..Choice::default() },
     };
-    let summary = pool::run(py, "run", |call| job.run(call))?;
+    let crew = crew.map(Crew);
+    let summary = pool::run(py, "run", |call| job.run_with(crew.as_ref().map(|c| c as &dyn Dispatcher), call))?;
     serde_json::to_string(&summary).map_err(|e| PyValueError::new_err(e.to_string()))
 }
 

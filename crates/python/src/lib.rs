@@ -21,6 +21,7 @@ mod pool;
 mod qc;
 mod rows;
 mod umap;
+mod workers;
 
 use pyo3::prelude::*;
 
@@ -53,5 +54,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(dense::regress_rows, m)?)?;
     m.add_function(wrap_pyfunction!(job::run, m)?)?;
     m.add_function(wrap_pyfunction!(job::default_recipe, m)?)?;
+    m.add_function(wrap_pyfunction!(workers::work, m)?)?;
+    m.add_function(wrap_pyfunction!(workers::leave, m)?)?;
     Ok(())
 }

@@ -35,7 +35,7 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
     let n_tasks = matrix.feed(py, |feed| Ok(cellmill_engine::exec::cut(feed.source.shape().n_obs).len()))?;
     let found = matrix.feed(py, |feed| {
         let selected = Stage::new(n_tasks, &Allowance::new(pool::memory() / SELECTED_SHARE), None);
-        let rows = Rows { feed, select, n_genes: p, transform, last: false };
+        let rows = Rows { feed, select, n_genes: p, transform, last: false, crew: None };
         pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &Processor::Cpu, call))
     })?;
     let out = PyDict::new(py);

@@ -5,7 +5,7 @@ use std::path::Path;
 use cellmill_engine::exec::Feed;
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
-use cellmill_engine::pca::{Columns, Rows, pca};
+use cellmill_engine::pca::{Columns, Crew, Rows, pca};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::Stage;
 use cellmill_graph::knn::RowFile;
@@ -14,6 +14,7 @@ use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Tabl
 use cellmill_store::anndata::AnnData;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::cluster::Cluster;
 use crate::device::Opening;
 use crate::methods::{Outcome, methods};
 use crate::observe::Observer;
@@ -63,6 +64,8 @@ pub struct Input<'a> {
     pub last: bool,
     /// What an earlier run has finished, and where this one leaves what it finishes.
     pub journal: Option<&'a Journal>,
+    /// Who reads the rows, if it is not this process.
+    pub cluster: Option<&'a Cluster<'a>>,
     /// What computes the heavy parts.
     pub processor: &'a Opening<'a>,
     /// The AnnData store that the input is, if it is one.
@@ -201,7 +204,8 @@ impl Analysis {
         }
         let watch = observer.stage("principal components", "cells");
         let columns = Columns { detection, bound, largest, centred: true };
-        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last };
+        let crew = input.cluster.map(|c| c as &dyn Crew);
+        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew };
         let result =
             kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, &input.processor.get()?, &watch))
                 .map_err(|e| e.at(&Place::store(source.location())))?;

@@ -33,6 +33,7 @@ pub fn identity(input: &Path, genome: Option<&str>, recipe: &Recipe) -> Result<I
 }
 
 /// FNV-1a, 64 bits.
+#[derive(Clone)]
 pub struct Fnv(u64);
 
 impl Default for Fnv {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cellmill_engine::exec::{Feed, cut};
-use cellmill_engine::journal::Journal;
+use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::stage::{Allowance, Spill, Stage as Staged};
 use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use cellmill_store::dataset::{Dataset, OpenOptions};
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
+use crate::cluster::{self, Cluster, Dispatcher};
 use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
@@ -123,26 +124,38 @@ impl Job {
 
     /// Does it.
     pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
+        self.run_with(None, listener)
+    }
+
+    /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one, up to the components.
+    pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
         pool(self.threads)?.install(|| {
+            if dispatcher.is_some() {
+                // Workers take the matrix as it lies.
+                cluster::open(&self.input, &self.recipe, self.genome.clone())?;
+            }
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
             let plan = plan(&data, self)?;
             plan.check(self.memory)?;
             let processor = self.device.open(plan.nnz, listener)?;
-            let journal = self.journal(listener)?;
-            let done = self.work(&data, &plan, journal.as_ref(), &processor, start, listener);
-            if let Some(journal) = &journal {
-                match &done {
-                    // What a run that was stopped has finished is good; what bad input has led to is not.
-                    Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Io { .. }) => {
-                        listener.warn(&format!("what was finished is kept in {}; go on with --resume", self.journal_folder().display()));
-                    }
-                    _ => journal.remove(),
+            let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
+            let journal = self.journal(&identity, listener)?;
+            let n_obs = data.source.shape().n_obs;
+            let done = dispatcher
+                .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
+                .transpose()
+                .and_then(|cluster| self.work(&data, &plan, &journal, cluster.as_ref(), &processor, start, listener));
+            match &done {
+                // What a run that was stopped has finished is good; what bad input has led to is not.
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Io { .. }) => {
+                    listener.warn(&format!("what was finished is kept in {}; go on with --resume", self.journal_folder().display()));
                 }
+                _ => journal.remove(),
             }
             done
         })
@@ -153,7 +166,8 @@ impl Job {
         &self,
         data: &Dataset,
         plan: &Plan,
-        journal: Option<&Journal>,
+        journal: &Journal,
+        cluster: Option<&Cluster<'_>>,
         processor: &Opening<'_>,
         start: Instant,
         listener: &dyn Listener,
@@ -165,7 +179,7 @@ impl Job {
         let spill = Arc::new(Spill::new(self.spill_dir.as_deref().unwrap_or(&scratch)));
         let stage = |wanted: bool| wanted.then(|| Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone())));
         // Rows are worth keeping if another pass will ask for them.
-        let rows = stage(plan.reads.len() > 1);
+        let rows = stage(plan.reads.len() > 1 && cluster.is_none());
         let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
         let feed = Feed { source, stage: rows.as_ref() };
         let last = self.with_x.is_none();
@@ -176,7 +190,8 @@ impl Job {
             var: &data.var,
             selected: &selected,
             last,
-            journal,
+            journal: Some(journal),
+            cluster,
             processor,
             store: data.anndata.as_ref(),
             scratch: aside,
@@ -221,7 +236,7 @@ impl Job {
         if let Some(trouble) = spill.trouble() {
             listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
         }
-        if let Some(trouble) = journal.and_then(Journal::trouble) {
+        if let Some(trouble) = journal.trouble() {
             listener.warn(&format!("{trouble}: the journal could not be written; the run could not have been resumed"));
         }
         Ok(summary)
@@ -248,15 +263,14 @@ impl Job {
     }
 
     /// Begins a journal, or goes on with the one that is there.
-    fn journal(&self, listener: &dyn Listener) -> Result<Option<Journal>> {
+    fn journal(&self, identity: &Identity, listener: &dyn Listener) -> Result<Journal> {
         let folder = self.journal_folder();
-        let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
         let there = Journal::exists(&folder);
         if there && (self.resume || self.overwrite) {
             self.sweep();
         }
         match (there, self.resume) {
-            (true, true) => Journal::resume(&folder, &identity).map(Some),
+            (true, true) => Journal::resume(&folder, identity),
             (true, false) if !self.overwrite => Err(Error::invalid(
                 Place::store(folder.display().to_string()),
                 "an unfinished run of this output",
@@ -266,7 +280,7 @@ impl Job {
                 if resume {
                     listener.warn("there is nothing to resume; the run starts from the beginning");
                 }
-                Journal::begin(&folder, &identity).map(Some)
+                Journal::begin(&folder, identity)
             }
         }
     }

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod analysis;
 pub mod budget;
 pub mod carry;
+pub mod cluster;
 pub mod convert;
 pub mod delimited;
 pub mod device;

@@ -255,7 +255,9 @@ impl AnnData {
             _ => {
                 let place = Place::store(self.location());
                 match self.matrices()? {
-                    known if known.is_empty() => Err(Error::invalid(place, "no matrix at all", "counts lie in X, in layers/NAME or in raw/X")),
+                    known if known.is_empty() => {
+                        Err(Error::invalid(place, "no matrix at all", "counts lie in X, in layers/NAME or in raw/X"))
+                    }
                     known => Err(Error::missing(place, matrix, known)),
                 }
             }

@@ -105,6 +105,22 @@ impl Dataset {
     }
 }
 
+/// Opens the matrix of an input and nothing else. One that lies by columns is refused.
+pub fn open_rows(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
+    let by_columns = |element: &str| {
+        let expected = "rows are needed here; cellmill convert writes a store by rows";
+        Err(Error::invalid(Place::element(path.display().to_string(), element), "a matrix that lies by columns", expected))
+    };
+    match InputFormat::of(path)? {
+        InputFormat::Zarr | InputFormat::H5ad => match AnnData::of_tree(open_tree(path)?)?.matrix(&options.matrix)? {
+            Matrix::Rows(source) => Ok(source),
+            Matrix::Columns(_) => by_columns(&options.matrix),
+        },
+        InputFormat::TenXH5 => tenx_h5(path, options).map(|data| data.source),
+        InputFormat::Mtx => by_columns("matrix.mtx"),
+    }
+}
+
 fn anndata(path: &Path, format: InputFormat, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
     let store = AnnData::of_tree(open_tree(path)?)?;
     let mut warnings = Vec::new();

@@ -4,4 +4,4 @@ mod order;
 mod task;
 
 pub use order::{Tree, in_order};
-pub use task::{Aside, CHUNK_BYTES, Done, Feed, Scratch, TASK_ROWS, Task, TaskOutput, cut, run, sliced, task_of};
+pub use task::{Aside, CHUNK_BYTES, Done, Feed, Scratch, TASK_ROWS, Task, TaskOutput, cut, part, run, sliced, task_of};

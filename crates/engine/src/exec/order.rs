@@ -195,4 +195,21 @@ mod tests {
         }
         assert_eq!(tree.finish(merge).unwrap(), "(((ab)(cd))((ef)g))");
     }
+
+    #[test]
+    fn trees_of_parts_of_a_power_of_two_make_the_same_tree() {
+        let merge = |a: &mut String, b: String| *a = format!("({a}{b})");
+        let merged = |leaves: &[String]| {
+            let mut tree = Tree::default();
+            leaves.iter().for_each(|leaf| tree.push(leaf.clone(), merge));
+            tree.finish(merge).unwrap()
+        };
+        for n in 1..70 {
+            let leaves: Vec<String> = (0..n).map(|i| format!("{i} ")).collect();
+            for size in [1, 2, 4, 8, 16] {
+                let parts: Vec<String> = leaves.chunks(size).map(merged).collect();
+                assert_eq!(merged(&parts), merged(&leaves), "{n} leaves in parts of {size}");
+            }
+        }
+    }
 }

@@ -235,10 +235,22 @@ pub fn run<F: Fold>(
     aside: &Aside<'_>,
     log: Option<&Log>,
     watch: &dyn Watch,
-) -> Result<Done<F::Output>>
-where
-    F::State: Send,
-{
+) -> Result<Done<F::Output>> {
+    let all = part(feed, recipe, fold, aside, 0..cut(feed.source.shape().n_obs).len(), log, watch)?;
+    Ok(Done { output: fold.finish(all.state), rows: all.rows, entries: all.entries, decoded: all.decoded })
+}
+
+/// Runs some of the tasks. Parts of 2^h tasks each, cut from the first task on, merge in their order by a [`Tree`] to the bits that
+/// [`run`] finds: each part is a subtree of its tree.
+pub fn part<F: Fold>(
+    feed: Feed<'_>,
+    recipe: &[Step],
+    fold: &F,
+    aside: &Aside<'_>,
+    part: Range<usize>,
+    log: Option<&Log>,
+    watch: &dyn Watch,
+) -> Result<TaskOutput<F::State>> {
     let n_obs = feed.source.shape().n_obs;
     let tasks = cut(n_obs);
     let mut tree = Tree::default();
@@ -246,15 +258,17 @@ where
     let (mut entries, mut decoded) = (0, false);
     let pool = Mutex::new(Vec::<Scratch>::new());
     in_order(
-        tasks.len(),
+        part.len(),
         2,
         |i| {
+            let i = part.start + i;
             if let Some(done) = log.and_then(|log| log.get::<TaskOutput<F::State>>(i as u64)) {
                 return Ok(TaskOutput { decoded: false, ..done });
             }
             // While this task's rows are decoded, the disk fetches those of the one that this thread will take next.
             let later = i + rayon::current_num_threads();
-            if let Some(rows) = tasks.get(later).filter(|_| feed.stage.is_none_or(|stage| stage.task(later).is_none())) {
+            let wanted = part.contains(&later) && feed.stage.is_none_or(|stage| stage.task(later).is_none());
+            if let Some(rows) = tasks.get(later).filter(|_| wanted) {
                 feed.source.will_read(SourceRow(rows.start)..SourceRow(rows.end));
             }
             let rows = tasks[i].clone();
@@ -275,11 +289,11 @@ where
             rows.append(done.rows);
             entries += done.entries;
             decoded |= done.decoded;
-            watch.tick(tasks[i].end, n_obs, "")
+            watch.tick(tasks[part.start + i].end, n_obs, "")
         },
     )?;
     let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
-    Ok(Done { output: fold.finish(state), rows, entries, decoded })
+    Ok(TaskOutput { state, rows, entries, decoded })
 }
 
 /// The recipe as one task needs it: masks and columns of its own rows alone.

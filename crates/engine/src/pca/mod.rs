@@ -2,15 +2,16 @@
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
 mod gpu;
+mod part;
 mod route;
 mod wide;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cellmill_cuda::Processor;
 use cellmill_kernels::gram::{BLOCK, Gram, MAX_COLUMNS, Work};
-use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Csr, Error, Result, Watch};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,7 @@ use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
+pub use part::{Crew, Products, products, scores};
 
 /// Principal components.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,7 +45,7 @@ pub struct Pca {
 }
 
 /// What the solver must know beforehand, from the moments of the first read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Columns {
     /// Share of the kept rows in which each chosen column is not zero: `(p,)`.
     pub detection: Vec<f32>,
@@ -68,11 +70,13 @@ pub struct Rows<'a> {
     pub transform: &'a [Step],
     /// Whether `feed.stage` may forget what nobody will ask for again.
     pub last: bool,
+    /// Who reads them, if it is not this process: the pass for a covariance, and the projection.
+    pub crew: Option<&'a dyn Crew>,
 }
 
 /// What one pass over all rows finds: enough to project them.
 #[derive(Serialize, Deserialize)]
-struct Fit {
+pub struct Fit {
     /// What is taken from each chosen column, its mean or 0: `(p,)`.
     centre: Vec<f64>,
     components: Vec<f64>,
@@ -81,6 +85,9 @@ struct Fit {
     n_obs: u64,
     nnz: u64,
 }
+
+/// A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
+pub const TASKS_A_BLOCK: usize = BLOCK / TASK_ROWS as usize;
 
 /// A pass that was stopped.
 #[derive(Serialize, Deserialize)]
@@ -122,7 +129,13 @@ pub fn pca(
             fit
         }
     };
-    let scores = scores(Pass { rows, decoded: &second }, selected, &fit, n_comps, processor, watch)?;
+    let scores = match rows.crew {
+        Some(crew) => crew.scores(&rows, &fit, watch)?,
+        None => all_scores(Pass { rows, decoded: &second }, selected, &fit, processor, watch)?,
+    };
+    if scores.len() != fit.n_obs as usize * n_comps {
+        return Err(Error::bug("other rows in the projection than in the covariance"));
+    }
     let Fit { components, variance, variance_ratio, nnz, .. } = fit;
     let source_reads = [first, second].into_iter().map(|d| u32::from(d.into_inner())).sum();
     Ok(Pca { scores, components, variance, variance_ratio, nnz, source_reads })
@@ -159,18 +172,24 @@ fn fit(
     if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
         return wide::fit(rows, columns, n_comps, selected, watch);
     }
-    let on_gpu = match processor.device() {
-        Some(device) => gpu::covariance(device, rows, columns, selected, watch)?,
-        None => None,
+    let elsewhere = match (rows.rows.crew, processor.device()) {
+        (Some(crew), _) => {
+            let Products { gram, nnz, decoded } = crew.products(&rows.rows, columns, watch)?;
+            rows.decoded.fetch_or(decoded, Ordering::Relaxed);
+            Some(gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz })
+        }
+        (None, Some(device)) => gpu::covariance(device, rows, columns, selected, watch)?,
+        (None, None) => None,
     };
-    let gpu::Found { covariance, sums, n_obs, nnz } = match on_gpu {
+    let gpu::Found { covariance, sums, n_obs, nnz } = match elsewhere {
         Some(found) => found,
         None => {
             let half = match journal.and_then(|j| j.load::<Half>(HALF)) {
                 Some(half) => half,
                 None => Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: 0 },
             };
-            let Half { gram, nnz, .. } = covariance_pass(rows, half, selected, journal, watch)?;
+            let end = cut(rows.rows.feed.source.shape().n_obs).len();
+            let Half { gram, nnz, .. } = covariance_pass(rows, half, end, selected, journal, watch)?;
             gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz }
         }
     };
@@ -201,6 +220,16 @@ fn fit(
 }
 
 impl Fit {
+    /// −centre·V, which every score gets: `(n_comps,)`.
+    fn shift(&self) -> Vec<f64> {
+        let k = self.variance.len();
+        let mut shift = vec![0f64; k];
+        for (row, m) in self.components.chunks_exact(k).zip(&self.centre) {
+            shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
+        }
+        shift
+    }
+
     /// From eigenvalues and eigenvectors of the covariance, or, of values that are not centred, of Σ x x' / (n − 1). `total`: the variance
     /// of all columns, ddof 1.
     fn new((values, components): (Vec<f64>, Vec<f64>), mean: Vec<f64>, total: f64, centred: bool, n_obs: u64, nnz: u64) -> Fit {
@@ -221,20 +250,25 @@ impl Fit {
     }
 }
 
-/// Adds the tasks that `half` lacks.
-fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Option<&Journal>, watch: &dyn Watch) -> Result<Half> {
+/// Adds the tasks that `half` lacks of those before `end`.
+fn covariance_pass(
+    pass: Pass<'_>,
+    mut half: Half,
+    end: usize,
+    selected: &Stage,
+    journal: Option<&Journal>,
+    watch: &dyn Watch,
+) -> Result<Half> {
     let rows = pass.rows;
     let n_source = rows.feed.source.shape().n_obs;
     let tasks = cut(n_source);
     let first = half.tasks;
     let mut work = Work::default();
     let mut waiting: Vec<Csr> = Vec::new();
-    // A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
-    let tasks_a_block = BLOCK / TASK_ROWS as usize;
     let mut noted = Instant::now();
     let mut cost = Duration::from_millis(100);
     in_order(
-        tasks.len() - first,
+        end - first,
         1,
         |i| {
             let mut chunk = pass.selected(&tasks[first + i])?;
@@ -246,7 +280,7 @@ fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Op
             let i = first + i;
             half.nnz += x.nnz() as u64;
             waiting.push(x);
-            if waiting.len() == tasks_a_block || i + 1 == tasks.len() {
+            if waiting.len() == TASKS_A_BLOCK || i + 1 == end {
                 half.gram.add(&waiting.iter().collect::<Vec<_>>(), &mut work)?;
                 waiting.clear();
                 half.tasks = i + 1;
@@ -266,7 +300,7 @@ fn covariance_pass(pass: Pass<'_>, mut half: Half, selected: &Stage, journal: Op
 
 impl Pass<'_> {
     /// Chosen columns of a task's rows, before `transform`.
-    fn selected(&self, span: &std::ops::Range<u64>) -> Result<Chunk> {
+    fn selected(&self, span: &Range<u64>) -> Result<Chunk> {
         let select = sliced(self.rows.select, span);
         let fold = Collect { step: select.len(), n_cols: self.rows.n_genes };
         let task = Task { recipe: &select, fold: &fold, rows: span.clone(), batch: None };
@@ -292,7 +326,7 @@ impl Pass<'_> {
     }
 
     /// Chosen columns of a task's rows as they enter the analysis: from what was selected, or else from the feed.
-    fn transformed(&self, selected: &Stage, task: usize, span: &std::ops::Range<u64>) -> Result<Chunk> {
+    fn transformed(&self, selected: &Stage, task: usize, span: &Range<u64>) -> Result<Chunk> {
         let mut chunk = match selected.task(task) {
             Some(pieces) if pieces.len() == 1 => pieces[0].chunk(Csr::default())?,
             _ => self.selected(span)?,
@@ -302,41 +336,12 @@ impl Pass<'_> {
     }
 }
 
-/// X V − centre·V, task by task: from what was selected, or else from the feed.
-fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
-    let mut shift = vec![0f64; k];
-    for (row, m) in fit.components.chunks_exact(k).zip(&fit.centre) {
-        shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
-    }
+/// Scores of all rows, on the device where it has room.
+fn all_scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     if let Some(device) = processor.device()
-        && let Some(scores) = gpu::scores(device, pass, selected, &fit.components, &shift, fit.n_obs as usize, watch)?
+        && let Some(scores) = gpu::scores(device, pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)?
     {
         return Ok(scores);
     }
-    let projection = Projection::new(&fit.components, fit.centre.len(), &shift)?;
-    let rows = pass.rows;
-    let tasks = cut(rows.feed.source.shape().n_obs);
-    let mut scores = vec![0f32; fit.n_obs as usize * k];
-    let mut rest = &mut scores[..];
-    in_order(
-        tasks.len(),
-        2,
-        |i| {
-            let chunk = pass.transformed(selected, i, &tasks[i])?;
-            selected.forget(i);
-            let mut out = vec![0f32; chunk.x.n_rows() * k];
-            projection.scores(&chunk.x, &mut out)?;
-            Ok(out)
-        },
-        |i, block| {
-            if block.len() > rest.len() {
-                return Err(Error::bug("more rows in the projection than in the covariance"));
-            }
-            let (mine, later) = std::mem::take(&mut rest).split_at_mut(block.len());
-            mine.copy_from_slice(&block);
-            rest = later;
-            watch.tick(i as u64 + 1, tasks.len() as u64, "projection")
-        },
-    )?;
-    Ok(scores)
+    part::project(pass, 0..cut(pass.rows.feed.source.shape().n_obs).len(), selected, fit, watch)
 }

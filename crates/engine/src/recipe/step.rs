@@ -43,7 +43,6 @@ pub enum Rows {
 
 /// One step of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "step")]
 pub enum Step {
     /// Drops rows.
     KeepObs {

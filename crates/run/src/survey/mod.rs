@@ -3,11 +3,12 @@
 
 pub mod choice;
 mod columns;
+pub(crate) mod reads;
 mod silent;
 
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed};
-use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, GeneMoments, GeneTotals, Moments, Qc};
 use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
@@ -16,8 +17,10 @@ use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
 pub(crate) use self::columns::median_of_positive;
 use self::columns::{batches, gene_set};
+use self::reads::{MomentFolds, Read};
 use self::silent::Silent;
 use crate::analysis::Input;
+use crate::cluster::Cluster;
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -76,6 +79,7 @@ struct First {
 struct Surveyor<'a> {
     feed: Feed<'a>,
     journal: Option<&'a Journal>,
+    cluster: Option<&'a Cluster<'a>>,
     obs: &'a Table,
     var: &'a Table,
     recipe: &'a Recipe,
@@ -98,7 +102,7 @@ struct Surveyor<'a> {
 
 impl<'a> Surveyor<'a> {
     fn new(input: &Input<'a>, recipe: &'a Recipe, observer: &'a Observer<'a>) -> Result<Self> {
-        let Input { feed, obs, var, journal, .. } = *input;
+        let Input { feed, obs, var, journal, cluster, .. } = *input;
         let location = feed.source.location();
         let mut qc_vars = Vec::new();
         for (name, selector) in &recipe.qc.qc_vars {
@@ -114,6 +118,7 @@ impl<'a> Surveyor<'a> {
         Ok(Surveyor {
             feed,
             journal,
+            cluster,
             obs,
             var,
             recipe,
@@ -245,11 +250,16 @@ impl<'a> Surveyor<'a> {
         (raw.then(|| moments(before)), (linear.then(|| moments(end - 1)), Some(moments(end))))
     }
 
-    fn read<F: Fold>(&mut self, what: &str, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
-        let watch = self.observer.stage(what, "cells");
+    fn read<F: Read>(&mut self, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
+        let watch = self.observer.stage(F::NAME, "cells");
         let aside = Aside { batch: self.batch.as_ref().map(|(codes, _)| &codes[..]) };
-        let log = self.journal.map(|j| j.log(what));
-        let done = exec::run(self.feed, recipe, fold, &aside, log.as_ref(), &watch)?;
+        let done = match self.cluster {
+            Some(cluster) => cluster.fold(recipe, fold, &aside, &watch)?,
+            None => {
+                let log = self.journal.map(|j| j.log(F::NAME));
+                exec::run(self.feed, recipe, fold, &aside, log.as_ref(), &watch)?
+            }
+        };
         self.reads += u32::from(done.decoded);
         watch.finish(self.feed.source.shape().n_obs, done.entries, u32::from(done.decoded));
         Ok((done.output, done.rows))
@@ -278,7 +288,7 @@ impl<'a> Surveyor<'a> {
         let qc = At { step: 0, fold: Qc { n_vars, rows: self.row_qc.clone(), counts: self.needs_counts() } };
         // The second Qc only counts genes of kept cells; its row columns are those of kept rows and are dropped.
         let fold = (qc, (kept.map(|f| Silent { inner: f }), folds));
-        let ((totals, (kept, (raw, (linear, logged)))), rows) = self.read("quality control", &steps, &fold)?;
+        let ((totals, (kept, (raw, (linear, logged)))), rows) = self.read(&steps, &fold)?;
         self.totals = totals;
         Ok(First { rows, kept, moments: Found { raw, linear, logged } })
     }
@@ -415,7 +425,7 @@ impl<'a> Surveyor<'a> {
             // Totals of the kept genes decide the median.
             let raw = missing_raw.then(|| At { step: before, fold: Moments { n_vars, n_batches: self.n_batches() } });
             let totals = At { step: before, fold: Qc { n_vars, rows: RowQc::default(), counts: false } };
-            let ((_, raw), mut rows) = self.read("totals", &steps, &(totals, raw))?;
+            let ((_, raw), mut rows) = self.read(&steps, &(totals, raw))?;
             found.raw = raw.or(found.raw);
             if let Some(Values::F64(total)) = rows.take(EXACT_TOTAL) {
                 self.exact_total = total;
@@ -428,7 +438,7 @@ impl<'a> Surveyor<'a> {
         if found.logged.is_none() {
             let folds = self.moment_folds(before, &values, n_vars, self.of_counts() && found.raw.is_none());
             steps.extend(values);
-            let ((raw, (linear, logged)), _) = self.read("moments", &steps, &folds)?;
+            let ((raw, (linear, logged)), _) = self.read(&steps, &folds)?;
             found = Found { raw: raw.or(found.raw), linear, logged };
         }
         Ok(found)
@@ -484,7 +494,7 @@ impl<'a> Surveyor<'a> {
         let fits = choice::fits(raw, options.span)?;
         let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
         let clip = fits.iter().map(|f| f.clip.clone()).collect();
-        let (sums, _) = self.read("clipped sums", &steps, &At { step: steps.len(), fold: Clipped { clip } })?;
+        let (sums, _) = self.read(&steps, &At { step: steps.len(), fold: Clipped { clip } })?;
         let (columns, warnings) = choice::ranks(raw, fits, &sums, self.batch.is_some(), self.recipe.hvg.flavor, options)?;
         self.note(warnings);
         self.set_all(columns);
@@ -497,7 +507,7 @@ impl<'a> Surveyor<'a> {
             Model { theta: self.recipe.hvg.theta.unwrap_or(THETA), clip: self.recipe.hvg.clip.unwrap_or_else(|| self.root_of_cells(raw)) };
         let fold = choice::expected(raw, model);
         let steps = kept_steps(&self.keep, self.keep_genes.as_deref());
-        let (sums, _) = self.read("residuals", &steps, &At { step: steps.len(), fold: fold.clone() })?;
+        let (sums, _) = self.read(&steps, &At { step: steps.len(), fold: fold.clone() })?;
         let (columns, _) = choice::residuals(raw, &fold, &sums, self.batch.is_some(), n_top_genes)?;
         self.set_all(columns);
         Ok(())
@@ -546,8 +556,6 @@ impl<'a> Surveyor<'a> {
 
 /// Overdispersion of `pearson_residuals` unless the recipe says otherwise: scanpy's.
 const THETA: f64 = 100.0;
-
-type MomentFolds = (Option<At<Moments>>, (Option<At<Moments>>, Option<At<Moments>>));
 
 /// log1p of counts stays below this (e²⁰ counts of one gene in one cell are not seen); raw counts of a whole data set exceed it.
 const LOG_LIKE: f32 = 20.0;

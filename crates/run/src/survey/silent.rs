@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A fold whose row columns are dropped.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Silent<F> {
+pub(crate) struct Silent<F> {
     /// The fold.
     pub inner: F,
 }

@@ -1,0 +1,287 @@
+//! The passes over the rows, carried out by worker processes that see the same folders. A pass is a note in the run's journal; an order is
+//! a few words: which journal, which pass, which tasks. A worker leaves what it found as another note there (a *record*), and the run
+//! merges the records in the order of the rows. So neither rows nor columns of cells travel with an order or an answer, an order may be
+//! carried out twice, and `--resume` finds what was finished.
+
+mod site;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use cellmill_engine::chunk::RowColumns;
+use cellmill_engine::exec::{Aside, Done, TASK_ROWS, TaskOutput, Tree, cut};
+use cellmill_engine::journal::{Identity, Journal};
+use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
+use cellmill_engine::recipe::Step;
+use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::analysis::kept;
+use crate::fingerprint::Fnv;
+use crate::survey::reads::Read;
+
+pub use site::{Worker, carry_out, leave, open};
+
+/// Whoever hands orders to workers and tells when they are carried out: a Dask client.
+pub trait Dispatcher: Sync {
+    /// Workers that there are now.
+    fn n_workers(&self) -> Result<usize>;
+    /// Hands out the orders of a pass.
+    fn submit(&self, orders: &[Order]) -> Result<()>;
+    /// How many orders have been carried out since the last call; waits for a moment if there are none.
+    fn carried_out(&self) -> Result<usize>;
+    /// Takes back what is not carried out yet.
+    fn cancel(&self);
+    /// Tells all workers that they may forget a run.
+    fn leave(&self, run: &str);
+}
+
+/// One order.
+pub struct Order {
+    /// Its name, unique for this run of the program: `quality-control-…`.
+    pub key: String,
+    /// Tasks that it covers: one worker should have neighbouring ones, and the same ones in each pass.
+    pub tasks: Range<usize>,
+    /// Tasks of the whole pass.
+    pub n_tasks: usize,
+    /// What the worker is told.
+    pub message: Vec<u8>,
+}
+
+/// What a worker is told.
+#[derive(Debug, Serialize, Deserialize)]
+struct Message {
+    /// The journal's folder.
+    journal: PathBuf,
+    /// This run of the program.
+    run: String,
+    /// The note with the pass.
+    pass: String,
+    what: What,
+    /// First task and the one after the last.
+    tasks: (usize, usize),
+}
+
+/// Kinds of passes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum What {
+    /// The read of this name.
+    Read(String),
+    /// Sums of products of the chosen columns.
+    Products,
+    /// The projection.
+    Scores,
+}
+
+/// What workers must know of a run: a note in its journal.
+#[derive(Serialize, Deserialize)]
+struct Premises {
+    input: PathBuf,
+    genome: Option<String>,
+    /// TOML.
+    recipe: String,
+}
+
+const PREMISES: &str = "premises";
+
+/// Most orders of a read.
+const MOST_ORDERS: usize = 1024;
+
+/// Orders that each worker gets of the pass for the covariance: two, so that a slow worker may lose one to a fast one. Each leaves a whole
+/// matrix.
+const PRODUCTS_A_WORKER: usize = 2;
+
+/// How long a record that a worker has written may stay out of sight: network file systems remember for a while what was not there.
+const SIGHT: Duration = Duration::from_secs(90);
+
+/// A run whose passes are carried out by workers.
+pub struct Cluster<'a> {
+    dispatcher: &'a dyn Dispatcher,
+    journal: &'a Journal,
+    /// This run of the program.
+    run: String,
+    /// Hash of what the journal belongs to.
+    seed: Fnv,
+    n_obs: u64,
+}
+
+impl<'a> Cluster<'a> {
+    /// Leaves word for the workers.
+    pub fn begin(
+        dispatcher: &'a dyn Dispatcher,
+        journal: &'a Journal,
+        identity: &Identity,
+        job: &crate::job::Job,
+        n_obs: u64,
+    ) -> Result<Self> {
+        let input = std::fs::canonicalize(&job.input).map_err(|e| Error::io(Place::store(job.input.display().to_string()), &e))?;
+        let premises = Premises { input, genome: job.genome.clone(), recipe: job.recipe.to_toml()? };
+        let mut seed = Fnv::default();
+        identity.iter().for_each(|(key, value)| {
+            seed.add(key.as_bytes());
+            seed.add(value.as_bytes());
+        });
+        let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+        let run = format!("{:x}-{moment:x}", std::process::id());
+        let cluster = Cluster { dispatcher, journal, run, seed, n_obs };
+        cluster.note(PREMISES, &premises)?;
+        Ok(cluster)
+    }
+
+    /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
+    pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
+        let parts = self.parts();
+        let pass = self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, watch)?;
+        let mut tree = Tree::default();
+        let mut rows = RowColumns::default();
+        let (mut entries, mut decoded) = (0, false);
+        for part in &parts {
+            let found: TaskOutput<F::State> = self.record(&pass, part)?;
+            tree.push(found.state, |a, b| fold.merge(a, b));
+            rows.append(found.rows);
+            entries += found.entries;
+            decoded |= found.decoded;
+        }
+        let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
+        Ok(Done { output: fold.finish(state), rows, entries, decoded })
+    }
+
+    /// Cuts the rows into parts of 2^h tasks: subtrees of the tree in which states merge, and whole blocks of the Gram matrix.
+    fn parts(&self) -> Vec<Range<usize>> {
+        let n = cut(self.n_obs).len();
+        let size = n.div_ceil(MOST_ORDERS).next_power_of_two().max(TASKS_A_BLOCK);
+        spans(n, size)
+    }
+
+    /// Has a pass carried out: what is not in the journal yet.
+    fn carry_out<P: Serialize>(&self, what: What, name: &str, pass: &P, parts: &[Range<usize>], watch: &dyn Watch) -> Result<String> {
+        let mut hash = Hashed(self.seed.clone());
+        postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
+        let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
+        self.note(&pass_name, pass)?;
+        let n_tasks = cut(self.n_obs).len();
+        let rows = |part: &Range<usize>| (part.end as u64 * TASK_ROWS).min(self.n_obs) - part.start as u64 * TASK_ROWS;
+        let (there, missing): (Vec<_>, Vec<_>) = parts.iter().partition(|part| self.journal.is_whole(&record_name(&pass_name, part)));
+        let orders: Vec<Order> = missing
+            .iter()
+            .map(|&part| {
+                let message = Message {
+                    journal: self.journal.folder().to_path_buf(),
+                    run: self.run.clone(),
+                    pass: pass_name.clone(),
+                    what: what.clone(),
+                    tasks: (part.start, part.end),
+                };
+                let key = format!("{}-{}", record_name(&pass_name, part), self.run);
+                let message = postcard::to_stdvec(&message).map_err(|e| Error::bug(e.to_string()))?;
+                Ok(Order { key, tasks: part.clone(), n_tasks, message })
+            })
+            .collect::<Result<_>>()?;
+        let before: u64 = there.into_iter().map(rows).sum();
+        let each = missing.first().map_or(0, |part| rows(part));
+        watch.tick(before, self.n_obs, "")?;
+        self.dispatcher.submit(&orders)?;
+        let mut done = 0;
+        while done < orders.len() {
+            let step = self.dispatcher.carried_out().and_then(|n| {
+                done += n;
+                watch.tick((before + done as u64 * each).min(self.n_obs), self.n_obs, "")
+            });
+            if let Err(error) = step {
+                self.dispatcher.cancel();
+                return Err(error);
+            }
+        }
+        Ok(pass_name)
+    }
+
+    /// What a worker has found.
+    fn record<T: DeserializeOwned>(&self, pass: &str, part: &Range<usize>) -> Result<T> {
+        let name = record_name(pass, part);
+        let start = Instant::now();
+        loop {
+            if let Some(found) = self.journal.load(&name) {
+                return Ok(found);
+            }
+            if start.elapsed() > SIGHT {
+                let place = Place::element(self.journal.folder().display().to_string(), name);
+                let expected = "a worker has written it there; client and workers must see the same folder under the same path";
+                return Err(Error::invalid(place, "no whole record", expected));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn note<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let place = || Place::element(self.journal.folder().display().to_string(), name);
+        self.journal.keep(name, value).map_err(|e| Error::io(place(), &e))
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        self.dispatcher.leave(&self.run);
+    }
+}
+
+impl Crew for Cluster<'_> {
+    fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products> {
+        let n = cut(self.n_obs).len();
+        // A run that goes on keeps its cut, whatever workers there are now.
+        let size: usize = kept(Some(self.journal), "span", || {
+            let orders = self.dispatcher.n_workers()?.max(1) * PRODUCTS_A_WORKER;
+            Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
+        })?;
+        let parts = spans(n, size);
+        let pass = self.carry_out(What::Products, "covariance", &(rows.select, rows.transform, rows.n_genes, columns), &parts, watch)?;
+        let mut all: Option<Products> = None;
+        for part in &parts {
+            let found: Products = self.record(&pass, part)?;
+            match &mut all {
+                None => all = Some(found),
+                Some(all) => all.merge(&found)?,
+            }
+        }
+        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
+        all.ok_or_else(|| Error::bug("a covariance of no rows"))
+    }
+
+    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
+        let parts = self.parts();
+        let pass = self.carry_out(What::Scores, "projection", &(rows.select, rows.transform, rows.n_genes, fit), &parts, watch)?;
+        let mut scores = Vec::new();
+        for part in &parts {
+            scores.append(&mut self.record(&pass, part)?);
+        }
+        Ok(scores)
+    }
+}
+
+/// `0..n` in spans of `size`.
+fn spans(n: usize, size: usize) -> Vec<Range<usize>> {
+    (0..n).step_by(size).map(|start| start..(start + size).min(n)).collect()
+}
+
+/// The note in which a worker leaves what it found.
+fn record_name(pass: &str, part: &Range<usize>) -> String {
+    format!("{pass}-{}-{}", part.start, part.end)
+}
+
+/// Hashes what is written.
+struct Hashed(Fnv);
+
+impl std::io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.add(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An error that another worker, or the same one later, may not run into.
+pub fn may_pass(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io { .. } | ErrorKind::Budget { .. })
+}

@@ -1,0 +1,223 @@
+//! A worker's side: it opens the input once, keeps the rows that it has read, packed, for the passes to come, and carries out orders.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cellmill_engine::exec::{self, Aside, Feed, cut};
+use cellmill_engine::fold::{At, Clipped, Residuals};
+use cellmill_engine::journal::Journal;
+use cellmill_engine::pca::{self, Columns, Fit, Rows};
+use cellmill_engine::recipe::Step;
+use cellmill_engine::stage::{Allowance, Spill, Stage};
+use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
+use cellmill_store::dataset::{OpenOptions, open_rows};
+use rayon::ThreadPool;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Message, PREMISES, Premises, What, record_name};
+use crate::device::Choice;
+use crate::fingerprint::identity;
+use crate::job::Job;
+use crate::plan::{Size, densest_task, estimate};
+use crate::recipe::{Recipe, Stage as Through};
+use crate::survey::reads::{First, MomentFolds, Read, Totals};
+
+/// What a worker has.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Threads; as many orders may come at a time.
+    pub threads: usize,
+    /// Memory ceiling in bytes.
+    pub memory: u64,
+    /// Where packed rows go that memory has no room for.
+    pub scratch: PathBuf,
+}
+
+/// A run as one worker process sees it.
+struct Site {
+    run: String,
+    journal: Journal,
+    source: Box<dyn Source>,
+    /// Kept rows of all genes.
+    stage: Stage,
+    /// Chosen columns.
+    selected: Stage,
+    /// All threads, for an order that takes them all: one at a time.
+    pool: Mutex<ThreadPool>,
+    /// Passes as they were read, by name.
+    passes: Mutex<BTreeMap<String, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// The run that this process has worked for last: a worker keeps the rows of one.
+static SITE: Mutex<Option<Arc<Site>>> = Mutex::new(None);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Carries out an order.
+pub fn carry_out(order: &[u8], worker: &Worker) -> Result<()> {
+    let message: Message = postcard::from_bytes(order).map_err(|e| Error::bug(format!("an order that can't be read: {e}")))?;
+    let site = {
+        // Orders that come together wait until the first of them has opened the input.
+        let mut held = lock(&SITE);
+        match &*held {
+            Some(site) if site.run == message.run => site.clone(),
+            _ => {
+                *held = None;
+                let site = Arc::new(Site::open(&message, worker)?);
+                *held = Some(site.clone());
+                site
+            }
+        }
+    };
+    site.work(&message)
+}
+
+/// Forgets a run and its rows.
+pub fn leave(run: &str) {
+    let mut held = lock(&SITE);
+    if held.as_ref().is_some_and(|site| site.run == run) {
+        *held = None;
+    }
+}
+
+impl Premises {
+    /// What a worker does of the run, for its plan.
+    fn job(&self, recipe: Recipe, worker: &Worker) -> Job {
+        Job {
+            input: self.input.clone(),
+            output: PathBuf::new(),
+            format: None,
+            overwrite: false,
+            in_place: false,
+            with_x: None,
+            recipe,
+            through: Through::Pca,
+            threads: worker.threads,
+            memory: worker.memory,
+            genome: self.genome.clone(),
+            spill_dir: None,
+            resume: false,
+            device: Choice::default(),
+        }
+    }
+}
+
+/// What is done to chosen columns: `select`, `transform`, their number, and what else the pass needs.
+type Chosen<T> = (Vec<Step>, Vec<Step>, usize, T);
+
+impl Site {
+    fn open(message: &Message, worker: &Worker) -> Result<Self> {
+        let folder = &message.journal;
+        let premises: Premises = read(&Journal::of(folder), PREMISES)?;
+        let recipe = Recipe::parse(&premises.recipe, "recipe")?;
+        // Refuses a store that is not the client's, and another version of this program.
+        let journal = Journal::resume(folder, &identity(&premises.input, premises.genome.as_deref(), &recipe)?)?;
+        let source = open(&premises.input, &recipe, premises.genome.clone())?;
+        let shape = source.shape();
+        let size = Size {
+            format: "",
+            shape,
+            nnz: source.entries_before(SourceRow(shape.n_obs)),
+            obs_columns: 0,
+            overhead_bytes: source.overhead_bytes(worker.threads),
+            densest_task: densest_task(&*source),
+            annotation_bytes: 0,
+        };
+        let plan = estimate(&size, &premises.job(recipe, worker));
+        plan.check(worker.memory)?;
+        let allowance = Allowance::new(plan.stage_bytes);
+        let spill = Arc::new(Spill::new(&worker.scratch));
+        let stage = || Stage::new(cut(shape.n_obs).len(), &allowance, Some(spill.clone()));
+        Ok(Site {
+            run: message.run.clone(),
+            journal,
+            source,
+            stage: stage(),
+            selected: stage(),
+            pool: Mutex::new(crate::job::pool(worker.threads)?),
+            passes: Mutex::default(),
+        })
+    }
+
+    fn work(&self, message: &Message) -> Result<()> {
+        let part = message.tasks.0..message.tasks.1;
+        let record = record_name(&message.pass, &part);
+        match &message.what {
+            What::Read(name) => match name.as_str() {
+                First::NAME => self.fold::<First>(&message.pass, part, &record),
+                Totals::NAME => self.fold::<Totals>(&message.pass, part, &record),
+                MomentFolds::NAME => self.fold::<MomentFolds>(&message.pass, part, &record),
+                <At<Clipped>>::NAME => self.fold::<At<Clipped>>(&message.pass, part, &record),
+                <At<Residuals>>::NAME => self.fold::<At<Residuals>>(&message.pass, part, &record),
+                _ => Err(Error::bug(format!("there is no read of the name '{name}'"))),
+            },
+            What::Products => {
+                let pass = self.pass::<Chosen<Columns>>(&message.pass)?;
+                // It takes all threads: its sums are large, and there should be few of them.
+                let found = lock(&self.pool).install(|| pca::products(self.rows(&pass), &pass.3, part, &self.selected, &()))?;
+                self.leave(&record, &found)
+            }
+            What::Scores => {
+                let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
+                let found = crate::job::pool(1)?.install(|| pca::scores(self.rows(&pass), part, &self.selected, &pass.3, &()))?;
+                self.leave(&record, &found)
+            }
+        }
+    }
+
+    /// Folds the rows of some tasks on one thread.
+    fn fold<F: Read>(&self, pass: &str, part: Range<usize>, record: &str) -> Result<()> {
+        let pass = self.pass::<(Vec<Step>, F, Option<Vec<u32>>)>(pass)?;
+        let (recipe, fold, batch) = &*pass;
+        let aside = Aside { batch: batch.as_deref() };
+        let found = crate::job::pool(1)?.install(|| exec::part(self.feed(), recipe, fold, &aside, part, None, &()))?;
+        self.leave(record, &found)
+    }
+
+    fn feed(&self) -> Feed<'_> {
+        Feed { source: &*self.source, stage: Some(&self.stage) }
+    }
+
+    fn rows<'a, T>(&'a self, (select, transform, n_genes, _): &'a Chosen<T>) -> Rows<'a> {
+        Rows { feed: self.feed(), select, n_genes: *n_genes, transform, last: true, crew: None }
+    }
+
+    /// A pass, read once.
+    fn pass<P: DeserializeOwned + Send + Sync + 'static>(&self, name: &str) -> Result<Arc<P>> {
+        let mut passes = lock(&self.passes);
+        let pass = match passes.get(name) {
+            Some(pass) => pass.clone(),
+            None => {
+                let pass: Arc<dyn Any + Send + Sync> = Arc::new(read::<P>(&self.journal, name)?);
+                // The passes before it are over, but for an order that comes a second time.
+                passes.clear();
+                passes.insert(name.to_string(), pass.clone());
+                pass
+            }
+        };
+        pass.downcast().map_err(|_| Error::bug(format!("'{name}' is a pass of another kind")))
+    }
+
+    fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
+        let place = || Place::element(self.journal.folder().display().to_string(), record);
+        self.journal.keep(record, found).map_err(|e| Error::io(place(), &e))
+    }
+}
+
+/// A note of the journal.
+fn read<T: DeserializeOwned>(journal: &Journal, name: &str) -> Result<T> {
+    let place = || Place::element(journal.folder().display().to_string(), name);
+    let path = journal.folder().join(name);
+    std::fs::metadata(&path).map_err(|e| Error::io(place(), &e))?;
+    journal.load(name).ok_or_else(|| Error::invalid(place(), "a damaged note", "the client has written it whole"))
+}
+
+/// The matrix alone.
+pub fn open(input: &Path, recipe: &Recipe, genome: Option<String>) -> Result<Box<dyn Source>> {
+    open_rows(input, &OpenOptions { matrix: recipe.input.matrix.clone(), genome, ..OpenOptions::default() })
+}

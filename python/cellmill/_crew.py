@@ -1,0 +1,121 @@
+"""Dask workers that read the rows of a run: what the engine asks of a client, and what a worker does."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from . import _cellmill
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Key, what the worker is told, first task, the one after the last, tasks of the whole pass.
+Order = tuple[str, bytes, int, int, int]
+
+#: Seconds between two looks for orders that were carried out.
+_PULSE = 0.02
+#: How often an order is given again after a worker could not reach a file or had too little memory.
+_RETRIES = 2
+
+
+class Crew:
+    """The workers of a Dask client. The engine calls it from a thread of its own."""
+
+    def __init__(self, client: Any, *, ours: bool = False) -> None:
+        self._client = client
+        self._ours = ours
+        self.scheduler = str(client.scheduler.addr)
+        self._orders: dict[str, tuple[Any, int, int]] = {}
+        self._done: Any = None
+        #: Which worker has the rows of a task, by task.
+        self._holder: dict[int, str] = {}
+
+    @classmethod
+    def of(cls, client: Any) -> Crew:
+        """The workers of a client, or of the scheduler at an address."""
+        try:
+            from distributed import Client
+        except ImportError as error:
+            msg = 'a run on workers needs Dask: pip install "cellmill[distributed]"'
+            raise ImportError(msg) from error
+        if isinstance(client, str):
+            return cls(Client(client, set_as_default=False), ours=True)
+        return cls(client)
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._ours:
+            self._client.close()
+
+    def n_workers(self) -> int:
+        """Workers that there are now; waits a while for the first."""
+        self._client.wait_for_workers(1, timeout=60)
+        return len(self._client.nthreads())
+
+    def submit(self, orders: list[Order]) -> None:
+        """Hands out the orders of a pass."""
+        from distributed import as_completed
+
+        self._orders.clear()
+        if not orders:
+            return
+        self.n_workers()
+        workers = sorted(self._client.nthreads())
+        for key, message, start, end, n_tasks in orders:
+            # The worker that has most of the rows packed; at first, each gets a stretch of rows. Any other may take an order over.
+            holders = Counter(self._holder[i] for i in range(start, end) if self._holder.get(i) in workers)
+            wanted = holders.most_common(1)[0][0] if holders else workers[start * len(workers) // n_tasks]
+            future = self._client.submit(work, message, key=key, pure=False, workers=[wanted], allow_other_workers=True, retries=_RETRIES)
+            self._orders[key] = (future, start, end)
+        futures = [future for future, _, _ in self._orders.values()]
+        self._done = as_completed(futures, loop=self._client.loop, with_results=True, raise_errors=False)
+
+    def carried_out(self) -> tuple[int, str | None]:
+        """How many orders have been carried out since the last call; the engine's error, as JSON, if one of them can't be."""
+        batch = self._done.next_batch(block=False)
+        if not batch:
+            time.sleep(_PULSE)
+        for future, result in batch:
+            if isinstance(result, BaseException):
+                raise result
+            if future.status != "finished":
+                raise result[1]
+            worker, refused = result
+            if refused is not None:
+                return 0, refused
+            _, start, end = self._orders.pop(future.key)
+            self._holder.update(dict.fromkeys(range(start, end), worker))
+        return len(batch), None
+
+    def cancel(self) -> None:
+        """Takes back what is not carried out yet."""
+        self._client.cancel([future for future, _, _ in self._orders.values()])
+        self._orders.clear()
+
+    def leave(self, run: str) -> None:
+        """Lets the workers forget a run."""
+        if self._client.status == "running":
+            self._client.run(leave, run, wait=False)
+
+
+def work(order: bytes) -> tuple[str, str | None]:
+    """Carries out an order on the worker that runs this; returns the worker's address and the engine's error, as JSON, if there is one."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit or 0
+    try:
+        refused = _cellmill.work(order, worker.state.nthreads, limit, worker.local_directory)
+    except (OSError, MemoryError) as error:
+        msg = f"worker {worker.address}: {error}"
+        raise type(error)(msg) from None
+    return worker.address, refused
+
+
+async def leave(run: str) -> None:
+    """Forgets a run on the worker that runs this."""
+    _cellmill.leave(run)
