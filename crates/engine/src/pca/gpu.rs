@@ -298,14 +298,18 @@ impl<'a> Feeder<'a> {
         let streams = (0..self.n_lanes).map(|_| self.device.stream()).collect::<Result<Vec<_>>>()?;
         Ok(Lanes {
             map: streams[0].upload(&self.route.map)?,
-            streams,
             unpack: Unpack::new(self.device)?,
             transform: Transform::new(self.device)?,
             how: self.route.how,
+            scale: match self.route.scale {
+                Some((inverse_std, most)) => Some((streams[0].upload(inverse_std)?, most)),
+                None => None,
+            },
             n_genes: self.pass.rows.n_genes,
             uploads: VecDeque::new(),
             memory: &self.memory,
             next: 0,
+            streams,
         })
     }
 }
@@ -317,6 +321,7 @@ struct Lanes<'a> {
     transform: Transform,
     map: Buffer<u32>,
     how: Logged,
+    scale: Option<(Buffer<f64>, Option<f64>)>,
     n_genes: usize,
     uploads: VecDeque<Lent<Pinned<u8>>>,
     memory: &'a Mutex<Vec<Pinned<u8>>>,
@@ -337,6 +342,9 @@ impl Lanes<'_> {
         let mut rows = self.unpack.columns(stream, &bytes, &batch, &self.map, self.n_genes)?;
         if self.how != Logged::IDENTITY {
             self.transform.apply_own(stream, &mut rows, &self.how)?;
+        }
+        if let Some((inverse_std, most)) = &self.scale {
+            self.transform.scale_columns(stream, &mut rows, inverse_std, *most)?;
         }
         then(stream, &rows)?;
         if self.uploads.len() > 2 * self.streams.len()

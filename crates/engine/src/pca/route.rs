@@ -16,17 +16,23 @@ pub(super) struct Route<'a> {
     pub map: Vec<u32>,
     /// What is done to the values of the chosen columns.
     pub how: Logged,
+    /// 1 / standard deviation of each chosen column, which its values are multiplied by afterwards, and the largest that is left.
+    pub scale: Option<(&'a [f64], Option<f64>)>,
 }
 
 impl<'a> Route<'a> {
     pub fn of(rows: &Rows<'a>) -> Self {
         let staged = rows.feed.stage.and_then(|_| Self::staged(rows.select, rows.transform));
         let p = rows.n_genes as u32;
-        staged.unwrap_or_else(|| Route { staged: None, map: (0..p).collect(), how: Logged::IDENTITY })
+        staged.unwrap_or_else(|| Route { staged: None, map: (0..p).collect(), how: Logged::IDENTITY, scale: None })
     }
 
     /// From rows of all genes, if these steps are what the kernels can do.
-    fn staged(select: &'a [Step], transform: &[Step]) -> Option<Self> {
+    fn staged(select: &'a [Step], transform: &'a [Step]) -> Option<Self> {
+        let (transform, scale) = match transform {
+            [rest @ .., Step::Scale { mean: None, inverse_std, max_value }] => (rest, Some((&inverse_std[..], *max_value))),
+            all => (all, None),
+        };
         let (target_sum, log) = match transform {
             [] => (None, None),
             [Step::NormalizeTotal { target_sum }] => (Some(*target_sum), None),
@@ -54,7 +60,7 @@ impl<'a> Route<'a> {
             }
         };
         let how = Logged { target_sum, log1p: log.is_some(), base: log.flatten() };
-        Some(Route { staged: Some(&select[..filters]), map, how })
+        Some(Route { staged: Some(&select[..filters]), map, how, scale })
     }
 }
 
@@ -65,11 +71,15 @@ mod tests {
     #[test]
     fn what_the_kernels_can_do_is_left_to_them() {
         let keep = |mask: &[bool]| Step::KeepVar { mask: mask.to_vec() };
-        let values = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }];
+        let scale = |mean| Step::Scale { mean, inverse_std: vec![2.0, 3.0], max_value: Some(9.0) };
+        let values = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }, scale(None)];
         let plain = [Step::TakeTotals, keep(&[false, true, true])];
         let route = Route::staged(&plain, &values).unwrap();
         assert_eq!(route.map, [DROPPED, 0, 1]);
         assert_eq!(route.how, Logged { target_sum: Some(1e4), log1p: true, base: None });
+        assert_eq!(route.scale, Some((&[2.0, 3.0][..], Some(9.0))));
+        assert!(Route::staged(&plain, &values[..2]).unwrap().scale.is_none());
+        assert!(Route::staged(&plain, &[scale(Some(vec![0.0; 2]))]).is_none(), "centred");
         let filtered = [keep(&[true, false, true, true]), Step::TakeTotals, keep(&[false, true, true])];
         assert_eq!(Route::staged(&filtered, &values).unwrap().map, [DROPPED, ABSENT, 0, 1]);
         assert!(Route::staged(&plain[1..], &values).is_none(), "sums of the chosen columns alone");

@@ -29,10 +29,10 @@ struct Kernels {
     moments: Moments,
 }
 
-/// Packed chunks in pinned memory.
+/// Packed chunks in pinned memory: where each lies behind its table, and its entries.
 struct Data {
     pinned: Arc<Pinned<u8>>,
-    chunks: Vec<(std::ops::Range<usize>, Header)>,
+    chunks: Vec<(std::ops::Range<usize>, Batch, u64)>,
     n_vars: usize,
     nnz: u64,
 }
