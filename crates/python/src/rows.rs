@@ -90,7 +90,7 @@ pub fn collect(feed: Feed<'_>, recipe: &[Step], keep: Option<&[bool]>, n_vars: u
         2,
         |i| {
             let steps = sliced(recipe, &tasks[i]);
-            let fold = Collect { step: steps.len(), n_cols: n_vars };
+            let fold = Collect::new(steps.len(), n_vars);
             Ok(Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(feed, &mut Scratch::default())?.state.x)
         },
         |i, x| {

@@ -122,7 +122,7 @@ pub fn stream_rows(
         1,
         |i| {
             let steps = sliced(steps, &tasks[i]);
-            let fold = Collect { step: steps.len(), n_cols: n_vars };
+            let fold = Collect::new(steps.len(), n_vars);
             let done = Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(feed, &mut Scratch::default())?;
             Ok((done.state.x, done.decoded))
         },

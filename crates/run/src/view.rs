@@ -142,7 +142,7 @@ pub fn dense_rows(
         1,
         |i| {
             let steps = sliced(&steps, &tasks[i]);
-            let fold = (At { step: steps.len(), fold: Numbers }, Collect { step: steps.len(), n_cols: view.n_vars });
+            let fold = (At { step: steps.len(), fold: Numbers }, Collect::new(steps.len(), view.n_vars));
             let done = Task { recipe: &steps, fold: &fold, rows: tasks[i].clone(), batch: None }.run(view.feed, &mut Scratch::default())?;
             let (numbers, Collected { x, .. }) = done.state;
             let mut dense = Vec::with_capacity(x.n_rows() * view.n_vars);

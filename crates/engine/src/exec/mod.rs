@@ -1,7 +1,9 @@
 //! Who calls: tasks over row ranges, run on the threads of the installed pool, merged in a tree that row order alone decides.
 
 mod order;
+mod spare;
 mod task;
 
 pub use order::{Tree, in_order};
+pub use spare::Spare;
 pub use task::{Aside, CHUNK_BYTES, Done, Feed, Scratch, TASK_ROWS, Task, TaskOutput, cut, part, run, sliced, task_of};

@@ -1,13 +1,13 @@
 //! A task: a range of source rows, a recipe and a fold. What a thread is handed now is what a worker is handed later.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use cellmill_kernels::select::renumbering;
 use cellmill_matrix::{Csr, Place, Result, Source, SourceRow, Watch};
 use serde::{Deserialize, Serialize};
 
 use super::order::{Tree, in_order};
+use super::spare::Spare;
 use crate::chunk::{Chunk, RowColumns};
 use crate::fold::Fold;
 use crate::journal::Log;
@@ -256,7 +256,7 @@ pub fn part<F: Fold>(
     let mut tree = Tree::default();
     let mut rows = RowColumns::default();
     let (mut entries, mut decoded) = (0, false);
-    let pool = Mutex::new(Vec::<Scratch>::new());
+    let spare = Spare::<Scratch>::default();
     in_order(
         part.len(),
         2,
@@ -274,11 +274,9 @@ pub fn part<F: Fold>(
             let rows = tasks[i].clone();
             let recipe = sliced(recipe, &rows);
             let batch = aside.batch.map(|b| &b[rows.start as usize..rows.end as usize]);
-            let mut scratch = pool.lock().map_or_else(|_| Scratch::default(), |mut p| p.pop().unwrap_or_default());
+            let mut scratch = spare.take();
             let done = Task { recipe: &recipe, fold, rows, batch }.run(feed, &mut scratch)?;
-            if let Ok(mut pool) = pool.lock() {
-                pool.push(scratch);
-            }
+            spare.give(scratch);
             if let Some(log) = log {
                 log.put(i as u64, &done);
             }

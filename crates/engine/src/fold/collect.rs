@@ -1,10 +1,13 @@
 //! The rows themselves, as they are after some steps: the free monoid.
 
+use std::sync::Arc;
+
 use cellmill_matrix::{Csr, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Fold;
 use crate::chunk::{Chunk, RowColumns};
+use crate::exec::Spare;
 
 /// Collects the rows after `step` steps; states are rows laid end to end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -13,6 +16,16 @@ pub struct Collect {
     pub step: usize,
     /// Columns that the rows have then.
     pub n_cols: usize,
+    /// Rows that are no longer needed, whose memory is taken.
+    #[serde(skip)]
+    pub spare: Arc<Spare<Csr>>,
+}
+
+impl Collect {
+    /// Collects the rows after `step` steps, when they have `n_cols` columns.
+    pub fn new(step: usize, n_cols: usize) -> Self {
+        Collect { step, n_cols, spare: Arc::default() }
+    }
 }
 
 /// Rows laid end to end.
@@ -36,7 +49,9 @@ impl Fold for Collect {
         Collected { x: Csr::empty(self.n_cols), normalizer: None }
     }
     fn open(&self) -> Collected {
-        self.init()
+        let mut x = self.spare.take();
+        x.clear(self.n_cols);
+        Collected { x, normalizer: None }
     }
     fn accumulate(&self, acc: &mut Collected, step: usize, chunk: &mut Chunk, _: &mut RowColumns) -> Result<()> {
         if step == self.step {

@@ -136,7 +136,7 @@ mod tests {
 
         #[test]
         fn collect((x, _) in rows()) {
-            check_laws(&Collect { step: 0, n_cols: 30 }, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+            check_laws(&Collect::new(0, 30), &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
         }
 
         #[test]

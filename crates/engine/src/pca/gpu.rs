@@ -267,7 +267,7 @@ impl<'a> Feeder<'a> {
             None => {
                 // What the stage has no room for is decoded and packed once more.
                 let stage = Stage::new(self.tasks.len(), &Allowance::new(u64::MAX), None);
-                let (span, nothing) = (self.tasks[task].clone(), Collect { step: usize::MAX, n_cols: 0 });
+                let (span, nothing) = (self.tasks[task].clone(), Collect::new(usize::MAX, 0));
                 let feed = Feed { source: self.pass.rows.feed.source, stage: Some(&stage) };
                 let task_of_rows = Task { recipe: &sliced(filters, &span), fold: &nothing, rows: span, batch: None };
                 task_of_rows.run(feed, &mut Scratch::default())?;

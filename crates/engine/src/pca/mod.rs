@@ -7,6 +7,7 @@ mod route;
 mod wide;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use self::gpu::Covariance;
 pub use self::gpu::prepare;
 use crate::chunk::Chunk;
-use crate::exec::{Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
+use crate::exec::{Feed, Scratch, Spare, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};
 use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
@@ -117,10 +118,11 @@ pub fn pca(
     watch: &dyn Watch,
 ) -> Result<Pca> {
     let (first, second) = (AtomicBool::new(false), AtomicBool::new(false));
+    let memory = Memory::default();
     let fit = match journal.and_then(|j| j.load::<Fit>(FIT)) {
         Some(fit) => fit,
         None => {
-            let rows = Pass { rows, decoded: &first };
+            let rows = Pass { rows, decoded: &first, memory: &memory };
             let fit = fit(rows, columns, n_comps, selected, journal, processor, watch)?;
             if let Some(journal) = journal {
                 journal.save(FIT, &fit);
@@ -131,7 +133,7 @@ pub fn pca(
     };
     let scores = match rows.crew {
         Some(crew) => crew.scores(&rows, &fit, watch)?,
-        None => all_scores(Pass { rows, decoded: &second }, selected, &fit, processor, watch)?,
+        None => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
     };
     if scores.len() != fit.n_obs as usize * n_comps {
         return Err(Error::bug("other rows in the projection than in the covariance"));
@@ -146,6 +148,15 @@ pub fn pca(
 struct Pass<'a> {
     rows: Rows<'a>,
     decoded: &'a AtomicBool,
+    memory: &'a Memory,
+}
+
+/// Memory that goes from task to task.
+#[derive(Default)]
+struct Memory {
+    tasks: Spare<Scratch>,
+    rows: Arc<Spare<Csr>>,
+    packed: Spare<Vec<u8>>,
 }
 
 /// Nanoseconds of an entry that is unpacked, transformed and multiplied by a block of vectors, against those of one of the covariance.
@@ -282,7 +293,7 @@ fn covariance_pass(
             waiting.push(x);
             if waiting.len() == TASKS_A_BLOCK || i + 1 == end {
                 half.gram.add(&waiting.iter().collect::<Vec<_>>(), &mut work)?;
-                waiting.clear();
+                waiting.drain(..).for_each(|x| pass.memory.rows.give(x));
                 half.tasks = i + 1;
                 if let Some(journal) = journal
                     && noted.elapsed() > cost * RARELY
@@ -302,14 +313,18 @@ impl Pass<'_> {
     /// Chosen columns of a task's rows, before `transform`.
     fn selected(&self, span: &Range<u64>) -> Result<Chunk> {
         let select = sliced(self.rows.select, span);
-        let fold = Collect { step: select.len(), n_cols: self.rows.n_genes };
+        let fold = Collect { spare: self.memory.rows.clone(), ..Collect::new(select.len(), self.rows.n_genes) };
         let task = Task { recipe: &select, fold: &fold, rows: span.clone(), batch: None };
-        let done = task.run(self.rows.feed, &mut Scratch::default())?;
+        let mut scratch = self.memory.tasks.take();
+        let done = task.run(self.rows.feed, &mut scratch)?;
+        self.memory.tasks.give(scratch);
         self.decoded.fetch_or(done.decoded, Ordering::Relaxed);
         let Collected { mut x, normalizer } = done.state;
         // Several wait for their turn: what growing left over is given back.
-        x.indices.shrink_to_fit();
-        x.data.shrink_to_fit();
+        if x.indices.capacity() > x.nnz() + x.nnz() / 4 {
+            x.indices.shrink_to_fit();
+            x.data.shrink_to_fit();
+        }
         let mut chunk = Chunk::new(0..x.n_rows() as u64, x, None);
         chunk.normalizer = normalizer;
         Ok(chunk)
@@ -317,7 +332,10 @@ impl Pass<'_> {
 
     /// Packs the chosen columns of a task; nobody asks for the others then.
     fn keep(&self, selected: &Stage, task: usize, chunk: &Chunk) {
-        if let Some(piece) = selected.pack(chunk, &mut Vec::new()) {
+        let mut packed = self.memory.packed.take();
+        let piece = selected.pack(chunk, &mut packed);
+        self.memory.packed.give(packed);
+        if let Some(piece) = piece {
             selected.keep(task, vec![piece]);
             if let Some(stage) = self.rows.feed.stage.filter(|_| self.rows.last) {
                 stage.forget(task);
@@ -328,7 +346,7 @@ impl Pass<'_> {
     /// Chosen columns of a task's rows as they enter the analysis: from what was selected, or else from the feed.
     fn transformed(&self, selected: &Stage, task: usize, span: &Range<u64>) -> Result<Chunk> {
         let mut chunk = match selected.task(task) {
-            Some(pieces) if pieces.len() == 1 => pieces[0].chunk(Csr::default())?,
+            Some(pieces) if pieces.len() == 1 => pieces[0].chunk(self.memory.rows.take())?,
             _ => self.selected(span)?,
         };
         apply_all(self.rows.transform, &mut chunk)?;

@@ -8,7 +8,7 @@ use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Result, Watch};
 use serde::{Deserialize, Serialize};
 
-use super::{Columns, Fit, Half, Pass, Rows, covariance_pass};
+use super::{Columns, Fit, Half, Memory, Pass, Rows, covariance_pass};
 use crate::exec::{cut, in_order};
 use crate::stage::Stage;
 
@@ -44,13 +44,14 @@ impl Products {
 pub fn products(rows: Rows<'_>, columns: &Columns, part: Range<usize>, selected: &Stage, watch: &dyn Watch) -> Result<Products> {
     let decoded = AtomicBool::new(false);
     let none = Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: part.start };
-    let Half { gram, nnz, .. } = covariance_pass(Pass { rows, decoded: &decoded }, none, part.end, selected, None, watch)?;
+    let Half { gram, nnz, .. } =
+        covariance_pass(Pass { rows, decoded: &decoded, memory: &Memory::default() }, none, part.end, selected, None, watch)?;
     Ok(Products { gram, nnz, decoded: decoded.into_inner() })
 }
 
 /// Scores of some tasks' rows: `(n_obs of the part, n_comps)` row-major.
 pub fn scores(rows: Rows<'_>, part: Range<usize>, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
-    project(Pass { rows, decoded: &AtomicBool::new(false) }, part, selected, fit, watch)
+    project(Pass { rows, decoded: &AtomicBool::new(false), memory: &Memory::default() }, part, selected, fit, watch)
 }
 
 /// X V − centre·V, task by task: from what was selected, or else from the feed.
@@ -69,6 +70,7 @@ pub(super) fn project(pass: Pass<'_>, part: Range<usize>, selected: &Stage, fit:
             selected.forget(i);
             let mut out = vec![0f32; chunk.x.n_rows() * k];
             projection.scores(&chunk.x, &mut out)?;
+            pass.memory.rows.give(chunk.x);
             Ok(out)
         },
         |i, block| {

@@ -112,6 +112,7 @@ impl Operator for Covariance<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Memory;
     use super::*;
     use crate::exec::Feed;
     use crate::host::eigen::top_eigenpairs;
@@ -185,7 +186,7 @@ mod tests {
         let decoded = AtomicBool::new(false);
         let rows = Rows { feed: Feed::source(&source), select: &[], n_genes: p, transform: &[], last: true, crew: None };
         let columns = Columns { detection: vec![0.2; p], bound: 0.0, largest: None, centred: true };
-        let found = fit(Pass { rows, decoded: &decoded }, &columns, k, &selected, &()).unwrap();
+        let found = fit(Pass { rows, decoded: &decoded, memory: &Memory::default() }, &columns, k, &selected, &()).unwrap();
         assert_eq!(selected.n_kept(), 3);
         for c in 0..k {
             assert!((found.variance[c] / values[c] - 1.0).abs() < 1e-9);
@@ -194,7 +195,9 @@ mod tests {
             assert!(cosine > 1.0 - 1e-9, "component {c}: {cosine}");
         }
         // Of values that are not centred: Σ x x' / (n − 1), and the variance that the scores have about their mean.
-        let found = fit(Pass { rows, decoded: &decoded }, &Columns { centred: false, ..columns }, k, &selected, &()).unwrap();
+        let found =
+            fit(Pass { rows, decoded: &decoded, memory: &Memory::default() }, &Columns { centred: false, ..columns }, k, &selected, &())
+                .unwrap();
         assert!(found.centre.iter().all(|c| *c == 0.0));
         let project = |c: usize| -> Vec<f64> {
             dense.chunks_exact(p).map(|row| (0..p).map(|j| row[j] * found.components[j * k + c]).sum()).collect()
