@@ -114,11 +114,12 @@ impl Journal {
     /// Keeps a value under a name, or says why it can't be kept: for what others wait for. Several processes may keep the same value at
     /// the same time.
     pub fn keep<T: Serialize>(&self, name: &str, value: &T) -> io::Result<()> {
-        whole(&self.folder, name, |w| {
-            let mut w = Summed { inner: w, sum: crc32fast::Hasher::new() };
-            postcard::to_io(value, &mut w).map_err(io::Error::other)?;
-            let sum = w.sum.finalize();
-            w.inner.write_all(&sum.to_le_bytes())
+        whole(&self.folder, name, |file| {
+            // Numbers come a few bytes at a time: gathered first, then summed and written.
+            let w = BufWriter::with_capacity(1 << 20, Summed { inner: file, sum: crc32fast::Hasher::new() });
+            let w = postcard::to_io(value, w).map_err(io::Error::other)?;
+            let Summed { inner, sum } = w.into_inner().map_err(io::IntoInnerError::into_error)?;
+            inner.write_all(&sum.finalize().to_le_bytes())
         })
     }
 
@@ -127,7 +128,7 @@ impl Journal {
         let path = self.folder.join(name);
         let check = || -> io::Result<bool> {
             let length = fs::metadata(&path)?.len().saturating_sub(4);
-            let mut file = BufReader::new(File::open(&path)?);
+            let mut file = BufReader::with_capacity(1 << 20, File::open(&path)?);
             let mut sum = Summed { inner: io::sink(), sum: crc32fast::Hasher::new() };
             io::copy(&mut (&mut file).take(length), &mut sum)?;
             let mut stored = [0; 4];
@@ -167,15 +168,13 @@ impl Journal {
 const SCRATCH: usize = 1 << 16;
 
 /// Writes a file that appears whole.
-fn whole(folder: &Path, name: &str, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn whole(folder: &Path, name: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     // Processes of several machines may write the same file: each has one of its own until it is renamed.
     let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
     let temporary = folder.join(format!("{name}.{}-{moment:x}.new", std::process::id()));
-    let done = File::create(&temporary).and_then(|file| {
-        let mut w = BufWriter::with_capacity(1 << 16, file);
-        write(&mut w)?;
-        w.flush()?;
-        drop(w);
+    let done = File::create(&temporary).and_then(|mut file| {
+        write(&mut file)?;
+        drop(file);
         fs::rename(&temporary, folder.join(name))
     });
     if done.is_err() {
