@@ -11,6 +11,9 @@ use cellmill_matrix::{Error, Result, Watch};
 use faer::{Mat, MatRef, Side};
 use rayon::prelude::*;
 
+use super::symmetric;
+use crate::exec::Spare;
+
 /// Vectors of a block.
 const BLOCK: usize = LANES;
 
@@ -26,6 +29,7 @@ pub trait Operator: Sync {
 struct Dense<'a> {
     c: &'a [f64],
     p: usize,
+    sums: Spare<Vec<Lane>>,
 }
 
 impl Operator for Dense<'_> {
@@ -33,7 +37,9 @@ impl Operator for Dense<'_> {
         self.p
     }
     fn times(&self, block: &[Lane], out: &mut [Lane]) -> Result<()> {
-        dots(self.c, self.p, block, out);
+        let mut sums = self.sums.take();
+        symmetric::times(self.c, self.p, block, &mut sums, out);
+        self.sums.give(sums);
         Ok(())
     }
 }
@@ -66,7 +72,7 @@ pub fn top_eigenpairs(c: &[f64], p: usize, k: usize, watch: &dyn Watch) -> Resul
         return Err(Error::bug("the covariance has entries that are not finite"));
     }
     watch.tick(0, k as u64, "")?;
-    let found = if p <= SMALL || 4 * k > p { None } else { krylov(&Dense { c, p }, k, watch)? };
+    let found = if p <= SMALL || 4 * k > p { None } else { krylov(&Dense { c, p, sums: Spare::default() }, k, watch)? };
     let pairs = match found {
         Some(pairs) => pairs,
         None => full(c, p, k)?,
@@ -470,7 +476,7 @@ fn combine_some(rows: &[f64], p: usize, first: usize, weights: &[Lane], out: &mu
 
 /// `sum + a x`, each entry rounded once.
 #[inline(always)]
-fn fused(a: f64, x: &Lane, sum: Lane) -> Lane {
+pub(super) fn fused(a: f64, x: &Lane, sum: Lane) -> Lane {
     std::array::from_fn(|lane| a.mul_add(x[lane], sum[lane]))
 }
 

@@ -5,3 +5,4 @@ pub mod hvg;
 pub mod lbfgs;
 pub mod least_squares;
 pub mod rank;
+mod symmetric;
