@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: Key, what the worker is told, first task, the one after the last, tasks of the whole pass.
-Order = tuple[str, bytes, int, int, int]
+Order = tuple[str, str, int, int, int]
 
 #: Seconds between two looks for orders that were carried out.
 _PULSE = 0.02
@@ -81,7 +84,8 @@ class Crew:
             time.sleep(_PULSE)
         for future, result in batch:
             if isinstance(result, BaseException):
-                raise result
+                msg = f"the order {future.key} is lost: the scheduler has gone, or somebody has cancelled it"
+                raise ConnectionError(msg)
             if future.status != "finished":
                 raise result[1]
             worker, refused = result
@@ -102,7 +106,7 @@ class Crew:
             self._client.run(leave, run, wait=False)
 
 
-def work(order: bytes) -> tuple[str, str | None]:
+def work(order: str) -> tuple[str, str | None]:
     """Carries out an order on the worker that runs this; returns the worker's address and the engine's error, as JSON, if there is one."""
     from distributed import get_worker
 
@@ -119,3 +123,26 @@ def work(order: bytes) -> tuple[str, str | None]:
 async def leave(run: str) -> None:
     """Forgets a run on the worker that runs this."""
     _cellmill.leave(run)
+
+
+def serve(address: str) -> None:
+    """Answers what the program ``cellmill`` asks of the scheduler at an address: a line of JSON in, a line of JSON out."""
+
+    def say(answer: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    # Ctrl-C is for the program, which takes its orders back.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        crew = Crew.of(address)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the program says it)
+        return say({"error": str(error)})
+    with crew:
+        say({"ok": _cellmill.__version__})
+        for line in sys.stdin:
+            name, *arguments = json.loads(line)
+            try:
+                say({"ok": getattr(crew, name)(*arguments)})
+            except Exception as error:  # noqa: BLE001
+                say({"error": str(error)})
