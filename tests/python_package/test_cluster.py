@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from kinds import ROOT
+from kinds import PBMC, ROOT
 from workers import LOCAL, RECIPE, same
 
 import cellmill as cm
@@ -78,3 +78,26 @@ def test_the_program(cells, tmp_path, client):
     assert missing.returncode == 1
     assert 'pip install "cellmill[distributed]"' in missing.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["here.zarr", "there.zarr"]
+
+
+def test_few_cells_of_many_genes(tmp_path, client):
+    """From h5ad; the eigensolver asks this process for the rows then, as a covariance would take longer."""
+    recipe = {"hvg": {"n_top_genes": 8000}, "pca": {"n_comps": 5}}
+    cm.run(PBMC, tmp_path / "here.zarr", recipe, through="pca")
+    cm.run(PBMC, tmp_path / "there.zarr", recipe, through="pca", client=client)
+    same(tmp_path)
+
+
+def test_the_dashboard_knows_the_passes(cells, tmp_path, client):
+    cm.run(cells, tmp_path / "there.zarr", RECIPE, through="pca", client=client)
+    groups = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    assert {"quality-control", "covariance", "projection"} <= set(groups)
+
+
+def test_columns_are_refused(tmp_path, client):
+    import anndata as ad
+
+    adata = ad.AnnData(ad.read_h5ad(PBMC).X.tocsc())
+    adata.write_h5ad(tmp_path / "columns.h5ad")
+    with pytest.raises(ValueError, match="columns.h5ad: X: a matrix that lies by columns, but rows are needed here"):
+        cm.run(tmp_path / "columns.h5ad", tmp_path / "there.zarr", client=client)
