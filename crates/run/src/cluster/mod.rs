@@ -212,7 +212,7 @@ impl<'a> Cluster<'a> {
         let name = record_name(pass, part);
         let start = Instant::now();
         loop {
-            if let Some(found) = self.journal.load(&name) {
+            if let Some(found) = self.journal.record(&name) {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {
@@ -263,9 +263,9 @@ impl Crew for Cluster<'_> {
     fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
         let parts = self.parts();
         let (pass, _) = self.carry_out(What::Scores, "projection", &(rows.select, rows.transform, rows.n_genes, fit), &parts, watch)?;
-        let mut scores = Vec::new();
+        let mut scores = Vec::with_capacity(fit.n_scores());
         for part in &parts {
-            scores.append(&mut self.record(&pass, part)?);
+            scores.append(&mut self.record::<Vec<f32>>(&pass, part)?);
         }
         Ok(scores)
     }
