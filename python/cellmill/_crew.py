@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -12,10 +15,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 #: Key, what the worker is told, first task, the one after the last, tasks of the whole pass.
-Order = tuple[str, bytes, int, int, int]
+Order = tuple[str, str, int, int, int]
 
 #: Seconds between two looks for orders that were carried out.
 _PULSE = 0.02
+#: Seconds of silence after which it is looked whether workers have gone.
+_PATIENCE = 2.0
 #: How often an order is given again after a worker could not reach a file or had too little memory.
 _RETRIES = 2
 
@@ -27,8 +32,11 @@ class Crew:
         self._client = client
         self._ours = ours
         self.scheduler = str(client.scheduler.addr)
-        self._orders: dict[str, tuple[Any, int, int]] = {}
+        #: Each order's future, the order, and the worker that it was meant for.
+        self._orders: dict[str, tuple[Any, Order, list[str] | None]] = {}
         self._done: Any = None
+        #: When the last order was carried out.
+        self._heard = 0.0
         #: Which worker has the rows of a task, by task.
         self._holder: dict[int, str] = {}
 
@@ -61,35 +69,58 @@ class Crew:
         from distributed import as_completed
 
         self._orders.clear()
+        self._heard = time.monotonic()
+        self._done = as_completed([], loop=self._client.loop, with_results=True, raise_errors=False)
         if not orders:
             return
         self.n_workers()
         workers = sorted(self._client.nthreads())
-        for key, message, start, end, n_tasks in orders:
+        for order in orders:
+            _, _, start, end, n_tasks = order
             # The worker that has most of the rows packed; at first, each gets a stretch of rows. Any other may take an order over.
             holders = Counter(self._holder[i] for i in range(start, end) if self._holder.get(i) in workers)
             wanted = holders.most_common(1)[0][0] if holders else workers[start * len(workers) // n_tasks]
-            future = self._client.submit(work, message, key=key, pure=False, workers=[wanted], allow_other_workers=True, retries=_RETRIES)
-            self._orders[key] = (future, start, end)
-        futures = [future for future, _, _ in self._orders.values()]
-        self._done = as_completed(futures, loop=self._client.loop, with_results=True, raise_errors=False)
+            self._hand_out(order, workers=[wanted], allow_other_workers=True)
+
+    def _hand_out(self, order: Order, **options: Any) -> None:
+        future = self._client.submit(work, order[1], key=order[0], pure=False, retries=_RETRIES, **options)
+        self._orders[order[0]] = (future, order, options.get("workers"))
+        self._done.add(future)
+
+    def _hand_out_again(self) -> None:
+        """Dask may forget an order for a worker that has gone, where no other was there to take it over at that moment."""
+        self._heard = time.monotonic()
+        workers = set(self._client.nthreads())
+        lost = [(future, order) for future, order, wanted in self._orders.values() if wanted and not workers.intersection(wanted)]
+        for future, order in lost:
+            del self._orders[order[0]]
+            self._hand_out((order[0] + "-again", *order[1:]))
+            self._client.cancel(future)
 
     def carried_out(self) -> tuple[int, str | None]:
         """How many orders have been carried out since the last call; the engine's error, as JSON, if one of them can't be."""
+        done = 0
         batch = self._done.next_batch(block=False)
         if not batch:
             time.sleep(_PULSE)
+            if time.monotonic() - self._heard > _PATIENCE:
+                self._hand_out_again()
         for future, result in batch:
+            if future.key not in self._orders:
+                continue
             if isinstance(result, BaseException):
-                raise result
+                msg = f"the order {future.key} is lost: the scheduler has gone, or somebody has cancelled it"
+                raise ConnectionError(msg)
             if future.status != "finished":
                 raise result[1]
             worker, refused = result
             if refused is not None:
-                return 0, refused
-            _, start, end = self._orders.pop(future.key)
+                return done, refused
+            _, (_, _, start, end, _), _ = self._orders.pop(future.key)
             self._holder.update(dict.fromkeys(range(start, end), worker))
-        return len(batch), None
+            self._heard = time.monotonic()
+            done += 1
+        return done, None
 
     def cancel(self) -> None:
         """Takes back what is not carried out yet."""
@@ -102,7 +133,7 @@ class Crew:
             self._client.run(leave, run, wait=False)
 
 
-def work(order: bytes) -> tuple[str, str | None]:
+def work(order: str) -> tuple[str, str | None]:
     """Carries out an order on the worker that runs this; returns the worker's address and the engine's error, as JSON, if there is one."""
     from distributed import get_worker
 
@@ -119,3 +150,26 @@ def work(order: bytes) -> tuple[str, str | None]:
 async def leave(run: str) -> None:
     """Forgets a run on the worker that runs this."""
     _cellmill.leave(run)
+
+
+def serve(address: str) -> None:
+    """Answers what the program ``cellmill`` asks of the scheduler at an address: a line of JSON in, a line of JSON out."""
+
+    def say(answer: dict[str, Any]) -> None:
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+    # Ctrl-C is for the program, which takes its orders back.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        crew = Crew.of(address)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the program says it)
+        return say({"error": str(error)})
+    with crew:
+        say({"ok": _cellmill.__version__})
+        for line in sys.stdin:
+            name, *arguments = json.loads(line)
+            try:
+                say({"ok": getattr(crew, name)(*arguments)})
+            except Exception as error:  # noqa: BLE001
+                say({"error": str(error)})

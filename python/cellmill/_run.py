@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _cellmill
 from ._settings import settings
+
+if TYPE_CHECKING:
+    import os
 
 
 def default_recipe() -> str:
@@ -95,9 +97,6 @@ def run(
         return json.loads(_cellmill.run(request, text))
     from ._crew import Crew
 
-    # Workers have folders of their own: they are told whole paths.
-    request["input"] = os.path.abspath(input)
-    request["output"] = output if output is None else os.path.abspath(output)
     with Crew.of(client) as crew:
         return json.loads(_cellmill.run(request, text, crew))
 

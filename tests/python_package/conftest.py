@@ -9,6 +9,7 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from kinds import PBMC
 
 os.environ.setdefault("CELLMILL_NUM_THREADS", "2")
@@ -56,3 +57,20 @@ def stores(small: ad.AnnData, tmp_path_factory: pytest.TempPathFactory) -> Path:
         warnings.simplefilter("ignore")
         small.write_zarr(folder / "small.zarr")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60,000 cells of six kinds: fifteen tasks, four orders of a read."""
+    n_obs, n_vars = 60_000, 700
+    rng = np.random.default_rng(0)
+    kinds = rng.gamma(0.3, 0.25, (6, n_vars)) + 0.01
+    kind = rng.integers(0, 6, n_obs)
+    blocks = [sp.csr_matrix(rng.poisson(kinds[kind[at : at + 5000]]).astype(np.float32)) for at in range(0, n_obs, 5000)]
+    adata = ad.AnnData(sp.vstack(blocks, format="csr"))
+    adata.obs["batch"] = np.array(["b", "a", "c"])[np.arange(n_obs) % 3]
+    path = tmp_path_factory.mktemp("cluster") / "cells.zarr"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adata.write_zarr(path)
+    return path

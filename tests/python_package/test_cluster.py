@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
+import os
+import subprocess
+import sys
 
-import anndata as ad
-import numpy as np
 import pytest
-import scipy.sparse as sp
+from kinds import PBMC, ROOT
+from workers import LOCAL, RECIPE, same
 
 import cellmill as cm
 
 distributed = pytest.importorskip("distributed")
 
-N_OBS, N_VARS = 60_000, 700
-RECIPE = {"hvg": {"n_top_genes": 200}, "pca": {"n_comps": 12}, "qc": {"percent_top": [50]}, "filter": {"cells": "n_genes_by_counts >= 40"}}
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60,000 cells of six kinds: fifteen tasks, four orders of a read."""
-    rng = np.random.default_rng(0)
-    kinds = rng.gamma(0.3, 0.25, (6, N_VARS)) + 0.01
-    kind = rng.integers(0, 6, N_OBS)
-    blocks = [sp.csr_matrix(rng.poisson(kinds[kind[at : at + 5000]]).astype(np.float32)) for at in range(0, N_OBS, 5000)]
-    adata = ad.AnnData(sp.vstack(blocks, format="csr"))
-    adata.obs["batch"] = np.array(["b", "a", "c"])[np.arange(N_OBS) % 3]
-    path = tmp_path_factory.mktemp("cluster") / "cells.zarr"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adata.write_zarr(path)
-    return path
-
 
 @pytest.fixture(scope="module")
 def client():
-    with distributed.LocalCluster(n_workers=3, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster, cluster.get_client() as client:
+    with distributed.LocalCluster(n_workers=3, **LOCAL) as cluster, cluster.get_client() as client:
         yield client
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
-
-
-def same(folder: Path) -> None:
-    """Both outputs have the same bytes, and nothing else is left."""
-    here, there = contents(folder / "here.zarr"), contents(folder / "there.zarr")
-    assert here.keys() == there.keys()
-    assert [name for name in here if here[name] != there[name]] == []
-    assert sorted(p.name for p in folder.iterdir()) == ["here.zarr", "there.zarr"]
 
 
 RECIPES = {
@@ -62,28 +31,73 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_the_same_bytes(store, tmp_path, client, name):
+def test_the_same_bytes(cells, tmp_path, client, name):
     recipe = {section: {**RECIPE.get(section, {}), **RECIPES[name].get(section, {})} for section in {**RECIPE, **RECIPES[name]}}
-    cm.run(store, tmp_path / "here.zarr", recipe, through="pca")
-    summary = cm.run(store, tmp_path / "there.zarr", recipe, through="pca", client=client)
+    cm.run(cells, tmp_path / "here.zarr", recipe, through="pca")
+    summary = cm.run(cells, tmp_path / "there.zarr", recipe, through="pca", client=client)
     same(tmp_path)
     assert summary["source_reads"] == 1, "later passes find the rows packed on the workers"
     assert all(stage["bytes_read"] == 0 for stage in summary["stages"]), "this process reads no row"
 
 
 @pytest.mark.parametrize(("n_workers", "threads"), [(1, 1), (2, 2), (4, 1)])
-def test_any_number_of_workers(store, tmp_path, n_workers, threads):
-    cm.run(store, tmp_path / "here.zarr", RECIPE, through="pca")
-    options = {"n_workers": n_workers, "threads_per_worker": threads, "processes": True, "dashboard_address": ":0"}
-    with distributed.LocalCluster(**options) as cluster, cluster.get_client() as client:
-        cm.run(store, tmp_path / "there.zarr", RECIPE, through="pca", client=client)
+def test_any_number_of_workers(cells, tmp_path, n_workers, threads):
+    cm.run(cells, tmp_path / "here.zarr", RECIPE, through="pca")
+    with distributed.LocalCluster(**{**LOCAL, "n_workers": n_workers, "threads_per_worker": threads}) as cluster, cluster.get_client() as client:
+        cm.run(cells, tmp_path / "there.zarr", RECIPE, through="pca", client=client)
     same(tmp_path)
 
 
-def test_the_graph_follows_from_an_address_in_the_settings(store, tmp_path, client, monkeypatch):
+def test_the_graph_follows_from_an_address_in_the_settings(cells, tmp_path, client, monkeypatch):
     recipe = {**RECIPE, "filter": {"cells": "n_genes_by_counts >= 62"}}
-    cm.run(store, tmp_path / "here.zarr", recipe, with_x="hvg")
+    cm.run(cells, tmp_path / "here.zarr", recipe, with_x="hvg")
     monkeypatch.setattr(cm.settings, "client", client.scheduler.address)
-    summary = cm.run(store, tmp_path / "there.zarr", recipe, with_x="hvg")
+    summary = cm.run(cells, tmp_path / "there.zarr", recipe, with_x="hvg")
     same(tmp_path)
     assert summary["kept"][0] > 1000, "there is a graph to speak of"
+
+
+def test_the_program(cells, tmp_path, client):
+    """``cellmill run --scheduler`` asks the package, and says what is missing if it is not there."""
+    program = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
+
+    def run(name: str, *options: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+        # Paths of the command line are relative here, and workers have folders of their own.
+        command = [program, "run", os.path.relpath(cells, tmp_path), "-o", name, "--threads", "2", "--through", "pca", "--n-top-genes", "200"]
+        command += ["--filter-cells", "n_genes_by_counts >= 40", "--n-comps", "12", *options]
+        environment = {**os.environ, "CELLMILL_PYTHON": python}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+
+    address = client.scheduler.address
+    for ended in (run("here.zarr"), run("there.zarr", "--scheduler", address)):
+        assert ended.returncode == 0, ended.stderr
+    same(tmp_path)
+    wrong = run("x.zarr", "--scheduler", address, "--n-comps", "1000")
+    assert (wrong.returncode, wrong.stderr.count("allow 1 to 199")) == (1, 1), wrong.stderr
+    missing = run("x.zarr", "--scheduler", address, python="no-such-python")
+    assert missing.returncode == 1
+    assert 'pip install "cellmill[distributed]"' in missing.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["here.zarr", "there.zarr"]
+
+
+def test_few_cells_of_many_genes(tmp_path, client):
+    """From h5ad; the eigensolver asks this process for the rows then, as a covariance would take longer."""
+    recipe = {"hvg": {"n_top_genes": 8000}, "pca": {"n_comps": 5}}
+    cm.run(PBMC, tmp_path / "here.zarr", recipe, through="pca")
+    cm.run(PBMC, tmp_path / "there.zarr", recipe, through="pca", client=client)
+    same(tmp_path)
+
+
+def test_the_dashboard_knows_the_passes(cells, tmp_path, client):
+    cm.run(cells, tmp_path / "there.zarr", RECIPE, through="pca", client=client)
+    groups = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+    assert {"quality-control", "covariance", "projection"} <= set(groups)
+
+
+def test_columns_are_refused(tmp_path, client):
+    import anndata as ad
+
+    adata = ad.AnnData(ad.read_h5ad(PBMC).X.tocsc())
+    adata.write_h5ad(tmp_path / "columns.h5ad")
+    with pytest.raises(ValueError, match="columns.h5ad: X: a matrix that lies by columns, but rows are needed here"):
+        cm.run(tmp_path / "columns.h5ad", tmp_path / "there.zarr", client=client)

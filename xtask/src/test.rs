@@ -59,5 +59,6 @@ fn package(python: &std::path::Path) -> Result<()> {
     python::package(python)?;
     sh(python, &["-m", "mypy.stubtest", "cellmill._cellmill"], &[])?;
     let tests = root().join("tests").join("python_package");
-    sh(python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[])
+    let binary = target().join("debug").join("cellmill");
+    sh(python, &["-m", "pytest", "-q", "-ra", &tests.display().to_string()], &[("CELLMILL", &binary.display().to_string())])
 }

@@ -12,6 +12,7 @@ mod plan;
 mod plot;
 mod progress;
 mod run;
+mod scheduler;
 mod score;
 mod simulate;
 mod subject;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cellmill_matrix::{Error, Place};
 use cellmill_run::budget::say_bytes;
+use cellmill_run::cluster::Dispatcher;
 use cellmill_run::job::{Job, Summary};
 use cellmill_run::output::WithX;
 use cellmill_run::recipe::Stage;
@@ -13,6 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::Voice;
 use crate::options::{Machine, OutFormat, RecipeOptions, Through};
 use crate::progress::Terminal;
+use crate::scheduler::Scheduler;
 
 /// Which X the output gets.
 #[derive(Clone, Copy, ValueEnum)]
@@ -67,6 +69,9 @@ pub struct Run {
     /// Genome of a 10x h5 file that holds several
     #[arg(long, value_name = "NAME")]
     pub genome: Option<String>,
+    /// Let the workers of a Dask scheduler read the rows, up to the components: tcp://HOST:8786
+    #[arg(long, value_name = "ADDRESS")]
+    pub scheduler: Option<String>,
     #[command(flatten)]
     machine: Machine,
     #[command(flatten)]
@@ -132,7 +137,9 @@ impl Run {
             return crate::plan::show(&self.job(false)?, voice);
         }
         let job = self.job(true)?;
-        let summary = job.run(&Terminal::new(voice.quiet))?;
+        let scheduler = self.scheduler.as_deref().map(Scheduler::connect).transpose()?;
+        let dispatcher = scheduler.as_ref().map(|s| s as &dyn Dispatcher);
+        let summary = job.run_with(dispatcher, &Terminal::new(voice.quiet))?;
         if let Some(path) = &self.trace {
             let text = serde_json::to_string_pretty(&summary)?;
             std::fs::write(path, text + "\n").map_err(|e| Error::io(Place::store(path.display().to_string()), &e))?;

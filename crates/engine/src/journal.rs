@@ -149,6 +149,17 @@ impl Journal {
         postcard::from_io::<T, _>((file, &mut scratch)).ok().map(|(value, _)| value)
     }
 
+    /// The value of a name, if it is there and whole, by way of all its bytes in memory: faster than [`Journal::load`], for what is small
+    /// enough.
+    pub fn record<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let bytes = fs::read(self.folder.join(name)).ok()?;
+        let (value, sum) = bytes.split_last_chunk::<4>()?;
+        if u32::from_le_bytes(*sum) != crc32fast::hash(value) {
+            return None;
+        }
+        postcard::from_bytes(value).ok()
+    }
+
     /// Removes a value that a later one has replaced.
     pub fn forget(&self, name: &str) {
         // One that is left harms nobody.
@@ -314,6 +325,7 @@ mod tests {
         log.put(2, &vec![2.5f64]);
         assert_eq!(again.log("read").get::<Vec<f64>>(2), Some(vec![2.5]));
         assert_eq!(again.load::<(u64, String)>("note"), Some((7, "seven".into())));
+        assert_eq!(again.record::<(u64, String)>("note"), Some((7, "seven".into())));
         assert_eq!(again.load::<(u64, String)>("other"), None);
         assert!(again.trouble().is_none());
         again.remove();
@@ -362,6 +374,7 @@ mod tests {
                 fs::write(&path, &bad).unwrap();
                 let found = if name == "note" { journal.load::<Vec<u64>>(name) } else { journal.log("read").get(0) };
                 assert!(found.is_none(), "{name}, bit {bit}");
+                assert!(journal.record::<Vec<u64>>(name).is_none(), "{name}, bit {bit}");
             }
         }
     }

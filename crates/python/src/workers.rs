@@ -7,7 +7,6 @@ use cellmill_run::budget;
 use cellmill_run::cluster::{self, Dispatcher, Order, Worker};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 
 use crate::error::raised;
 
@@ -37,8 +36,7 @@ impl Dispatcher for Crew {
 
     fn submit(&self, orders: &[Order]) -> Result<()> {
         self.ask(|crew| {
-            let py = crew.py();
-            let of = |o: &Order| (o.key.clone(), PyBytes::new(py, &o.message).unbind(), o.tasks.start, o.tasks.end, o.n_tasks);
+            let of = |o: &Order| (o.key.clone(), o.message.clone(), o.tasks.start, o.tasks.end, o.n_tasks);
             crew.call_method1("submit", (orders.iter().map(of).collect::<Vec<_>>(),)).map(drop)
         })
     }
@@ -68,7 +66,7 @@ const SHARE: f64 = 0.6;
 /// Carries out an order on a worker of `threads` threads and `memory` bytes (0: what is free). An error that would come again on any worker
 /// is returned as JSON; one that another worker may not run into is raised.
 #[pyfunction]
-pub fn work(py: Python<'_>, order: &[u8], threads: usize, memory: u64, scratch: PathBuf) -> PyResult<Option<String>> {
+pub fn work(py: Python<'_>, order: &str, threads: usize, memory: u64, scratch: PathBuf) -> PyResult<Option<String>> {
     let memory = if memory == 0 { budget::available_bytes() } else { memory };
     let worker = Worker { threads, memory: (memory as f64 * SHARE) as u64, scratch };
     match py.detach(|| cluster::carry_out(order, &worker)) {

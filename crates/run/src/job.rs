@@ -149,7 +149,8 @@ impl Job {
             let done = dispatcher
                 .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
                 .transpose()
-                .and_then(|cluster| self.work(&data, &plan, &journal, cluster.as_ref(), &processor, start, listener));
+                .and_then(|cluster| self.work(&data, &plan, &journal, cluster.as_ref(), &processor, listener))
+                .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
             match &done {
                 // What a run that was stopped has finished is good; what bad input has led to is not.
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Io { .. }) => {
@@ -169,7 +170,6 @@ impl Job {
         journal: &Journal,
         cluster: Option<&Cluster<'_>>,
         processor: &Opening<'_>,
-        start: Instant,
         listener: &dyn Listener,
     ) -> Result<Summary> {
         let source = &*data.source;
@@ -227,7 +227,6 @@ impl Job {
         }
         summary.stages = observer.stages();
         summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
-        summary.wall_s = start.elapsed().as_secs_f64();
         summary.peak_rss_bytes = peak_rss_bytes();
         if let Some(device) = processor.get()?.device() {
             summary.device = Some(device.to_string());

@@ -135,7 +135,7 @@ pub fn pca(
         Some(crew) => crew.scores(&rows, &fit, watch)?,
         None => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
     };
-    if scores.len() != fit.n_obs as usize * n_comps {
+    if scores.len() != fit.n_scores() {
         return Err(Error::bug("other rows in the projection than in the covariance"));
     }
     let Fit { components, variance, variance_ratio, nnz, .. } = fit;
@@ -231,6 +231,11 @@ fn fit(
 }
 
 impl Fit {
+    /// Numbers that the projection has: cells times components.
+    pub fn n_scores(&self) -> usize {
+        self.n_obs as usize * self.variance.len()
+    }
+
     /// −centre·V, which every score gets: `(n_comps,)`.
     fn shift(&self) -> Vec<f64> {
         let k = self.variance.len();

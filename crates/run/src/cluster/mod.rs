@@ -45,8 +45,8 @@ pub struct Order {
     pub tasks: Range<usize>,
     /// Tasks of the whole pass.
     pub n_tasks: usize,
-    /// What the worker is told.
-    pub message: Vec<u8>,
+    /// What the worker is told: a line of JSON.
+    pub message: String,
 }
 
 /// What a worker is told.
@@ -99,6 +99,8 @@ const SIGHT: Duration = Duration::from_secs(90);
 pub struct Cluster<'a> {
     dispatcher: &'a dyn Dispatcher,
     journal: &'a Journal,
+    /// Its folder, as a whole path: workers have current folders of their own.
+    folder: PathBuf,
     /// This run of the program.
     run: String,
     /// Hash of what the journal belongs to.
@@ -116,6 +118,8 @@ impl<'a> Cluster<'a> {
         n_obs: u64,
     ) -> Result<Self> {
         let input = std::fs::canonicalize(&job.input).map_err(|e| Error::io(Place::store(job.input.display().to_string()), &e))?;
+        let folder =
+            std::path::absolute(journal.folder()).map_err(|e| Error::io(Place::store(journal.folder().display().to_string()), &e))?;
         let premises = Premises { input, genome: job.genome.clone(), recipe: job.recipe.to_toml()? };
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
@@ -124,7 +128,7 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, run, seed, n_obs };
+        let cluster = Cluster { dispatcher, journal, folder, run, seed, n_obs };
         cluster.note(PREMISES, &premises)?;
         Ok(cluster)
     }
@@ -132,7 +136,7 @@ impl<'a> Cluster<'a> {
     /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
     pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
         let parts = self.parts();
-        let pass = self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, watch)?;
+        let (pass, any) = self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, watch)?;
         let mut tree = Tree::default();
         let mut rows = RowColumns::default();
         let (mut entries, mut decoded) = (0, false);
@@ -141,7 +145,7 @@ impl<'a> Cluster<'a> {
             tree.push(found.state, |a, b| fold.merge(a, b));
             rows.append(found.rows);
             entries += found.entries;
-            decoded |= found.decoded;
+            decoded |= found.decoded && any;
         }
         let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
         Ok(Done { output: fold.finish(state), rows, entries, decoded })
@@ -154,8 +158,15 @@ impl<'a> Cluster<'a> {
         spans(n, size)
     }
 
-    /// Has a pass carried out: what is not in the journal yet.
-    fn carry_out<P: Serialize>(&self, what: What, name: &str, pass: &P, parts: &[Range<usize>], watch: &dyn Watch) -> Result<String> {
+    /// Has a pass carried out: what is not in the journal yet. Returns its name, and whether anything was left to do.
+    fn carry_out<P: Serialize>(
+        &self,
+        what: What,
+        name: &str,
+        pass: &P,
+        parts: &[Range<usize>],
+        watch: &dyn Watch,
+    ) -> Result<(String, bool)> {
         let mut hash = Hashed(self.seed.clone());
         postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
         let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
@@ -167,14 +178,14 @@ impl<'a> Cluster<'a> {
             .iter()
             .map(|&part| {
                 let message = Message {
-                    journal: self.journal.folder().to_path_buf(),
+                    journal: self.folder.clone(),
                     run: self.run.clone(),
                     pass: pass_name.clone(),
                     what: what.clone(),
                     tasks: (part.start, part.end),
                 };
                 let key = format!("{}-{}", record_name(&pass_name, part), self.run);
-                let message = postcard::to_stdvec(&message).map_err(|e| Error::bug(e.to_string()))?;
+                let message = serde_json::to_string(&message).map_err(|e| Error::bug(e.to_string()))?;
                 Ok(Order { key, tasks: part.clone(), n_tasks, message })
             })
             .collect::<Result<_>>()?;
@@ -193,7 +204,7 @@ impl<'a> Cluster<'a> {
                 return Err(error);
             }
         }
-        Ok(pass_name)
+        Ok((pass_name, !orders.is_empty()))
     }
 
     /// What a worker has found.
@@ -201,7 +212,7 @@ impl<'a> Cluster<'a> {
         let name = record_name(pass, part);
         let start = Instant::now();
         loop {
-            if let Some(found) = self.journal.load(&name) {
+            if let Some(found) = self.journal.record(&name) {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {
@@ -234,7 +245,8 @@ impl Crew for Cluster<'_> {
             Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
         })?;
         let parts = spans(n, size);
-        let pass = self.carry_out(What::Products, "covariance", &(rows.select, rows.transform, rows.n_genes, columns), &parts, watch)?;
+        let (pass, any) =
+            self.carry_out(What::Products, "covariance", &(rows.select, rows.transform, rows.n_genes, columns), &parts, watch)?;
         let mut all: Option<Products> = None;
         for part in &parts {
             let found: Products = self.record(&pass, part)?;
@@ -244,15 +256,16 @@ impl Crew for Cluster<'_> {
             }
         }
         parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
-        all.ok_or_else(|| Error::bug("a covariance of no rows"))
+        let all = all.ok_or_else(|| Error::bug("a covariance of no rows"))?;
+        Ok(Products { decoded: all.decoded && any, ..all })
     }
 
     fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
         let parts = self.parts();
-        let pass = self.carry_out(What::Scores, "projection", &(rows.select, rows.transform, rows.n_genes, fit), &parts, watch)?;
-        let mut scores = Vec::new();
+        let (pass, _) = self.carry_out(What::Scores, "projection", &(rows.select, rows.transform, rows.n_genes, fit), &parts, watch)?;
+        let mut scores = Vec::with_capacity(fit.n_scores());
         for part in &parts {
-            scores.append(&mut self.record(&pass, part)?);
+            scores.append(&mut self.record::<Vec<f32>>(&pass, part)?);
         }
         Ok(scores)
     }

@@ -59,8 +59,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Carries out an order.
-pub fn carry_out(order: &[u8], worker: &Worker) -> Result<()> {
-    let message: Message = postcard::from_bytes(order).map_err(|e| Error::bug(format!("an order that can't be read: {e}")))?;
+pub fn carry_out(order: &str, worker: &Worker) -> Result<()> {
+    let message: Message = serde_json::from_str(order).map_err(|e| Error::bug(format!("an order that can't be read: {e}")))?;
     let site = {
         // Orders that come together wait until the first of them has opened the input.
         let mut held = lock(&SITE);

@@ -1,0 +1,240 @@
+"""What happens to workers, folders and schedulers in the middle of a run, with real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from kinds import ROOT
+from workers import LOCAL, RECIPE, same
+
+import cellmill as cm
+
+distributed = pytest.importorskip("distributed")
+
+
+class Trouble(distributed.WorkerPlugin):
+    """Something happens to a worker at one of its orders: those of a pass whose name begins so."""
+
+    name = "trouble"
+
+    def __init__(self, what: str, passes: str, orders: set[int], folder: str) -> None:
+        self.what, self.passes, self.orders, self.folder = what, passes, orders, folder
+
+    def setup(self, worker: distributed.Worker) -> None:
+        import cellmill._crew
+
+        module = cellmill._crew
+        native = self.native = module._cellmill
+        seen = iter(range(10**9))
+
+        def work(order: str, *rest):
+            hit = json.loads(order)["pass"].startswith(self.passes) and next(seen) in self.orders
+            if hit:
+                Path(self.folder, f"hit-{os.getpid()}").touch()
+            if hit and self.what == "killed before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if hit and self.what == "slow":
+                time.sleep(1)
+            if hit and self.what == "no folder":
+                order = order.replace("there.zarr.journal", "elsewhere.zarr.journal")
+            answer = native.work(order, *rest)
+            if hit and self.what == "killed after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        module._cellmill = type("Native", (), {"work": staticmethod(work), "leave": staticmethod(native.leave)})
+
+    def teardown(self, worker: distributed.Worker) -> None:
+        import cellmill._crew
+
+        cellmill._crew._cellmill = self.native
+
+
+@pytest.fixture
+def here(cells, tmp_path) -> Path:
+    """The output of one machine, and the folder of the other's."""
+    (tmp_path / "hits").mkdir()
+    (tmp_path / "out").mkdir()
+    cm.run(cells, tmp_path / "out" / "here.zarr", RECIPE, through="pca")
+    return tmp_path / "out"
+
+
+def hits(folder: Path) -> int:
+    """Processes that trouble has come to."""
+    return len(list((folder.parent / "hits").iterdir()))
+
+
+@contextlib.contextmanager
+def workers(n: int, **options):
+    with distributed.LocalCluster(**{**LOCAL, "n_workers": n, **options}) as cluster, cluster.get_client() as client:
+        yield client
+
+
+def trouble(client, folder: Path, what: str, passes: str, orders: set[int], *, once: bool = True) -> None:
+    """Lets something happen, to each process that a worker has now (or to those that come in their place too)."""
+    plugin = Trouble(what, passes, orders, str(folder.parent / "hits"))
+    if once:
+        client.run(lambda dask_worker: plugin.setup(dask_worker), workers=sorted(client.nthreads())[:1])
+    else:
+        client.register_plugin(plugin)
+
+
+@pytest.mark.parametrize("passes", ["quality-control", "covariance", "projection"])
+@pytest.mark.parametrize("what", ["killed before", "killed after"])
+def test_a_worker_is_killed(cells, here, what, passes):
+    """Rows that it had packed are decoded again, an order whose record is there is carried out again."""
+    with workers(3) as client:
+        trouble(client, here, what, passes, {0})
+        cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+    assert hits(here) == 1
+    same(here)
+
+
+def test_a_slow_worker_loses_orders_to_others(cells, here):
+    with workers(2) as client:
+        trouble(client, here, "slow", "", set(range(100)))
+        cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+    assert hits(here) == 1
+    same(here)
+
+
+def test_all_that_work_are_killed_and_the_run_goes_on_later(cells, here):
+    with workers(2) as client:
+        trouble(client, here, "killed before", "covariance", set(range(100)), once=False)
+        with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="covariance") as error:
+            cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+        assert client.scheduler.address in str(error.value)
+        assert hits(here) > 3
+        client.unregister_worker_plugin("trouble")
+        client.restart()
+        summary = cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client, resume=True)
+    assert summary["stages"][0]["source_reads"] == 0, "the first read is there"
+    same(here)
+
+
+def test_a_worker_that_sees_another_folder_is_named(cells, here):
+    with workers(1) as client:
+        (worker,) = client.nthreads()
+        trouble(client, here, "no folder", "quality", set(range(100)))
+        with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="No such file") as error:
+            cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+    assert worker in str(error.value)
+    assert str(here / "elsewhere.zarr.journal") in str(error.value)
+
+
+def test_a_worker_that_does_not_see_the_store_is_named(cells, here, tmp_path):
+    """A worker process in a mount namespace of its own, where the input's folder is empty."""
+    blind = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(cells.parent)]
+    if shutil.which("unshare") is None or subprocess.run([*blind, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces for this user")
+    with workers(0) as client:
+        options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(tmp_path)]
+        command = [*blind, sys.executable, "-m", "distributed.cli.dask_worker", client.scheduler.address, *options]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            client.wait_for_workers(1, timeout=60)
+            (worker,) = client.nthreads()
+            with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="No such file") as error:
+                cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+            assert worker in str(error.value)
+            assert str(cells) in str(error.value)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_worker_with_too_little_memory_is_named(cells, here):
+    with workers(1, memory_limit="150MB") as client:
+        (worker,) = client.nthreads()
+        with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="ceiling is 86 MiB") as error:
+            cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+    assert worker in str(error.value)
+
+
+def test_an_error_of_the_data_comes_at_once_and_leaves_nothing(cells, tmp_path):
+    import anndata as ad
+
+    adata = ad.read_zarr(cells)
+    adata.X.data[adata.X.indptr[50_000]] = -1
+    adata.write_zarr(tmp_path / "bad.zarr")
+    with workers(2) as client, pytest.raises(ValueError, match=r"bad.zarr: X/data, rows 50000..50001: the value -1"):
+        cm.run(tmp_path / "bad.zarr", tmp_path / "there.zarr", RECIPE, through="pca", client=client)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.zarr"]
+
+
+@contextlib.contextmanager
+def scheduler(folder: Path):
+    """A scheduler and two workers as processes of their own: its address, and the scheduler's process."""
+    file = folder / f"scheduler-{time.monotonic_ns()}.json"
+    at = ["--scheduler-file", str(file)]
+    hub = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", *at]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard", "--local-directory", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    processes = [subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) for command in (hub, [*worker, *at], [*worker, *at])]
+    try:
+        while not file.exists() or not file.read_text():
+            time.sleep(0.05)
+        yield json.loads(file.read_text())["address"], processes[0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def begun(folder: Path) -> bool:
+    """Whether a record of the first read is there."""
+    return any(folder.glob("there.zarr.journal/quality-control-*-0-4"))
+
+
+def wait(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_the_scheduler_is_killed_and_the_run_goes_on_with_another(cells, here, tmp_path):
+    dask = pytest.importorskip("dask")
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}), scheduler(tmp_path) as (address, process):
+        with distributed.Client(address) as client:
+            client.wait_for_workers(2, timeout=60)
+            trouble(client, here, "slow", "covariance", set(range(100)), once=False)
+            ended = threading.Thread(target=lambda: (wait(lambda: hits(here) > 0), process.kill()))
+            ended.start()
+            with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="is lost"):
+                cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+            ended.join()
+    with workers(1) as client:
+        summary = cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client, resume=True)
+    assert summary["stages"][0]["source_reads"] == 0, "the first read is there"
+    same(here)
+
+
+def test_the_program_is_killed_and_goes_on(cells, here):
+    program = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
+    (here / "recipe.toml").write_text('[hvg]\nn_top_genes = 200\n[pca]\nn_comps = 12\n[qc]\npercent_top = [50]\n[filter]\ncells = "n_genes_by_counts >= 40"\n')
+    with workers(2) as client:
+        trouble(client, here, "slow", "covariance", set(range(100)), once=False)
+        command = [program, "run", cells, "-o", here / "there.zarr", "--through", "pca", "--recipe", here / "recipe.toml"]
+        command += ["--scheduler", client.scheduler.address]
+        environment = {**os.environ, "CELLMILL_PYTHON": sys.executable}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait(lambda: hits(here) > 0)
+        process.kill()
+        process.wait()
+        assert begun(here)
+        ended = subprocess.run([*command, "--resume", "--json"], env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["stages"][0]["source_reads"] == 0, "the first read is there"
+    (here / "recipe.toml").unlink()
+    same(here)
