@@ -97,10 +97,14 @@ impl Journal {
             return;
         }
         let done = whole(&self.folder, name, |w| {
-            let mut w = Summed { inner: w, sum: crc32fast::Hasher::new() };
-            postcard::to_io(value, &mut w).map_err(io::Error::other)?;
-            let sum = w.sum.finalize();
-            w.inner.write_all(&sum.to_le_bytes())
+            // Numbers come one by one, a hundred million of them: they are gathered before they are summed.
+            let mut summed = Summed { inner: w, sum: crc32fast::Hasher::new() };
+            let mut gathered = BufWriter::with_capacity(1 << 16, &mut summed);
+            postcard::to_io(value, &mut gathered).map_err(io::Error::other)?;
+            gathered.flush()?;
+            drop(gathered);
+            let sum = summed.sum.finalize();
+            summed.inner.write_all(&sum.to_le_bytes())
         });
         if let Err(e) = done {
             self.fail(&e);

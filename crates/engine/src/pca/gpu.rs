@@ -14,6 +14,7 @@ use cellmill_kernels::project::{self, cuda::Projection};
 use cellmill_kernels::transform;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
 use cellmill_matrix::{Error, Result, SourceRow, Watch};
+use rayon::prelude::*;
 
 use super::route::Route;
 use super::{Columns, Pass};
@@ -157,6 +158,8 @@ pub(super) fn scores(
     let projection = Projection::new(&lanes.streams[0], components, p, shift)?;
     lanes.streams[0].synchronize()?;
     let mut scores = vec![0f32; n_obs * k];
+    // All threads make its pages; the one that copies scores into them would take as long as the device.
+    scores.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
     let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
     let tasks = &feeder.tasks;
     in_order(
