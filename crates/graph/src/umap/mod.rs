@@ -7,6 +7,7 @@ mod components;
 mod cuda;
 mod curve;
 mod dense;
+mod filter;
 mod force;
 mod init;
 mod lanes;
@@ -22,6 +23,7 @@ use cellmill_matrix::{Error, Place, Result, Watch};
 
 pub(crate) use self::cuda::SOURCES;
 pub use self::curve::find_ab;
+pub(crate) use self::filter::SOURCE as FILTER;
 use self::layout::Plan;
 use crate::{Connectivities, Embedding};
 
@@ -167,7 +169,7 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     // umap-learn drops edges that would not be sampled once.
     let most = graph.weights.iter().fold(0.0, |most: f32, &w| most.max(w));
     let least = most / if n_epochs > 10 { n_epochs } else { default_epochs(n) } as f32;
-    let start = init::start(graph, least, d, options, watch)?;
+    let start = init::start(graph, least, d, options, processor, watch)?;
     let (a, b) = options.curve();
     let plan = Plan {
         a: a as f32,
