@@ -66,7 +66,7 @@ def run(
     spill_dir
         Folder for packed rows that memory has no room for.
     device
-        ``'cpu'``, ``'auto'``, ``'cuda'`` or ``'cuda:N'``.
+        ``'cpu'``, ``'auto'``, ``'cuda'``, ``'cuda:N'`` or, for several GPUs, ``'cuda:N,M'``.
 
     Returns
     -------

@@ -159,10 +159,7 @@ fn fit(
     if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
         return wide::fit(rows, columns, n_comps, selected, watch);
     }
-    let on_gpu = match processor.device() {
-        Some(device) => gpu::covariance(device, rows, columns, selected, watch)?,
-        None => None,
-    };
+    let on_gpu = gpu::covariance(processor.devices(), rows, columns, selected, watch)?;
     let gpu::Found { covariance, sums, n_obs, nnz } = match on_gpu {
         Some(found) => found,
         None => {
@@ -308,9 +305,7 @@ fn scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, k: usize, processor: &Pro
     for (row, m) in fit.components.chunks_exact(k).zip(&fit.centre) {
         shift.iter_mut().zip(row).for_each(|(s, v)| *s -= m * v);
     }
-    if let Some(device) = processor.device()
-        && let Some(scores) = gpu::scores(device, pass, selected, &fit.components, &shift, fit.n_obs as usize, watch)?
-    {
+    if let Some(scores) = gpu::scores(processor.devices(), pass, selected, &fit.components, &shift, fit.n_obs as usize, watch)? {
         return Ok(scores);
     }
     let projection = Projection::new(&fit.components, fit.centre.len(), &shift)?;
