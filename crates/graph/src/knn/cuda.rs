@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Device, Grid, Source};
 use cellmill_matrix::{Error, Result, Watch};
+use rayon::prelude::*;
 
 /// The kernels for rows of so many times 32 dimensions and so many candidates. They need compute capability 8.0.
 macro_rules! source {
@@ -34,6 +35,8 @@ pub const MAX_NEIGHBORS: usize = 54;
 const FEW: usize = 23;
 /// Queries of a block, and candidates of a tile.
 const BLOCK: usize = 256;
+/// Rows that one task sums.
+const ROWS: usize = 1 << 13;
 /// Scaled coordinates are at most this large: norms of 96 of them stay far below the largest f32, products far above the least half.
 const LARGEST: f32 = 256.0;
 
@@ -108,15 +111,18 @@ pub fn neighbours(device: &Arc<Device>, x: &[f32], d: usize, k: usize, halve: bo
 /// Mean of each coordinate, and the power of two that brings the centred coordinates near to [`LARGEST`].
 fn scaling(x: &[f32], d: usize) -> (Vec<f32>, f32) {
     let n = (x.len() / d) as f64;
-    let mut sums = vec![0f64; d];
-    for row in x.chunks_exact(d) {
-        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-    }
-    let centre: Vec<f32> = sums.iter().map(|sum| (sum / n) as f32).collect();
-    let mut most = 0f32;
-    for row in x.chunks_exact(d) {
-        most = row.iter().zip(&centre).fold(most, |most, (x, c)| most.max((x - c).abs()));
-    }
+    let sum_of = |rows: &[f32]| {
+        let mut sums = vec![0f64; d];
+        for row in rows.chunks_exact(d) {
+            sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+        }
+        sums
+    };
+    // Added up in a fixed order, however many threads there are.
+    let parts: Vec<Vec<f64>> = x.par_chunks(ROWS * d).map(sum_of).collect();
+    let centre: Vec<f32> = (0..d).map(|c| (parts.iter().map(|part| part[c]).sum::<f64>() / n) as f32).collect();
+    let farthest = |row: &[f32]| row.iter().zip(&centre).fold(0f32, |most, (x, c)| most.max((x - c).abs()));
+    let most = x.par_chunks_exact(d).with_min_len(ROWS).map(farthest).reduce(|| 0.0, f32::max);
     let unit = if most > 0.0 { (2.0f32).powi((LARGEST / most).log2().floor().clamp(-100.0, 100.0) as i32) } else { 1.0 };
     (centre, unit)
 }
