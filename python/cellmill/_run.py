@@ -68,7 +68,7 @@ def run(
     spill_dir
         Folder for packed rows that memory has no room for.
     device
-        ``'cpu'``, ``'auto'``, ``'cuda'`` or ``'cuda:N'``.
+        ``'cpu'``, ``'auto'``, ``'cuda'``, ``'cuda:N'`` or, for several GPUs, ``'cuda:N,M'``.
     client
         A ``dask.distributed.Client``, or the address of a scheduler: its workers read the rows, up to the components, with the same
         result. ``cm.settings.client`` without.

@@ -82,7 +82,7 @@ pub struct Machine {
     /// Memory ceiling, such as 4GiB [default: 80 % of what is available]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<String>,
-    /// What computes: cpu, cuda (the first NVIDIA GPU), cuda:N, or auto (a GPU if there is one and it pays)
+    /// What computes: cpu, cuda (the first NVIDIA GPU), cuda:N, cuda:N,M (several GPUs), or auto (a GPU if there is one and it pays)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
     /// Device memory that is taken at once and kept, such as 10GB

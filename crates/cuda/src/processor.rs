@@ -1,4 +1,4 @@
-//! What computes: the threads of the CPU, or a GPU beside them.
+//! What computes: the threads of the CPU, or GPUs beside them.
 
 use std::sync::Arc;
 
@@ -10,16 +10,21 @@ pub enum Processor {
     /// The threads of the installed pool.
     #[default]
     Cpu,
-    /// A GPU, fed by these threads.
-    Cuda(Arc<Device>),
+    /// GPUs of this machine, at least one, fed by these threads. Results do not depend on how many there are.
+    Cuda(Vec<Arc<Device>>),
 }
 
 impl Processor {
-    /// The GPU, if there is one.
+    /// The first GPU, if there is one.
     pub fn device(&self) -> Option<&Arc<Device>> {
+        self.devices().first()
+    }
+
+    /// The GPUs.
+    pub fn devices(&self) -> &[Arc<Device>] {
         match self {
-            Processor::Cpu => None,
-            Processor::Cuda(device) => Some(device),
+            Processor::Cpu => &[],
+            Processor::Cuda(devices) => devices,
         }
     }
 }

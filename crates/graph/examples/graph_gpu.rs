@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn all(n: usize) -> Result<bool> {
-    let gpu = Processor::Cuda(Device::open(&Options::default())?);
+    let gpu = Processor::Cuda(vec![Device::open(&Options::default())?]);
     let mut fine = true;
     for (d, k, metric) in [(50, 15, Metric::Euclidean), (20, 31, Metric::Cosine), (80, 10, Metric::Euclidean)] {
         let x = cells(n.min(40_000), d);

@@ -11,7 +11,7 @@ use cellmill_matrix::{Error, Result};
 use crate::observe::Listener;
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     /// The device.
     pub device: Word,
@@ -19,30 +19,33 @@ pub struct Choice {
     pub memory: Memory,
 }
 
-/// `auto`, `cpu`, `cuda` or `cuda:N`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Word {
     /// A GPU if there is one and the input is worth it, else the CPU.
     Auto,
     /// The CPU.
     #[default]
     Cpu,
-    /// This GPU, or an error.
-    Cuda(usize),
+    /// These GPUs, or an error: at least one, each once.
+    Cuda(Vec<usize>),
 }
 
 impl FromStr for Word {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let number = |n: &str| n.parse().ok().map(Word::Cuda);
+        let numbers = |list: &str| {
+            let list: Vec<usize> = list.split(',').map(|n| n.parse().ok()).collect::<Option<_>>()?;
+            (0..list.len()).all(|i| !list[..i].contains(&list[i])).then_some(Word::Cuda(list))
+        };
         match text {
             "auto" => Some(Word::Auto),
             "cpu" => Some(Word::Cpu),
-            "cuda" => Some(Word::Cuda(0)),
-            other => other.strip_prefix("cuda:").and_then(number),
+            "cuda" => Some(Word::Cuda(vec![0])),
+            other => other.strip_prefix("cuda:").and_then(numbers),
         }
-        .ok_or_else(|| Error::option("--device", text, "it is auto, cpu, cuda or cuda:N"))
+        .ok_or_else(|| Error::option("--device", text, "it is auto, cpu, cuda, cuda:N or, for several GPUs, cuda:N,M"))
     }
 }
 
@@ -54,26 +57,27 @@ impl Choice {
     /// GPU. With `auto`, a GPU that can't be used is no error, and nobody hears of one that is not there.
     pub fn open<'a>(&self, nnz: u64, listener: &'a dyn Listener) -> Result<Opening<'a>> {
         let auto = self.device == Word::Auto;
-        let ordinal = match self.device {
-            Word::Cuda(ordinal) => {
-                Device::known(ordinal)?;
-                Some(ordinal)
+        let ordinals = match &self.device {
+            Word::Cuda(ordinals) => {
+                ordinals.iter().try_for_each(|&ordinal| Device::known(ordinal))?;
+                ordinals.clone()
             }
-            Word::Auto if nnz >= WORTH => Some(0),
-            Word::Auto | Word::Cpu => None,
+            Word::Auto if nnz >= WORTH => vec![0],
+            Word::Auto | Word::Cpu => Vec::new(),
         };
         let memory = self.memory;
-        let open = move |ordinal| {
+        let open = move |ordinals: Vec<usize>| {
             if auto && cellmill_cuda::count().is_err() {
                 return Ok(Processor::Cpu);
             }
-            let device = Device::open(&Options { ordinal, memory, cache: cache() })?;
-            cellmill_engine::pca::prepare(&device);
-            Ok(Processor::Cuda(device))
+            let one = |ordinal| Device::open(&Options { ordinal, memory, cache: cache() });
+            let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+            devices.iter().for_each(cellmill_engine::pca::prepare);
+            Ok(Processor::Cuda(devices))
         };
-        let state = match ordinal {
-            None => State::Open(Processor::Cpu),
-            Some(ordinal) => State::Opening(std::thread::spawn(move || open(ordinal))),
+        let state = match ordinals.is_empty() {
+            true => State::Open(Processor::Cpu),
+            false => State::Opening(std::thread::spawn(move || open(ordinals))),
         };
         Ok(Opening { auto, listener, state: Mutex::new(state) })
     }
@@ -136,12 +140,18 @@ mod tests {
 
     #[test]
     fn words() {
-        for (text, word) in [("auto", Word::Auto), ("cpu", Word::Cpu), ("cuda", Word::Cuda(0)), ("cuda:3", Word::Cuda(3))] {
+        for (text, word) in [
+            ("auto", Word::Auto),
+            ("cpu", Word::Cpu),
+            ("cuda", Word::Cuda(vec![0])),
+            ("cuda:3", Word::Cuda(vec![3])),
+            ("cuda:1,0", Word::Cuda(vec![1, 0])),
+        ] {
             assert_eq!(text.parse::<Word>().unwrap(), word);
         }
-        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+        for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:0,", "cuda:0,0", "CUDA"] {
             let said = text.parse::<Word>().unwrap_err().to_string();
-            assert!(said.contains("auto, cpu, cuda or cuda:N"), "{said}");
+            assert!(said.contains("auto, cpu, cuda, cuda:N or"), "{said}");
         }
     }
 
@@ -163,7 +173,7 @@ mod tests {
     fn a_gpu_that_is_not_there_is_an_error_at_once_and_none_with_auto() {
         let listener = Silent(Mutex::default());
         let choice = |device| Choice { device, memory: Memory::default() };
-        let error = choice(Word::Cuda(4096)).open(u64::MAX, &listener).err().unwrap().to_string();
+        let error = choice(Word::Cuda(vec![4096])).open(u64::MAX, &listener).err().unwrap().to_string();
         assert!(error.starts_with("device: cuda"), "{error}");
         let auto = choice(Word::Auto).open(u64::MAX, &listener).unwrap();
         let (first, second) = (auto.get().unwrap(), auto.get().unwrap());

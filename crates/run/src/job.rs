@@ -80,9 +80,9 @@ pub struct Summary {
     pub peak_rss_bytes: u64,
     /// Threads.
     pub threads: usize,
-    /// The GPU that took part.
+    /// The GPUs that took part.
     pub device: Option<String>,
-    /// Most device memory that was held at a time.
+    /// Most memory of a GPU that was held at a time.
     pub device_peak_bytes: u64,
     /// cellmill's version.
     pub version: String,
@@ -228,10 +228,10 @@ impl Job {
         summary.stages = observer.stages();
         summary.source_reads = summary.stages.iter().map(|s| s.source_reads).sum();
         summary.peak_rss_bytes = peak_rss_bytes();
-        if let Some(device) = processor.get()?.device() {
-            summary.device = Some(device.to_string());
-            summary.device_peak_bytes = device.usage().reserved_peak;
-        }
+        let processor = processor.get()?;
+        let names: Vec<String> = processor.devices().iter().map(ToString::to_string).collect();
+        summary.device = (!names.is_empty()).then(|| names.join(", "));
+        summary.device_peak_bytes = processor.devices().iter().map(|device| device.usage().reserved_peak).max().unwrap_or(0);
         if let Some(trouble) = spill.trouble() {
             listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
         }

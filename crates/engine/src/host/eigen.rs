@@ -579,7 +579,7 @@ mod tests {
     fn iteration_and_full_decomposition_agree() {
         let p = 560;
         let c = with_spectrum(&(0..p).map(|i| 30.0 * (-0.02 * i as f64).exp()).collect::<Vec<_>>());
-        let (values, vectors) = krylov(&Dense { c: &c, p }, 25, &()).unwrap().unwrap();
+        let (values, vectors) = krylov(&Dense { c: &c, p, sums: Spare::default() }, 25, &()).unwrap().unwrap();
         let (all, exact) = full(&c, p, 25).unwrap();
         for (a, (x, y)) in vectors.chunks(p).zip(exact.chunks(p)).enumerate() {
             assert!((values[a] - all[a]).abs() <= 1e-9 * all[0]);

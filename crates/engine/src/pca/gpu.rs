@@ -1,4 +1,4 @@
-//! The covariance and the scores by a GPU. Rows travel to it packed; it unpacks, selects, transforms and multiplies them, while the threads
+//! The covariance and the scores by GPUs. Rows travel to it packed; it unpacks, selects, transforms and multiplies them, while the threads
 //! of the CPU do no more than copy bytes into page-locked memory.
 
 use std::collections::VecDeque;
@@ -14,6 +14,7 @@ use cellmill_kernels::project::{self, cuda::Projection};
 use cellmill_kernels::transform;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
 use cellmill_matrix::{Error, Result, SourceRow, Watch};
+use rayon::prelude::*;
 
 use super::route::Route;
 use super::{Columns, Pass};
@@ -58,9 +59,9 @@ pub fn prepare(device: &Arc<Device>) {
     }
 }
 
-/// Takes the covariance of all rows; `None` if this GPU or these columns are not fit for it.
+/// Takes the covariance of all rows; `None` if these GPUs or these columns are not fit for it. Tasks are dealt to the GPUs in turn.
 pub(super) fn covariance(
-    device: &Arc<Device>,
+    devices: &[Arc<Device>],
     pass: Pass<'_>,
     columns: &Columns,
     selected: &Stage,
@@ -71,9 +72,9 @@ pub(super) fn covariance(
     if p >= MAX_COLUMNS {
         return Ok(None);
     }
-    let Some(feeder) = Feeder::new(device, pass, Gram::bytes(p) + 8 * (p * p) as u64)? else { return Ok(None) };
-    let stream = device.stream()?;
-    let mut gram = Gram::new(&stream, largest)?;
+    let Some(feeder) = Feeder::new(devices, pass, Gram::bytes(p) + 8 * (p * p) as u64)? else { return Ok(None) };
+    let streams = devices.iter().map(Device::stream).collect::<Result<Vec<_>>>()?;
+    let mut grams = streams.iter().map(|stream| Gram::new(stream, largest)).collect::<Result<Vec<_>>>()?;
     let mut lanes = feeder.lanes()?;
     let tasks = &feeder.tasks;
     let n_source = pass.rows.feed.source.shape().n_obs;
@@ -89,26 +90,33 @@ pub(super) fn covariance(
             })
         },
         |i, loaded| {
-            lanes.rows(loaded, |lane, rows| {
+            let turn = i % devices.len();
+            let stream = &streams[turn];
+            lanes[turn].rows(loaded, |lane, rows| {
                 stream.wait(&lane.record()?)?;
-                gram.add(rows)?;
+                grams[turn].add(rows)?;
                 // The rows are freed in the order of their own stream, after this one has read them.
                 lane.wait(&stream.record()?)
             })?;
             watch.tick(tasks[i].end, n_source, "")
         },
     )?;
-    lanes.finish()?;
+    lanes.into_iter().try_for_each(Lanes::finish)?;
+    let nnz = grams.iter().map(Gram::check).sum::<Result<u64>>()?;
+    let mut gram = grams.remove(0);
+    for mut other in grams {
+        gram.merge(&other.totals()?, other.n_rows())?;
+    }
     let n_obs = gram.n_rows();
     let (covariance, sums) = gram.covariance()?;
-    let nnz = gram.check()?;
+    let stream = streams[0].clone();
     let sums = stream.download(&sums, p)?;
     Ok(Some(Found { covariance: Covariance::Device(covariance, stream), sums, n_obs, nnz }))
 }
 
 impl Covariance {
     /// The numbers: `(p, p)`.
-    pub fn to_host(self) -> Result<Vec<f64>> {
+    pub fn into_host(self) -> Result<Vec<f64>> {
         match self {
             Covariance::Host(numbers) => Ok(numbers),
             Covariance::Device(buffer, stream) => stream.download(&buffer, buffer.len()),
@@ -141,9 +149,9 @@ pub(super) fn eigenpairs(
     Ok(Ok((trace, eigen::by_row((values.into_iter().rev().take(k).collect(), vectors), p, k))))
 }
 
-/// X V + shift of all rows, `(n_obs, k)`; `None` if this GPU is not fit for it. `watch` hears of tasks.
+/// X V + shift of all rows, `(n_obs, k)`; `None` if these GPUs are not fit for it. `watch` hears of tasks.
 pub(super) fn scores(
-    device: &Arc<Device>,
+    devices: &[Arc<Device>],
     pass: Pass<'_>,
     selected: &Stage,
     components: &[f64],
@@ -152,11 +160,14 @@ pub(super) fn scores(
     watch: &dyn Watch,
 ) -> Result<Option<Vec<f32>>> {
     let (p, k) = (pass.rows.n_genes, shift.len());
-    let Some(feeder) = Feeder::new(device, pass, Projection::bytes(p, k))? else { return Ok(None) };
+    let Some(feeder) = Feeder::new(devices, pass, Projection::bytes(p, k))? else { return Ok(None) };
     let mut lanes = feeder.lanes()?;
-    let projection = Projection::new(&lanes.streams[0], components, p, shift)?;
-    lanes.streams[0].synchronize()?;
+    let streams = devices.iter().map(Device::stream).collect::<Result<Vec<_>>>()?;
+    let projections = streams.iter().map(|stream| Projection::new(stream, components, p, shift)).collect::<Result<Vec<_>>>()?;
+    streams.iter().try_for_each(Stream::synchronize)?;
     let mut scores = vec![0f32; n_obs * k];
+    // All threads make its pages; the one that copies scores into them would take as long as the device.
+    scores.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
     let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
     let tasks = &feeder.tasks;
     in_order(
@@ -171,14 +182,15 @@ pub(super) fn scores(
             Ok(loaded)
         },
         |i, loaded| {
-            lanes.rows(loaded, |lane, rows| {
-                let scores = projection.scores(lane, rows)?;
+            let turn = i % devices.len();
+            lanes[turn].rows(loaded, |lane, rows| {
+                let scores = projections[turn].scores(lane, rows)?;
                 let target = match arriving.free.pop().filter(|pinned| pinned.len() >= scores.len()) {
                     Some(pinned) => pinned,
-                    None => device.pinned(scores.len())?,
+                    None => devices[turn].pinned(scores.len())?,
                 };
                 arriving.waiting.push_back((scores.len(), lane.download_later(&scores, target)?));
-                if arriving.waiting.len() > 2 * LANES as usize { arriving.take() } else { Ok(()) }
+                if arriving.waiting.len() > 2 * LANES as usize * devices.len() { arriving.take() } else { Ok(()) }
             })?;
             watch.tick(i as u64 + 1, tasks.len() as u64, "projection")
         },
@@ -187,8 +199,8 @@ pub(super) fn scores(
         arriving.take()?;
     }
     let short = !arriving.rest.is_empty();
-    let streams = lanes.finish()?;
-    projection.check(&streams[0])?;
+    lanes.into_iter().try_for_each(Lanes::finish)?;
+    projections.iter().zip(&streams).try_for_each(|(projection, stream)| projection.check(stream))?;
     if short {
         return Err(Error::bug("fewer rows in the projection than in the covariance"));
     }
@@ -220,7 +232,7 @@ impl Arriving<'_> {
 
 /// Puts the packed rows of tasks into page-locked memory: what the threads do.
 struct Feeder<'a> {
-    device: &'a Arc<Device>,
+    devices: &'a [Arc<Device>],
     pass: Pass<'a>,
     route: Route<'a>,
     tasks: Vec<Range<u64>>,
@@ -235,17 +247,18 @@ struct Loaded {
 }
 
 impl<'a> Feeder<'a> {
-    /// `None` if the device has no room for a task beside `bytes` bytes.
-    fn new(device: &'a Arc<Device>, pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
+    /// `None` if there is no device, or one has no room for a task beside `bytes` bytes.
+    fn new(devices: &'a [Arc<Device>], pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
         let source = pass.rows.feed.source;
         let tasks = cut(source.shape().n_obs);
         let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
         let most = tasks.iter().map(entries).max().unwrap_or(0);
-        let n_lanes = (device.room()?.saturating_sub(bytes) / Batch::device_bytes(most)).min(LANES);
+        let room = devices.iter().map(|device| device.room()).collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(0);
+        let n_lanes = (room.saturating_sub(bytes) / Batch::device_bytes(most)).min(LANES);
         if n_lanes == 0 || most > MOST_ENTRIES {
             return Ok(None);
         }
-        Ok(Some(Feeder { device, pass, route: Route::of(&pass.rows), tasks, n_lanes, memory: Mutex::default() }))
+        Ok(Some(Feeder { devices, pass, route: Route::of(&pass.rows), tasks, n_lanes, memory: Mutex::default() }))
     }
 
     /// The packed rows of a task. `chosen` gives its chosen columns, transformed, where the device is not to do that.
@@ -285,7 +298,7 @@ impl<'a> Feeder<'a> {
         let free = self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut memory = match free.filter(|memory| memory.len() >= bytes) {
             Some(memory) => memory,
-            None => self.device.pinned(bytes.next_multiple_of(4 << 20))?,
+            None => self.devices[0].pinned(bytes.next_multiple_of(4 << 20))?,
         };
         for (chunk, place) in chunks.iter().zip(&places) {
             read(chunk, &mut memory[place.clone()])?;
@@ -294,12 +307,17 @@ impl<'a> Feeder<'a> {
         Ok(Loaded { memory, batch })
     }
 
-    fn lanes(&self) -> Result<Lanes<'_>> {
-        let streams = (0..self.n_lanes).map(|_| self.device.stream()).collect::<Result<Vec<_>>>()?;
+    /// The lanes of each device.
+    fn lanes(&self) -> Result<Vec<Lanes<'_>>> {
+        self.devices.iter().map(|device| self.lanes_of(device)).collect()
+    }
+
+    fn lanes_of(&self, device: &Arc<Device>) -> Result<Lanes<'_>> {
+        let streams = (0..self.n_lanes).map(|_| device.stream()).collect::<Result<Vec<_>>>()?;
         Ok(Lanes {
             map: streams[0].upload(&self.route.map)?,
-            unpack: Unpack::new(self.device)?,
-            transform: Transform::new(self.device)?,
+            unpack: Unpack::new(device)?,
+            transform: Transform::new(device)?,
             how: self.route.how,
             scale: match self.route.scale {
                 Some((inverse_std, most)) => Some((streams[0].upload(inverse_std)?, most)),
@@ -360,8 +378,7 @@ impl Lanes<'_> {
     }
 
     /// Waits for all that was queued.
-    fn finish(self) -> Result<Vec<Stream>> {
-        self.streams.iter().try_for_each(Stream::synchronize)?;
-        Ok(self.streams)
+    fn finish(self) -> Result<()> {
+        self.streams.iter().try_for_each(Stream::synchronize)
     }
 }

@@ -183,14 +183,13 @@ fn fit(
     if by_rows(columns, rows.rows.feed.source.shape().n_obs, n_comps) {
         return wide::fit(rows, columns, n_comps, selected, watch);
     }
-    let elsewhere = match (rows.rows.crew, processor.device()) {
-        (Some(crew), _) => {
+    let elsewhere = match rows.rows.crew {
+        Some(crew) => {
             let Products { gram, nnz, decoded } = crew.products(&rows.rows, columns, watch)?;
             rows.decoded.fetch_or(decoded, Ordering::Relaxed);
             Some(gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz })
         }
-        (None, Some(device)) => gpu::covariance(device, rows, columns, selected, watch)?,
-        (None, None) => None,
+        None => gpu::covariance(processor.devices(), rows, columns, selected, watch)?,
     };
     let gpu::Found { covariance, sums, n_obs, nnz } = match elsewhere {
         Some(found) => found,
@@ -216,7 +215,7 @@ fn fit(
     let (total, pairs) = match covariance {
         Ok(found) => found,
         Err(covariance) => {
-            let mut covariance = covariance.to_host()?;
+            let mut covariance = covariance.into_host()?;
             let total = (0..p).map(|j| covariance[j * p + j]).sum();
             if !columns.centred {
                 let weight = n_obs as f64 / (n_obs as f64 - 1.0);
@@ -359,11 +358,9 @@ impl Pass<'_> {
     }
 }
 
-/// Scores of all rows, on the device where it has room.
+/// Scores of all rows, on the devices where they have room.
 fn all_scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
-    if let Some(device) = processor.device()
-        && let Some(scores) = gpu::scores(device, pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)?
-    {
+    if let Some(scores) = gpu::scores(processor.devices(), pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)? {
         return Ok(scores);
     }
     part::project(pass, 0..cut(pass.rows.feed.source.shape().n_obs).len(), selected, fit, watch)

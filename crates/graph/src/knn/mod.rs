@@ -249,8 +249,10 @@ fn run(engine: &Engine<'_>, x: Embedding, options: &Options, watch: &dyn Watch) 
 /// Neighbours of rows as they are.
 fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Knn> {
     let (n, simd) = (x.n(), engine.simd);
-    if let Some(device) = engine.processor.device().filter(|_| n <= MOST_ON_GPU)
-        && let Some(found) = on_gpu(device, simd, x, k, options, watch)?
+    let devices = engine.processor.devices();
+    if !devices.is_empty()
+        && n <= MOST_ON_GPU
+        && let Some(found) = on_gpu(devices, simd, x, k, options, watch)?
     {
         return Ok(found);
     }
@@ -321,7 +323,7 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
 }
 
 /// All pairs on a GPU, the cells in the order in which the CPU would search them; `None` if they are beyond its kernels.
-fn on_gpu(device: &Arc<Device>, simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Option<Knn>> {
+fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Option<Knn>> {
     let halve = options.metric == Metric::Cosine;
     let order = if x.n() <= ALL_PAIRS {
         (0..x.n() as u32).collect()
@@ -329,7 +331,7 @@ fn on_gpu(device: &Arc<Device>, simd: Simd, x: Embedding, k: usize, options: &Op
         lists::cut(simd, Cells::Memory(x), options.seed, &Progress::new(watch, 4 * x.n() as u64))?.0.order
     };
     let rows = lists::gather(x, &order);
-    let found = cuda::neighbours(device, &rows, x.d, k, halve, watch)?;
+    let found = cuda::neighbours(devices, &rows, x.d, k, halve, watch)?;
     Ok(found.map(|(indices, distances)| Knn { order, distances: Distances { k, indices, distances } }))
 }
 

@@ -1,5 +1,6 @@
 //! Where the cells stand before the first epoch.
 
+use cellmill_cuda::Processor;
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
@@ -8,7 +9,7 @@ use super::placing::Placing;
 use super::random::{self, Use};
 use super::spectral::spectral;
 use super::{Init, Options};
-use crate::{Connectivities, Embedding};
+use crate::Connectivities;
 
 /// Largest coordinate before noise is added.
 const LARGEST: f64 = 10.0;
@@ -16,10 +17,17 @@ const LARGEST: f64 = 10.0;
 const NOISE: f64 = 1e-4;
 
 /// Coordinates `(n, d)` row-major, each axis over 0..=10 as umap-learn starts; edges below `least` do not count.
-pub(super) fn start(graph: &Connectivities, least: f32, d: usize, options: &Options, watch: &dyn Watch) -> Result<Vec<f32>> {
+pub(super) fn start(
+    graph: &Connectivities,
+    least: f32,
+    d: usize,
+    options: &Options,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Vec<f32>> {
     let (n, seed) = (graph.n(), options.seed);
     let mut layout = match &options.init {
-        Init::Spectral => noisy(parts(graph, least, d, options.coordinates, seed, watch)?, seed),
+        Init::Spectral => noisy(parts(graph, least, d, options, processor, watch)?, seed),
         Init::Random => (0..n * d).map(|at| (20.0 * place(seed, at) - 10.0) as f32).collect(),
         Init::Pca(matrix) => noisy(given("init (pca)", matrix, n, d)?.to_vec(), seed),
         Init::Given(matrix) => apart(given("init", matrix, n, d)?.to_vec(), d, seed),
@@ -116,12 +124,12 @@ fn rescale(layout: &mut [f32], d: usize) {
 }
 
 /// Spectral layout of each connected part, in a disc whose area is proportional to its cells (umap-learn gives every part the same room),
-/// placed and turned as the cells' coordinates `x` say. Where the graph is connected, this is umap-learn's start.
-fn parts(graph: &Connectivities, least: f32, d: usize, x: Option<Embedding>, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
-    let n = graph.n();
+/// placed and turned as the cells' coordinates say. Where the graph is connected, this is umap-learn's start.
+fn parts(graph: &Connectivities, least: f32, d: usize, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let (n, seed) = (graph.n(), options.seed);
     let (labels, sizes) = components(graph, least);
     if sizes.len() <= 1 {
-        return part(graph, least, d, seed, 0, watch);
+        return part(graph, least, d, seed, 0, processor, watch);
     }
     // Cells by part, ascending within a part; each cell's rank in its part.
     let mut starts = vec![0usize; sizes.len() + 1];
@@ -133,14 +141,14 @@ fn parts(graph: &Connectivities, least: f32, d: usize, x: Option<Embedding>, see
         rank[i] = (*at - starts[label as usize]) as u32;
         *at += 1;
     }
-    let placing = Placing::new(x, &labels, &sizes, d);
+    let placing = Placing::new(options.coordinates, &labels, &sizes, d);
     let layouts = (0..sizes.len())
         .into_par_iter()
         .map(|c| {
             let members = &cells[starts[c]..starts[c + 1]];
             let mut layout = match members {
                 [_] => vec![0.0; d],
-                _ => part(&inside(graph, least, members, &rank), 0.0, d, seed, members[0] as usize, watch)?,
+                _ => part(&inside(graph, least, members, &rank), 0.0, d, seed, members[0] as usize, processor, watch)?,
             };
             // The square |x| ≤ r / √2 fits into the disc.
             let largest = layout.iter().fold(0.0f64, |most, &x| most.max(f64::from(x).abs()));
@@ -178,10 +186,18 @@ fn inside(graph: &Connectivities, least: f32, members: &[u32], rank: &[u32]) -> 
 }
 
 /// Spectral layout of a connected graph, or random places where it is too small for one; not scaled.
-fn part(graph: &Connectivities, least: f32, d: usize, seed: u64, first: usize, watch: &dyn Watch) -> Result<Vec<f32>> {
+fn part(
+    graph: &Connectivities,
+    least: f32,
+    d: usize,
+    seed: u64,
+    first: usize,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Vec<f32>> {
     let n = graph.n();
     if n < 2 * d || n <= d + 1 {
         return Ok((0..n * d).map(|at| (2.0 * place(seed, first * d + at) - 1.0) as f32).collect());
     }
-    spectral(graph, least, d, seed, watch)
+    spectral(graph, least, d, seed, processor, watch)
 }

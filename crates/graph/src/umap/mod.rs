@@ -7,6 +7,7 @@ mod components;
 mod cuda;
 mod curve;
 mod dense;
+mod filter;
 mod force;
 mod init;
 mod lanes;
@@ -19,9 +20,11 @@ mod tests;
 
 use cellmill_cuda::Processor;
 use cellmill_matrix::{Error, Place, Result, Watch};
+use rayon::prelude::*;
 
 pub(crate) use self::cuda::SOURCES;
 pub use self::curve::find_ab;
+pub(crate) use self::filter::SOURCE as FILTER;
 use self::layout::Plan;
 use crate::{Connectivities, Embedding};
 
@@ -154,10 +157,10 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     options.check()?;
     let (n, d) = (graph.n(), options.n_components);
     let place = || Place { element: Some("obsp/connectivities".into()), ..Place::default() };
-    if let Some(w) = graph.weights.iter().find(|w| !(w.is_finite() && **w > 0.0)) {
+    if let Some(w) = graph.weights.par_iter().find_first(|w| !(w.is_finite() && **w > 0.0)) {
         return Err(Error::invalid(place(), format!("weight {w}"), "weights are finite and above 0"));
     }
-    if let Some(j) = graph.indices.iter().find(|&&j| j as usize >= n) {
+    if let Some(j) = graph.indices.par_iter().find_first(|&&j| j as usize >= n) {
         return Err(Error::invalid(place(), format!("column {j}"), format!("there are {n} cells")));
     }
     if let Some(x) = options.coordinates.filter(|x| x.n() != n) {
@@ -165,9 +168,9 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     }
     let n_epochs = options.n_epochs(n);
     // umap-learn drops edges that would not be sampled once.
-    let most = graph.weights.iter().fold(0.0, |most: f32, &w| most.max(w));
+    let most = graph.weights.par_iter().copied().reduce(|| 0.0, f32::max);
     let least = most / if n_epochs > 10 { n_epochs } else { default_epochs(n) } as f32;
-    let start = init::start(graph, least, d, options, watch)?;
+    let start = init::start(graph, least, d, options, processor, watch)?;
     let (a, b) = options.curve();
     let plan = Plan {
         a: a as f32,

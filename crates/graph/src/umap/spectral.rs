@@ -3,20 +3,26 @@
 //! Chebyshev-filtered subspace iteration (Zhou et al. 2006) on the random walk `P = D⁻¹W`, whose eigenvectors u are orthogonal in the
 //! D-product and give the Laplacian's by `x = D^{1/2} u`. The basis has 8 columns whatever the size of the graph.
 
+use std::sync::Arc;
+
+use cellmill_cuda::{Device, Processor};
 use cellmill_matrix::{Result, Watch};
 use rayon::prelude::*;
 
 use super::coarsen::{Coarse, coarsen};
 use super::dense::eigen;
+use super::filter::DeviceWalk;
 use super::random::{self, Use};
 use crate::Connectivities;
 
 /// Columns of the basis: those wanted and some guards, one AVX register wide.
-const WIDTH: usize = 8;
+pub(super) const WIDTH: usize = 8;
 /// Rows that one task works on.
 const ROWS: usize = 1 << 12;
 /// Graphs beyond this size start from the solution of a smaller one.
 const LARGE: usize = 1 << 14;
+/// Graphs from this size on are filtered by the GPU, where there is one: smaller ones stay in the CPU's caches.
+const ON_GPU: usize = 1 << 17;
 
 /// When the iteration ends.
 #[derive(Clone, Copy)]
@@ -39,38 +45,51 @@ const STRETCH: f64 = 2e3;
 /// Graphs up to this size are solved densely.
 const DENSE: usize = 48;
 
-type Row = [f32; WIDTH];
+pub(super) type Row = [f32; WIDTH];
 
 /// Coordinates of each cell of a connected graph in its first `n_components` (≤ 4) non-trivial eigenvectors: `(n, n_components)`
 /// row-major, not scaled. Edges below `least` do not count. The graph has more than `n_components + 1` cells.
-pub(super) fn spectral(graph: &Connectivities, least: f32, n_components: usize, seed: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
+pub(super) fn spectral(
+    graph: &Connectivities,
+    least: f32,
+    n_components: usize,
+    seed: u64,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Vec<f32>> {
     if graph.n() <= DENSE {
         return Ok(dense(graph, least, n_components));
     }
     let walk = Walk::new(graph, least);
-    let basis = smoothest(&walk, n_components, seed, watch)?.0;
+    let basis = smoothest(&walk, n_components, seed, processor.device(), watch)?.0;
     let scale: Vec<f32> = walk.degrees.iter().map(|&d| d.sqrt()).collect();
     Ok(basis.iter().zip(&scale).flat_map(|(row, &s)| row[..n_components].iter().map(move |&u| s * u)).collect())
 }
 
 /// The first eigenvectors of a walk, and the first and the last of their eigenvalues. Large graphs start from the solution of a smaller one.
-fn smoothest(walk: &Walk, n_components: usize, seed: u64, watch: &dyn Watch) -> Result<(Vec<Row>, (f64, f64))> {
+fn smoothest(
+    walk: &Walk,
+    n_components: usize,
+    seed: u64,
+    device: Option<&Arc<Device>>,
+    watch: &dyn Watch,
+) -> Result<(Vec<Row>, (f64, f64))> {
     let n = walk.graph.n();
     if n > LARGE {
         let Coarse { graph, degrees, groups } = coarsen(walk.graph, walk.least, &walk.degrees, seed);
         // A graph that hardly shrinks is a few hubs with many leaves: nothing is gained.
         if 2 * graph.n() <= n {
-            let (small, ends) = smoothest(&Walk::of(&graph, 0.0, degrees), n_components, seed, watch)?;
+            let (small, ends) = smoothest(&Walk::of(&graph, 0.0, degrees), n_components, seed, device, watch)?;
             drop(graph);
             let basis = groups.par_iter().map(|&group| small[group as usize]).collect();
-            return iterate(walk, basis, ends, n_components, FINE, watch);
+            return iterate(walk, basis, ends, n_components, FINE, device, watch);
         }
     }
     let basis = (0..n)
         .into_par_iter()
         .map(|i| std::array::from_fn(|c| random::normal(random::bits(seed, Use::Start, i as u64, c as u64)) as f32))
         .collect();
-    iterate(walk, basis, (1.0, 0.5), n_components, FROM_NOTHING, watch)
+    iterate(walk, basis, (1.0, 0.5), n_components, FROM_NOTHING, device, watch)
 }
 
 /// Improves a basis until its first columns are eigenvectors. `first` and `cut`: eigenvalues to begin with.
@@ -80,6 +99,7 @@ fn iterate(
     (mut first, mut cut): (f64, f64),
     n_components: usize,
     effort: Effort,
+    device: Option<&Arc<Device>>,
     watch: &dyn Watch,
 ) -> Result<(Vec<Row>, (f64, f64))> {
     let mut image = vec![[0.0; WIDTH]; basis.len()];
@@ -87,9 +107,16 @@ fn iterate(
     // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
     cut = cut.clamp(0.5, 1.0 - 1e-6);
     let mut products = 0;
+    let on_device = match device.filter(|_| basis.len() >= ON_GPU) {
+        Some(device) => DeviceWalk::new(device, walk)?,
+        None => None,
+    };
     loop {
         let degree = degree(cut, first, effort.longest);
-        walk.filter(cut, degree, &mut basis, &mut image, &mut spare);
+        match &on_device {
+            Some(walk) => walk.filter(cut, degree, &mut basis)?,
+            None => walk.filter(cut, degree, &mut basis, &mut image, &mut spare),
+        }
         walk.remove_constant(&mut basis);
         walk.product(&basis, &mut image);
         let ritz = walk.rayleigh_ritz(&mut basis, &mut image);
@@ -110,25 +137,37 @@ fn degree(cut: f64, first: f64, longest: usize) -> usize {
     ((2.0 * STRETCH).ln() / outside.max(1.0 + 1e-9).acosh()).floor().clamp(4.0, longest as f64) as usize
 }
 
+/// Centre and half of −1..=cut.
+pub(super) fn scales(cut: f64) -> (f32, f32) {
+    (((cut - 1.0) / 2.0) as f32, ((cut + 1.0) / 2.0) as f32)
+}
+
+/// In the filter's step `k`: the factor of `(P − centre) T_k` and that of `T_{k−1}`.
+pub(super) fn step(cut: f64, k: usize) -> (f32, f32) {
+    let half = scales(cut).1;
+    if k == 0 { (1.0 / half, 0.0) } else { (2.0 / half, 1.0) }
+}
+
 /// A random walk on a graph.
-struct Walk<'a> {
-    graph: &'a Connectivities,
-    least: f32,
+pub(super) struct Walk<'a> {
+    pub graph: &'a Connectivities,
+    /// Edges below it do not count.
+    pub least: f32,
     /// Sum of each cell's weights: `(n,)`, > 0.
-    degrees: Vec<f32>,
+    pub degrees: Vec<f32>,
     /// Of each step's chance, what stays at the cell: the ties inside a group. Empty for a graph of cells.
-    stay: Vec<f32>,
+    pub stay: Vec<f32>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(graph: &'a Connectivities, least: f32) -> Self {
+    pub fn new(graph: &'a Connectivities, least: f32) -> Self {
         let degree = |i| graph.row(i).1.iter().filter(|&&w| w >= least).map(|&w| f64::from(w)).sum::<f64>() as f32;
         let degrees = (0..graph.n()).into_par_iter().with_min_len(ROWS).map(degree).collect();
         Walk { graph, least, degrees, stay: Vec::new() }
     }
 
     /// The walk on a graph of groups with these degrees, of which the edges between groups are a part.
-    fn of(graph: &'a Connectivities, least: f32, degrees: Vec<f32>) -> Self {
+    pub fn of(graph: &'a Connectivities, least: f32, degrees: Vec<f32>) -> Self {
         let leaves = |i: usize| graph.row(i).1.iter().map(|&w| f64::from(w)).sum::<f64>();
         let stay =
             (0..graph.n()).into_par_iter().with_min_len(ROWS).map(|i| (1.0 - leaves(i) / f64::from(degrees[i])).max(0.0) as f32).collect();
@@ -162,11 +201,10 @@ impl<'a> Walk<'a> {
 
     /// `x = T(P) x` with T the Chebyshev polynomial of this degree on −1..=cut: T₀ = 1, T₁ = L, T_{k+1} = 2 L T_k − T_{k−1}, where
     /// L = (P − centre) / half.
-    fn filter(&self, cut: f64, degree: usize, x: &mut Vec<Row>, y: &mut Vec<Row>, spare: &mut Vec<Row>) {
-        let (centre, half) = (((cut - 1.0) / 2.0) as f32, ((cut + 1.0) / 2.0) as f32);
+    pub fn filter(&self, cut: f64, degree: usize, x: &mut Vec<Row>, y: &mut Vec<Row>, spare: &mut Vec<Row>) {
+        let (centre, _) = scales(cut);
         for k in 0..degree {
-            let factor = if k == 0 { 1.0 } else { 2.0 } / half;
-            let keep = if k == 0 { 0.0 } else { 1.0 };
+            let (factor, keep) = step(cut, k);
             spare.par_chunks_mut(ROWS).enumerate().for_each(|(chunk, rows)| {
                 for (r, row) in rows.iter_mut().enumerate() {
                     let i = chunk * ROWS + r;
@@ -331,7 +369,7 @@ mod tests {
     fn a_path_gives_cosines() {
         // u_j(i) = cos(π j i / (n − 1)), x = sqrt(degree) u.
         for n in [5, 40, 49, 90] {
-            let layout = spectral(&path(n), 0.0, 2, 7, &()).unwrap();
+            let layout = spectral(&path(n), 0.0, 2, 7, &Processor::Cpu, &()).unwrap();
             for j in 1..=2 {
                 let want: Vec<f64> = (0..n)
                     .map(|i| {
@@ -364,7 +402,7 @@ mod tests {
         assert!(graph.n() > LARGE);
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| spectral(&graph, 0.0, 2, 7, &()).unwrap())
+            pool.install(|| spectral(&graph, 0.0, 2, 7, &Processor::Cpu, &()).unwrap())
         };
         let layout = on(1);
         assert_eq!(layout, on(3));
