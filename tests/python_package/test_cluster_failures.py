@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -220,21 +221,74 @@ def test_the_scheduler_is_killed_and_the_run_goes_on_with_another(cells, here, t
     same(here)
 
 
+def program(cells: Path, here: Path, client) -> list[str]:
+    """The command line of a run with the recipe of the tests."""
+    file = here.parent / "recipe.toml"
+    file.write_text('[hvg]\nn_top_genes = 200\n[pca]\nn_comps = 12\n[qc]\npercent_top = [50]\n[filter]\ncells = "n_genes_by_counts >= 40"\n')
+    called = os.environ.get("CELLMILL", str(ROOT / "target" / "debug" / "cellmill"))
+    options = ["-o", str(here / "there.zarr"), "--through", "pca", "--recipe", str(file), "--scheduler", client.scheduler.address]
+    return [called, "run", str(cells), *options]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "CELLMILL_PYTHON": sys.executable}
+
+
 def test_the_program_is_killed_and_goes_on(cells, here):
-    program = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
-    (here / "recipe.toml").write_text('[hvg]\nn_top_genes = 200\n[pca]\nn_comps = 12\n[qc]\npercent_top = [50]\n[filter]\ncells = "n_genes_by_counts >= 40"\n')
     with workers(2) as client:
         trouble(client, here, "slow", "covariance", set(range(100)), once=False)
-        command = [program, "run", cells, "-o", here / "there.zarr", "--through", "pca", "--recipe", here / "recipe.toml"]
-        command += ["--scheduler", client.scheduler.address]
-        environment = {**os.environ, "CELLMILL_PYTHON": sys.executable}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        command = program(cells, here, client)
+        process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         wait(lambda: hits(here) > 0)
         process.kill()
         process.wait()
         assert begun(here)
-        ended = subprocess.run([*command, "--resume", "--json"], env=environment, capture_output=True, text=True, check=False)
+        ended = subprocess.run([*command, "--resume", "--json"], env=environment(), capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["stages"][0]["source_reads"] == 0, "the first read is there"
-    (here / "recipe.toml").unlink()
+    same(here)
+
+
+def test_an_interrupt_takes_orders_back(cells, here):
+    """Ctrl-C reaches the program and the Python beside it alike."""
+    with workers(2) as client:
+        trouble(client, here, "slow", "", set(range(100)), once=False)
+        process = subprocess.Popen(program(cells, here, client), env=environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, process_group=0)
+        wait(lambda: hits(here) > 0)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "go on with --resume" in said
+        assert "Traceback" not in said
+        wait(lambda: client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0)
+        ended = subprocess.run([*program(cells, here, client), "--resume"], env=environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    same(here)
+
+
+def test_a_worker_whose_scratch_disk_is_full_reads_rows_again(cells, here, tmp_path):
+    """A worker process whose scratch folder has 64 KiB, with memory for no packed rows."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    small = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"', str(scratch)]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces for this user")
+    with workers(1, memory_limit="150MB") as client, pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError) as error:
+        cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+    need = re.search(r"raise --memory to at least ([\d.]+) MiB", str(error.value))
+    assert need, str(error.value)
+    with workers(0) as client:
+        limit = str(int(float(need[1]) * 2**20 / 0.6))
+        options = ["--nthreads", "1", "--memory-limit", limit, "--no-dashboard", "--no-nanny", "--local-directory", str(scratch)]
+        command = [*small, sys.executable, "-m", "distributed.cli.dask_worker", client.scheduler.address, *options]
+        # Python alone takes more than that: Dask must not hold the worker up.
+        unheeded = {f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}": "False" for name in ("TARGET", "SPILL", "PAUSE", "TERMINATE")}
+        process = subprocess.Popen(command, env={**os.environ, **unheeded}, stderr=subprocess.DEVNULL)
+        try:
+            client.wait_for_workers(1, timeout=60)
+            summary = cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client, resume=True)
+        finally:
+            process.kill()
+            process.wait()
+    assert summary["source_reads"] == 2, "the covariance has decoded them again"
     same(here)
