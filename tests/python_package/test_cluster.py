@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from workers import LOCAL, RECIPE, same
 import cellmill as cm
 
 distributed = pytest.importorskip("distributed")
+
+PROGRAM = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +62,10 @@ def test_the_graph_follows_from_an_address_in_the_settings(cells, tmp_path, clie
 
 def test_the_program(cells, tmp_path, client):
     """``cellmill run --scheduler`` asks the package, and says what is missing if it is not there."""
-    program = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
 
     def run(name: str, *options: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
         # Paths of the command line are relative here, and workers have folders of their own.
-        command = [program, "run", os.path.relpath(cells, tmp_path), "-o", name, "--threads", "2", "--through", "pca", "--n-top-genes", "200"]
+        command = [PROGRAM, "run", os.path.relpath(cells, tmp_path), "-o", name, "--threads", "2", "--through", "pca", "--n-top-genes", "200"]
         command += ["--filter-cells", "n_genes_by_counts >= 40", "--n-comps", "12", *options]
         environment = {**os.environ, "CELLMILL_PYTHON": python}
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -101,3 +103,25 @@ def test_columns_are_refused(tmp_path, client):
     adata.write_h5ad(tmp_path / "columns.h5ad")
     with pytest.raises(ValueError, match="columns.h5ad: X: a matrix that lies by columns, but rows are needed here"):
         cm.run(tmp_path / "columns.h5ad", tmp_path / "there.zarr", client=client)
+
+
+STATISTICS = {
+    "aggregate": ["aggregate", "--by", "batch", "--func", "sum,mean,var,count_nonzero"],
+    "t-test": ["markers", "--groupby", "batch"],
+    "wilcoxon": ["markers", "--groupby", "batch", "--method", "wilcoxon"],
+    "logreg": ["markers", "--groupby", "batch", "--method", "logreg"],
+    "score": ["score", "--set", "first=1,2,3,5,8,13"],
+}
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics(cells, tmp_path, client, name):
+    """Markers, aggregates and scores of the program: the same bytes, and the workers' notes are gone."""
+    command, *options = STATISTICS[name]
+    for output, more in (("here.zarr", []), ("there.zarr", ["--scheduler", client.scheduler.address])):
+        call = [PROGRAM, command, cells, "-o", output, "--threads", "2", "--json", *options, *more]
+        ended = subprocess.run(call, cwd=tmp_path, env={**os.environ, "CELLMILL_PYTHON": sys.executable}, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    same(tmp_path)
+    read = [stage["bytes_read"] for stage in json.loads(ended.stdout)["stages"]]
+    assert sum(read) == 0, "this process reads no row but the first, before the stages"

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use cellmill_run::aggregate::{Func, Job, Summary};
+use cellmill_run::cluster::Dispatcher;
 use cellmill_store::write::Format;
 use clap::Args;
 
@@ -62,7 +63,8 @@ impl Aggregate {
             format: self.format.map_or_else(|| Format::of_path(&self.output), Into::into),
             overwrite: self.overwrite,
         };
-        say(&job.run(&Terminal::new(voice.quiet))?, voice)
+        let scheduler = self.subject.scheduler()?;
+        say(&job.run_with(scheduler.as_ref().map(|s| s as &dyn Dispatcher), &Terminal::new(voice.quiet))?, voice)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use cellmill_matrix::Error;
+use cellmill_run::cluster::Dispatcher;
 use cellmill_run::markers::{Correction, Job, Method, Options, Output, Summary};
 use clap::{Args, ValueEnum};
 
@@ -142,7 +143,8 @@ impl Markers {
             output,
             overwrite: self.overwrite,
         };
-        say(&job.run(&Terminal::new(voice.quiet))?, voice)
+        let scheduler = self.subject.scheduler()?;
+        say(&job.run_with(scheduler.as_ref().map(|s| s as &dyn Dispatcher), &Terminal::new(voice.quiet))?, voice)
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use cellmill_matrix::{Error, Place};
+use cellmill_run::cluster::Dispatcher;
 use cellmill_run::score::{Job, Options, Output, Summary};
 use clap::Args;
 
@@ -96,7 +97,8 @@ impl Score {
             output,
             overwrite: self.overwrite,
         };
-        say(&job.run(&Terminal::new(voice.quiet))?, voice)
+        let scheduler = self.subject.scheduler()?;
+        say(&job.run_with(scheduler.as_ref().map(|s| s as &dyn Dispatcher), &Terminal::new(voice.quiet))?, voice)
     }
 }
 

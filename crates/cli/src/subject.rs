@@ -8,6 +8,7 @@ use cellmill_run::subject::{Ask, Made, beside};
 use clap::Args;
 
 use crate::options::Machine;
+use crate::scheduler::Scheduler;
 
 /// The matrix and its labels.
 #[derive(Args, Clone)]
@@ -33,6 +34,9 @@ pub struct Subject {
     /// Folder for packed rows that memory has no room for [default: beside the output]
     #[arg(long, value_name = "DIR")]
     pub spill_dir: Option<PathBuf>,
+    /// Let the workers of a Dask scheduler read the rows: tcp://HOST:8786
+    #[arg(long, value_name = "ADDRESS")]
+    scheduler: Option<String>,
     #[command(flatten)]
     machine: Machine,
 }
@@ -51,6 +55,11 @@ impl Subject {
             memory: self.machine.memory()?,
             scratch: self.spill_dir.clone().unwrap_or_else(|| beside(output.unwrap_or(labelled))),
         })
+    }
+
+    /// The scheduler whose workers read the rows.
+    pub fn scheduler(&self) -> cellmill_matrix::Result<Option<Scheduler>> {
+        self.scheduler.as_deref().map(Scheduler::connect).transpose()
     }
 
     /// How values are made, if flags say it.

@@ -22,7 +22,7 @@ pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> P
     // Everything up to the last choice of rows or columns selects; the rest changes values.
     let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);
     let (select, values) = recipe.split_at(cut);
-    matrix.feed(py, |feed| f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory() }))
+    matrix.feed(py, |feed| f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: None }))
 }
 
 /// Values of the rows that are left, at their places among all rows of the origin.

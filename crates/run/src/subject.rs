@@ -16,6 +16,7 @@ use cellmill_store::anndata::AnnData;
 use cellmill_store::dataset::Dataset;
 
 use crate::analysis::value_steps;
+use crate::cluster::{About, Cluster, Dispatcher};
 use crate::job::open;
 use crate::observe::{Listener, Observer};
 use crate::recipe::{Recipe, Target, TargetWord};
@@ -74,6 +75,8 @@ pub struct Subject {
     pub log_base: Option<f64>,
     /// How the values were made, in words.
     pub said: String,
+    /// Says which matrix it is.
+    recipe: Recipe,
     memory: u64,
     allowance: Allowance,
     spill: std::sync::Arc<Spill>,
@@ -134,6 +137,7 @@ impl Subject {
             values: Vec::new(),
             log_base: None,
             said: String::new(),
+            recipe: Recipe { input: crate::recipe::Input { matrix }, ..Recipe::default() },
             memory: ask.memory,
             allowance,
             spill,
@@ -160,7 +164,15 @@ impl Subject {
             values: &self.values,
             n_vars: self.var.n_rows(),
             memory: memory.saturating_sub(held),
+            cluster: None,
         }
+    }
+
+    /// Has workers read the rows, if there is a dispatcher. `output`: their notes lie beside it until all is done.
+    pub fn cluster<'a>(&self, dispatcher: Option<&'a dyn Dispatcher>, ask: &Ask, output: &Path) -> Result<Option<Cluster<'a>>> {
+        let n_obs = self.data.source.shape().n_obs;
+        let about = About { input: &ask.input, genome: ask.genome.as_deref(), recipe: &self.recipe, n_obs };
+        dispatcher.map(|dispatcher| Cluster::passing(dispatcher, output, &about, self.stage.is_some())).transpose()
     }
 
     /// One code a source row from one a kept cell.

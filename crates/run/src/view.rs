@@ -9,6 +9,9 @@ use cellmill_engine::recipe::{Rows, Step};
 use cellmill_matrix::{Csr, Error, Result, SourceRow, Watch};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Cluster;
+use crate::cluster::reads::Read;
+
 /// Rows after some steps.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -22,6 +25,8 @@ pub struct View<'a> {
     pub n_vars: usize,
     /// Bytes of memory that states may take.
     pub memory: u64,
+    /// Who reads the rows, if it is not this process.
+    pub cluster: Option<&'a Cluster<'a>>,
 }
 
 /// Groups of cells.
@@ -65,8 +70,15 @@ impl View<'_> {
     }
 
     /// One pass over these steps; the fold looks behind the last.
-    pub fn pass<F: Fold>(&self, steps: &[Step], fold: &F, codes: Option<&[u32]>, watch: &dyn Watch) -> Result<exec::Done<F::Output>> {
-        exec::run(self.feed, steps, &At { step: steps.len(), fold: fold.clone() }, &Aside { batch: codes }, None, watch)
+    pub(crate) fn pass<F: Fold>(&self, steps: &[Step], fold: &F, codes: Option<&[u32]>, watch: &dyn Watch) -> Result<exec::Done<F::Output>>
+    where
+        At<F>: Read<Output = F::Output>,
+    {
+        let (fold, aside) = (At { step: steps.len(), fold: fold.clone() }, Aside { batch: codes });
+        match self.cluster {
+            Some(cluster) => cluster.fold(steps, &fold, &aside, watch),
+            None => exec::run(self.feed, steps, &fold, &aside, None, watch),
+        }
     }
 
     /// Cells of each group that are kept, those of no group last, where this is known before a pass: `(n_groups + 1,)`.

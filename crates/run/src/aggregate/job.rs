@@ -9,10 +9,11 @@ use cellmill_store::write::{Format, create, write_element, write_root, write_tab
 use serde::Serialize;
 
 use super::{Func, aggregate, combine};
+use crate::cluster::Dispatcher;
 use crate::job::pool;
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
-use crate::view::Groups;
+use crate::view::{Groups, View};
 
 /// What to aggregate.
 #[derive(Clone, Debug)]
@@ -63,6 +64,11 @@ pub struct Summary {
 impl Job {
     /// Does it.
     pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
+        self.run_with(None, listener)
+    }
+
+    /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one.
+    pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         if self.funcs.is_empty() {
             return Err(Error::option("func", "nothing", "at least one function is needed"));
@@ -84,7 +90,9 @@ impl Job {
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("aggregate", "cells");
             let groups = Groups { codes: &codes, names: &combined.labels.index };
-            let done = aggregate(&subject.view(), &groups, &self.funcs, mask.as_deref(), self.dof, &watch)?;
+            let cluster = subject.cluster(dispatcher, &self.ask, &self.output)?;
+            let view = View { cluster: cluster.as_ref(), ..subject.view() };
+            let done = aggregate(&view, &groups, &self.funcs, mask.as_deref(), self.dof, &watch)?;
             watch.finish(subject.obs.n_rows() as u64, subject.view().entries(), done.reads);
             let watch = observer.stage("writing", "groups");
             let writer = create(&self.output, self.format, self.overwrite)?;

@@ -3,10 +3,11 @@
 //! merges the records in the order of the rows. So neither rows nor columns of cells travel with an order or an answer, an order may be
 //! carried out twice, and `--resume` finds what was finished.
 
+pub(crate) mod reads;
 mod site;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cellmill_engine::chunk::RowColumns;
@@ -17,9 +18,11 @@ use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::reads::Read;
 use crate::analysis::kept;
-use crate::fingerprint::Fnv;
-use crate::survey::reads::Read;
+use crate::fingerprint::{Fnv, identity};
+use crate::job::Job;
+use crate::recipe::Recipe;
 
 pub use site::{Worker, carry_out, leave, open};
 
@@ -81,6 +84,23 @@ struct Premises {
     genome: Option<String>,
     /// TOML.
     recipe: String,
+    /// Whether components are wanted.
+    components: bool,
+    /// Whether rows are kept for later passes.
+    staged: bool,
+}
+
+/// The rows that workers read.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    /// The store.
+    pub input: &'a Path,
+    /// The genome of a 10x file that has several.
+    pub genome: Option<&'a str>,
+    /// Says which matrix, and what a run computes of it.
+    pub recipe: &'a Recipe,
+    /// Its rows.
+    pub n_obs: u64,
 }
 
 const PREMISES: &str = "premises";
@@ -98,7 +118,9 @@ const SIGHT: Duration = Duration::from_secs(90);
 /// A run whose passes are carried out by workers.
 pub struct Cluster<'a> {
     dispatcher: &'a dyn Dispatcher,
-    journal: &'a Journal,
+    journal: Journal,
+    /// Whether the journal goes with it.
+    passing: bool,
     /// Its folder, as a whole path: workers have current folders of their own.
     folder: PathBuf,
     /// This run of the program.
@@ -109,18 +131,35 @@ pub struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Leaves word for the workers.
-    pub fn begin(
+    /// Leaves word for the workers of a run, in its journal.
+    pub fn begin(dispatcher: &'a dyn Dispatcher, journal: &Journal, identity: &Identity, job: &Job, n_obs: u64) -> Result<Self> {
+        let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
+        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true))
+    }
+
+    /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
+    pub fn passing(dispatcher: &'a dyn Dispatcher, output: &Path, about: &About<'_>, staged: bool) -> Result<Self> {
+        let mut folder = output.as_os_str().to_os_string();
+        folder.push(".workers");
+        let identity = identity(about.input, about.genome, about.recipe)?;
+        let journal = Journal::begin(Path::new(&folder), &identity)?;
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged))?;
+        cluster.passing = true;
+        Ok(cluster)
+    }
+
+    fn leave_word(
         dispatcher: &'a dyn Dispatcher,
-        journal: &'a Journal,
+        journal: Journal,
         identity: &Identity,
-        job: &crate::job::Job,
-        n_obs: u64,
+        about: &About<'_>,
+        (components, staged): (bool, bool),
     ) -> Result<Self> {
-        let input = std::fs::canonicalize(&job.input).map_err(|e| Error::io(Place::store(job.input.display().to_string()), &e))?;
-        let folder =
-            std::path::absolute(journal.folder()).map_err(|e| Error::io(Place::store(journal.folder().display().to_string()), &e))?;
-        let premises = Premises { input, genome: job.genome.clone(), recipe: job.recipe.to_toml()? };
+        let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
+        let input = std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?;
+        let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
+        let genome = about.genome.map(str::to_string);
+        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged };
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());
@@ -128,7 +167,7 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, folder, run, seed, n_obs };
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs: about.n_obs };
         cluster.note(PREMISES, &premises)?;
         Ok(cluster)
     }
@@ -233,6 +272,9 @@ impl<'a> Cluster<'a> {
 impl Drop for Cluster<'_> {
     fn drop(&mut self) {
         self.dispatcher.leave(&self.run);
+        if self.passing {
+            self.journal.remove();
+        }
     }
 }
 
@@ -240,7 +282,7 @@ impl Crew for Cluster<'_> {
     fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products> {
         let n = cut(self.n_obs).len();
         // A run that goes on keeps its cut, whatever workers there are now.
-        let size: usize = kept(Some(self.journal), "span", || {
+        let size: usize = kept(Some(&self.journal), "span", || {
             let orders = self.dispatcher.n_workers()?.max(1) * PRODUCTS_A_WORKER;
             Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
         })?;

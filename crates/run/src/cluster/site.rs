@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cellmill_engine::exec::{self, Aside, Feed, cut};
-use cellmill_engine::fold::{At, Clipped, Residuals};
+use cellmill_engine::fold::{At, ByGene, Clipped, Cross, Grouped, Logistic, Moments, Residuals, SetSums};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Rows};
 use cellmill_engine::recipe::Step;
@@ -17,13 +17,13 @@ use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, What, record_name};
 use crate::device::Choice;
 use crate::fingerprint::identity;
 use crate::job::Job;
 use crate::plan::{Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
-use crate::survey::reads::{First, MomentFolds, Read, Totals};
 
 /// What a worker has.
 #[derive(Clone, Debug)]
@@ -41,8 +41,8 @@ struct Site {
     run: String,
     journal: Journal,
     source: Box<dyn Source>,
-    /// Kept rows of all genes.
-    stage: Stage,
+    /// Kept rows of all genes, if several passes ask for them.
+    stage: Option<Stage>,
     /// Chosen columns.
     selected: Stage,
     /// All threads, for an order that takes them all: one at a time.
@@ -96,7 +96,7 @@ impl Premises {
             in_place: false,
             with_x: None,
             recipe,
-            through: Through::Pca,
+            through: if self.components { Through::Pca } else { Through::Qc },
             threads: worker.threads,
             memory: worker.memory,
             genome: self.genome.clone(),
@@ -130,14 +130,16 @@ impl Site {
         };
         let plan = estimate(&size, &premises.job(recipe, worker));
         plan.check(worker.memory)?;
-        let allowance = Allowance::new(plan.stage_bytes);
+        // Beside components, it is not known what states will take.
+        let room = if premises.components { plan.stage_bytes } else { (worker.memory - plan.peak_bytes) / 3 };
+        let allowance = Allowance::new(room);
         let spill = Arc::new(Spill::new(&worker.scratch));
         let stage = || Stage::new(cut(shape.n_obs).len(), &allowance, Some(spill.clone()));
         Ok(Site {
             run: message.run.clone(),
             journal,
             source,
-            stage: stage(),
+            stage: premises.staged.then(&stage),
             selected: stage(),
             pool: Mutex::new(crate::job::pool(worker.threads)?),
             passes: Mutex::default(),
@@ -154,6 +156,13 @@ impl Site {
                 MomentFolds::NAME => self.fold::<MomentFolds>(&message.pass, part, &record),
                 <At<Clipped>>::NAME => self.fold::<At<Clipped>>(&message.pass, part, &record),
                 <At<Residuals>>::NAME => self.fold::<At<Residuals>>(&message.pass, part, &record),
+                <At<Grouped>>::NAME => self.fold::<At<Grouped>>(&message.pass, part, &record),
+                <At<ByGene>>::NAME => self.fold::<At<ByGene>>(&message.pass, part, &record),
+                GroupedValues::NAME => self.fold::<GroupedValues>(&message.pass, part, &record),
+                <At<Logistic>>::NAME => self.fold::<At<Logistic>>(&message.pass, part, &record),
+                <At<Cross>>::NAME => self.fold::<At<Cross>>(&message.pass, part, &record),
+                <At<Moments>>::NAME => self.fold::<At<Moments>>(&message.pass, part, &record),
+                <At<SetSums>>::NAME => self.fold::<At<SetSums>>(&message.pass, part, &record),
                 _ => Err(Error::bug(format!("there is no read of the name '{name}'"))),
             },
             What::Products => {
@@ -180,7 +189,7 @@ impl Site {
     }
 
     fn feed(&self) -> Feed<'_> {
-        Feed { source: &*self.source, stage: Some(&self.stage) }
+        Feed { source: &*self.source, stage: self.stage.as_ref() }
     }
 
     fn rows<'a, T>(&'a self, (select, transform, n_genes, _): &'a Chosen<T>) -> Rows<'a> {

@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::{Markers, Method, Options, Params, rank_genes_groups, table, uns};
 use crate::aggregate::categories;
+use crate::cluster::Dispatcher;
 use crate::delimited::{Delimiter, save};
 use crate::job::pool;
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
-use crate::view::Groups;
+use crate::view::{Groups, View};
 
 /// Where markers go.
 #[derive(Clone, Debug)]
@@ -109,6 +110,11 @@ const SHOWN: usize = 10;
 impl Job {
     /// Does it.
     pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
+        self.run_with(None, listener)
+    }
+
+    /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one.
+    pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         pool(self.ask.threads)?.install(|| {
             self.check_output()?;
@@ -136,7 +142,12 @@ impl Job {
             };
             options.log_base = subject.log_base;
             let spread = subject.spread(&codes);
-            let view = subject.view();
+            let beside = match &self.output {
+                Output::Text(path, _) | Output::Store(path, _) => path,
+                Output::InPlace => self.labelled(),
+            };
+            let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
+            let view = View { cluster: cluster.as_ref(), ..subject.view() };
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("markers", "cells");
             let groups = Groups { codes: &spread, names: &names };

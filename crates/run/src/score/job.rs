@@ -11,10 +11,12 @@ use cellmill_store::zarr::ZarrWriter;
 use serde::Serialize;
 
 use super::{Options, Set, control_genes, gene_means, phases, scores};
+use crate::cluster::Dispatcher;
 use crate::delimited::{Delimiter, save};
 use crate::job::pool;
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
+use crate::view::View;
 
 /// Where scores go.
 #[derive(Clone, Debug)]
@@ -70,6 +72,11 @@ pub struct Summary {
 impl Job {
     /// Does it.
     pub fn run(&self, listener: &dyn Listener) -> Result<Summary> {
+        self.run_with(None, listener)
+    }
+
+    /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one.
+    pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         pool(self.ask.threads)?.install(|| {
             self.check_output()?;
@@ -83,7 +90,12 @@ impl Job {
                 return Err(Error::option("--set", "nothing", "at least one set of genes is needed"));
             }
             let subject = Subject::open(&self.ask, true, listener)?;
-            let view = subject.view();
+            let beside = match &self.output {
+                Output::Text(path, _) | Output::Store(path, _) => path,
+                Output::InPlace => self.labelled(),
+            };
+            let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
+            let view = View { cluster: cluster.as_ref(), ..subject.view() };
             let mut places: BTreeMap<&String, u32> = BTreeMap::new();
             subject.var.index.iter().zip(0..).for_each(|(name, j)| _ = places.entry(name).or_insert(j));
             let mut options = self.options.clone();

@@ -3,7 +3,6 @@
 
 pub mod choice;
 mod columns;
-pub(crate) mod reads;
 mod silent;
 
 use cellmill_engine::chunk::RowColumns;
@@ -17,10 +16,10 @@ use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
 pub(crate) use self::columns::median_of_positive;
 use self::columns::{batches, gene_set};
-use self::reads::{MomentFolds, Read};
-use self::silent::Silent;
+pub(crate) use self::silent::Silent;
 use crate::analysis::Input;
 use crate::cluster::Cluster;
+use crate::cluster::reads::{MomentFolds, Read};
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
