@@ -1,0 +1,85 @@
+"""Checks and times cellmill on a machine with NVIDIA GPUs, and leaves a JSON of all figures.
+
+    python bench/gpu.py FOLDER [--cells N] [--runs N] [--device cuda:0,1] [--json FILE]
+
+FOLDER holds three programs, built anywhere: `cellmill`, `gpu` (`cargo build --release --workspace --example gpu`) and `graph`
+(the crate's unit tests, `cargo test --workspace --lib --no-run`). Needs Python alone. The data are simulated in a temporary folder,
+so they are in the page cache. Exit status 1 if a kernel differs from its CPU twin, or a rerun or several GPUs from one.
+"""
+
+import argparse
+import filecmp
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def stages(trace):
+    """Wall-clock seconds of each stage and of all."""
+    times = {stage["stage"]: round(stage["wall_s"], 3) for stage in trace["stages"]}
+    keys = ("wall_s", "peak_rss_bytes", "device_peak_bytes", "device", "threads")
+    return {"stages_s": times, **{key: trace[key] for key in keys}}
+
+
+def files(store):
+    """Files of results whose bytes must not differ."""
+    return sorted(p.relative_to(store) for p in store.rglob("*") if p.is_file() and p.parts[len(store.parts)] in ("obsm", "obsp", "varm"))
+
+
+def same(a, b):
+    """Whether two stores hold the same embeddings, graphs and loadings to the byte."""
+    names = files(a)
+    return bool(names) and names == files(b) and not filecmp.cmpfiles(a, b, map(str, names), shallow=False)[1]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--cells", type=int, default=1_306_127)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--device", action="append", help="given several times, results must be the same on all [default: cuda]")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("gpu.json"))
+    args = parser.parse_args()
+    report, fine = {"cells": args.cells}, True
+
+    def call(program, *words):
+        return subprocess.run([args.folder / program, *map(str, words)], capture_output=True, text=True, check=False)
+
+    checks = call("gpu", "check")
+    report["checks"] = [json.loads(line) for line in checks.stdout.splitlines()]
+    tests = call("graph", "umap::filter")
+    fine &= checks.returncode == 0 and tests.returncode == 0
+    report["kernels_fine"] = fine
+    print(f"kernels fine: {fine}", checks.stderr, "" if tests.returncode == 0 else tests.stdout, flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        data = pathlib.Path(work, "data.zarr")
+        call("cellmill", "simulate", "-q", "--cells", args.cells, data)
+        report["runs"] = []
+        first = None
+        for device in args.device or ["cuda"]:
+            for run in range(args.runs):
+                for through in ("pca", "leiden"):
+                    out, trace = pathlib.Path(work, f"out{len(report['runs'])}.zarr"), pathlib.Path(work, "trace.json")
+                    threads = ["--threads", args.threads] if args.threads else []
+                    words = ["-q", data, "-o", out, "--device", device, "--through", through, "--trace", trace, *threads]
+                    done = call("cellmill", "run", *words)
+                    if done.returncode != 0:
+                        print(done.stderr)
+                        return 1
+                    found = {"asked": device, "through": through, "run": run, **stages(json.loads(trace.read_text()))}
+                    report["runs"].append(found)
+                    print(device, through, f"{found['wall_s']:.2f}", found["stages_s"], flush=True)
+                    if through == "leiden":
+                        first = first or out
+                        found["same_bytes"] = same(first, out)
+                        fine &= found["same_bytes"]
+                        print("same bytes as the first run:", found["same_bytes"], flush=True)
+    args.json.write_text(json.dumps(report, indent=1))
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
