@@ -85,6 +85,8 @@ pub struct Fit {
     variance_ratio: Vec<f64>,
     n_obs: u64,
     nnz: u64,
+    /// Whether a GPU read the rows: then one projects them, and `selected` holds none.
+    on_gpu: bool,
 }
 
 /// A block of the Gram matrix is the kept rows of this many tasks: a cut by source rows alone.
@@ -208,6 +210,7 @@ fn fit(
         return Err(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}")));
     }
     let mean: Vec<f64> = sums.iter().map(|s| s / n_obs as f64).collect();
+    let on_gpu = matches!(covariance, Covariance::Device(..));
     let covariance = match columns.centred {
         true => gpu::eigenpairs(covariance, p, n_comps)?,
         false => Err(covariance),
@@ -226,7 +229,7 @@ fn fit(
             (total, top_eigenpairs(&covariance, p, n_comps, watch)?)
         }
     };
-    Ok(Fit::new(pairs, mean, total, columns.centred, n_obs, nnz))
+    Ok(Fit { on_gpu, ..Fit::new(pairs, mean, total, columns.centred, n_obs, nnz) })
 }
 
 impl Fit {
@@ -251,7 +254,7 @@ impl Fit {
         let (n, k) = (n_obs as f64, values.len());
         let variance_ratio = |variance: &[f64]| variance.iter().map(|v| v / total).collect();
         if centred {
-            return Fit { variance_ratio: variance_ratio(&values), variance: values, centre: mean, components, n_obs, nnz };
+            return Fit { variance_ratio: variance_ratio(&values), variance: values, centre: mean, components, n_obs, nnz, on_gpu: false };
         }
         // v' C v = λ − n / (n − 1) (μ·v)².
         let mut along = vec![0.0; k];
@@ -261,7 +264,7 @@ impl Fit {
         let mut variance: Vec<f64> = values.iter().zip(&along).map(|(value, a)| (value - n / (n - 1.0) * a * a).max(0.0)).collect();
         let variance_ratio = variance_ratio(&variance);
         variance.iter_mut().for_each(|v| *v *= (n - 1.0) / n);
-        Fit { centre: vec![0.0; mean.len()], components, variance, variance_ratio, n_obs, nnz }
+        Fit { centre: vec![0.0; mean.len()], components, variance, variance_ratio, n_obs, nnz, on_gpu: false }
     }
 }
 
@@ -360,7 +363,9 @@ impl Pass<'_> {
 
 /// Scores of all rows, on the devices where they have room.
 fn all_scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
-    if let Some(scores) = gpu::scores(processor.devices(), pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)? {
+    if fit.on_gpu
+        && let Some(scores) = gpu::scores(processor.devices(), pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)?
+    {
         return Ok(scores);
     }
     part::project(pass, 0..cut(pass.rows.feed.source.shape().n_obs).len(), selected, fit, watch)
