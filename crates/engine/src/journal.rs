@@ -244,6 +244,10 @@ impl Log {
             records.places.insert(task, (records.end, len as usize));
             records.end = next;
         }
+        // What a kill has cut must not be taken for records behind a new one.
+        if records.end < length {
+            file.set_len(records.end)?;
+        }
         Ok(Log { journal: journal.clone(), file: Some(file), records: Mutex::new(records) })
     }
 
@@ -357,6 +361,24 @@ mod tests {
             log.put(1, &vec![7u64; 3]);
             assert_eq!(journal.log("read").get::<Vec<u64>>(1), Some(vec![7; 3]));
         }
+    }
+
+    /// The end of a record that was cut, which looks like the beginning of another of the same task.
+    #[test]
+    fn what_a_cut_record_leaves_hides_no_later_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), &identity(5)).unwrap();
+        let log = journal.log("read");
+        log.put(3, &vec![0.5f64]);
+        let place = (HEADER + 9) as u64;
+        let file = File::options().write(true).open(dir.path().join("read.log")).unwrap();
+        file.set_len(0).unwrap();
+        file.write_all_at(&[0, 0, 0, 0, 0, 0, 0, 0, 255], 0).unwrap();
+        file.write_all_at(&[255; 8], 8).unwrap();
+        file.write_all_at(&3u64.to_le_bytes(), place).unwrap();
+        file.set_len(place + HEADER as u64).unwrap();
+        journal.log("read").put(3, &vec![0.5f64]);
+        assert_eq!(journal.log("read").get::<Vec<f64>>(3), Some(vec![0.5]));
     }
 
     #[test]
