@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// All pairs by brute force: `k` others a row by (distance, id).
-pub(crate) fn brute(points: &[[f64; 3]], k: usize) -> Distances {
+pub(crate) fn brute<const D: usize>(points: &[[f64; D]], k: usize) -> Distances {
     let n = points.len();
     let mut all = Distances { k, indices: vec![], distances: vec![] };
     for i in 0..n {

@@ -34,6 +34,9 @@ pub(super) fn start(
         Init::Paga { positions, nearest, groups } => apart(paga(positions, nearest, groups, n, d, seed)?, d, seed),
     };
     rescale(&mut layout, d);
+    if layout.iter().any(|x| !x.is_finite()) {
+        return Err(Error::bug("the layout's start is not finite"));
+    }
     Ok(layout)
 }
 

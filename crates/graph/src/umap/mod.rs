@@ -152,7 +152,7 @@ pub fn umap(graph: &Connectivities, options: &Options, watch: &dyn Watch) -> Res
     umap_on(graph, options, &Processor::Cpu, watch)
 }
 
-/// [`umap`] on a processor, with the same result on every rerun.
+/// [`umap`] on a processor, with the same bits on each.
 pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     options.check()?;
     let (n, d) = (graph.n(), options.n_components);

@@ -42,6 +42,10 @@ const FINE: Effort = Effort { tolerance: 1e-3, products: 30, longest: 30 };
 
 /// The filter may stretch the first column by this over the cut; more would cost f32 digits.
 const STRETCH: f64 = 2e3;
+/// What rounding leaves of the constant, whose eigenvalue is 1, may be stretched by this: it is taken out again after the filter.
+const CONSTANT: f64 = 2e5;
+/// The cut where eigenvalues are not known, and the least there is: those of a graph without any structure lie between.
+const CUTS: (f64, f64) = (0.5, -0.5);
 /// Graphs up to this size are solved densely.
 const DENSE: usize = 48;
 
@@ -89,7 +93,7 @@ fn smoothest(
         .into_par_iter()
         .map(|i| std::array::from_fn(|c| random::normal(random::bits(seed, Use::Start, i as u64, c as u64)) as f32))
         .collect();
-    iterate(walk, basis, (1.0, 0.5), n_components, FROM_NOTHING, device, watch)
+    iterate(walk, basis, (1.0, CUTS.0), n_components, FROM_NOTHING, device, watch)
 }
 
 /// Improves a basis until its first columns are eigenvectors. `first` and `cut`: eigenvalues to begin with.
@@ -105,7 +109,7 @@ fn iterate(
     let mut image = vec![[0.0; WIDTH]; basis.len()];
     let mut spare = vec![[0.0; WIDTH]; basis.len()];
     // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
-    cut = cut.clamp(0.5, 1.0 - 1e-6);
+    cut = cut.clamp(CUTS.1, 1.0 - 1e-6);
     let mut products = 0;
     let on_device = match device.filter(|_| basis.len() >= ON_GPU) {
         Some(device) => DeviceWalk::new(device, walk)?,
@@ -127,14 +131,19 @@ fn iterate(
         if worst <= effort.tolerance || products >= effort.products {
             return Ok((basis, (first, ritz[WIDTH - 1].0)));
         }
-        cut = ritz[WIDTH - 1].0.clamp(cut, 1.0 - 1e-6);
+        // Where nothing lies above the cut, it was too high: a graph like noise.
+        let least = if first > cut { cut } else { CUTS.1 };
+        cut = ritz[WIDTH - 1].0.clamp(least, 1.0 - 1e-6);
     }
 }
 
 /// Degree, up to `longest`, at which the filter stretches an eigenvalue `first` by at most [`STRETCH`].
 fn degree(cut: f64, first: f64, longest: usize) -> usize {
-    let outside = (2.0 * first.clamp(cut + 1e-9, 1.0) - (cut - 1.0)) / (cut + 1.0);
-    ((2.0 * STRETCH).ln() / outside.max(1.0 + 1e-9).acosh()).floor().clamp(4.0, longest as f64) as usize
+    // T_k stretches an eigenvalue by cosh(k rise).
+    let rise = |value: f64| ((2.0 * value - (cut - 1.0)) / (cut + 1.0)).max(1.0 + 1e-9).acosh();
+    let wanted = (2.0 * STRETCH).ln() / rise(first.clamp(cut + 1e-9, 1.0));
+    let bearable = (2.0 * CONSTANT).ln() / rise(1.0);
+    wanted.min(bearable).floor().clamp(4.0, longest as f64) as usize
 }
 
 /// Centre and half of −1..=cut.
@@ -271,7 +280,7 @@ impl<'a> Walk<'a> {
             }
         });
         // Columns of norm 1 first: the filter has stretched them differently.
-        let norms: [f64; WIDTH] = std::array::from_fn(|c| products[c * WIDTH + c].sqrt().max(f64::MIN_POSITIVE));
+        let norms: [f64; WIDTH] = std::array::from_fn(|c| products[c * WIDTH + c].sqrt().max(1e-150));
         let gram = (0..SQUARE).map(|at| products[at] / (norms[at / WIDTH] * norms[at % WIDTH])).collect();
         let (values, vectors) = eigen(gram, WIDTH);
         // B = columns of G^{−1/2}; directions without weight are dropped to 0.
@@ -363,6 +372,17 @@ mod tests {
         }
         graph.weights = vec![1.0; graph.indices.len()];
         graph
+    }
+
+    #[test]
+    fn the_filter_bears_the_constant() {
+        for cut in [-0.5, 0.0, 0.5, 0.9, 0.999] {
+            for first in [0.0, 0.3, 0.55, 0.95, 1.0] {
+                let outside: f64 = (2.0 - (cut - 1.0)) / (cut + 1.0);
+                let k = degree(cut, first, 100);
+                assert!(k == 4 || (k as f64 * outside.acosh()).cosh() <= CONSTANT, "{cut} {first}: degree {k}");
+            }
+        }
     }
 
     #[test]

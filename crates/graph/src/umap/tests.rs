@@ -176,3 +176,15 @@ proptest! {
         assert_sane(&umap(&graph(n, &edges), &options, &()).unwrap(), n, n_components);
     }
 }
+
+/// Clusters without structure that nothing joins: all eigenvalues of their walks lie close together, far from 1.
+#[test]
+fn unconnected_noise_has_a_layout() {
+    let n = 8 * 1000;
+    let draw = |i: usize, c: usize| random::normal(random::bits(17, random::Use::Start, i as u64, c as u64)) as f32;
+    let x: Vec<f32> = (0..n * 50).map(|at| draw(at / 50, at % 50) + if at / 50 % 8 == at % 50 { 40.0 } else { 0.0 }).collect();
+    let found = crate::knn::knn(crate::Embedding::new(&x, 50).unwrap(), &crate::knn::Options::default(), &()).unwrap();
+    let graph = connectivities(&found.distances, Method::UMAP).unwrap();
+    let layout = umap(&graph, &Options { n_epochs: Some(5), ..Options::default() }, &()).unwrap();
+    assert_sane(&layout, n, 2);
+}
