@@ -87,12 +87,13 @@ def test_methods(run, small_path):
 
 
 def test_plan(small_path, tmp_path):
-    done = succeed("plan", small_path, *FLAGS)
+    flags = (*FLAGS, "--memory", "1GiB")  # what is available may change from call to call
+    done = succeed("plan", small_path, *flags)
     for word in ("read 1", "memory", "time"):
         assert word in done.out, word
-    plan = succeed("plan", small_path, *FLAGS, "--json").json()
+    plan = succeed("plan", small_path, *flags, "--json").json()
     assert plan["shape"] == [400, 600] and len(plan["reads"]) >= 1 and plan["peak_bytes"] > 0
-    assert succeed("run", small_path, "-o", tmp_path / "o.zarr", *FLAGS, "--dry-run").out == done.out
+    assert succeed("run", small_path, "-o", tmp_path / "o.zarr", *flags, "--dry-run").out == done.out
     assert not list(tmp_path.iterdir())
 
 
