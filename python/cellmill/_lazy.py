@@ -383,7 +383,9 @@ def _said(matrix: Matrix) -> str:
     import json
 
     words = {"NormalizeTotal": "normalize_total", "Log1p": "log1p", "Sqrt": "sqrt", "Scale": "scale"}
-    return " → ".join(words[s["step"]] for s in json.loads(matrix.recorded()) if s["step"] in words)
+    # A step is its name, or its name with what it was given.
+    names = (step if isinstance(step, str) else next(iter(step)) for step in json.loads(matrix.recorded()))
+    return " → ".join(words[name] for name in names if name in words)
 
 
 def concat(
