@@ -84,7 +84,6 @@ def test_other_threads_run_meanwhile():
     assert after - before > 20
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_stops_a_long_call():
     code = """
 import numpy as np, os, signal, threading, time
@@ -104,7 +103,6 @@ except KeyboardInterrupt:
     assert python(code).strip() == "stopped True"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore")
 def test_a_forked_child_has_threads_of_its_own(small):
     expected, _ = cm.pp.calculate_qc_metrics(small, inplace=False)

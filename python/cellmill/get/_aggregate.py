@@ -64,6 +64,7 @@ def aggregate(
     import anndata
 
     if not hasattr(adata, "obs"):
+        # scanpy's error for what it does not know.
         msg = f"aggregate is only there for an AnnData, not for {type(adata).__name__}"
         raise NotImplementedError(msg)
     if sum(given is not None for given in (layer, obsm, varm)) > 1:

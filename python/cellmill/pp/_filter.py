@@ -273,6 +273,7 @@ def sample(
         raise ValueError(msg)
     is_adata = hasattr(data, "obs")
     if is_adata and data.isbacked and not copy:
+        # scanpy's error: rows of a file are not dropped in place.
         msg = "Inplace sampling (`copy=False`) is not implemented for backed objects."
         raise NotImplementedError(msg)
     lazy = is_adata and is_lazy(data)

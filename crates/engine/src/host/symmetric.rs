@@ -1,5 +1,5 @@
-//! A symmetric matrix times a block of vectors, from its upper triangle alone: what an eigensolver does most, and what the memory's speed
-//! bounds. Each entry above the diagonal is read once and used twice.
+//! A symmetric matrix times a block of vectors, from its upper triangle alone: what an eigensolver does most. Each
+//! entry above the diagonal is read once and used twice.
 //!
 //! Rows are dealt in strips to a fixed number of parts. A part has sums of its own, which are added up part by part, so the bits do not
 //! depend on the number of threads; nor on the machine's registers, as every product is a fused multiply-add.
