@@ -3,6 +3,7 @@
 
 pub mod choice;
 mod columns;
+mod kept;
 mod silent;
 
 use cellmill_engine::chunk::RowColumns;
@@ -16,6 +17,7 @@ use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
 pub(crate) use self::columns::median_of_positive;
 use self::columns::{batches, gene_set};
+pub use self::kept::kept_steps;
 pub(crate) use self::silent::Silent;
 use crate::analysis::Input;
 use crate::cluster::Cluster;
@@ -376,7 +378,7 @@ impl<'a> Surveyor<'a> {
         let total: Vec<f32> = t.total.iter().map(|&x| x as f32).collect();
         let mean: Vec<f64> = t.total.iter().map(|&x| x / n).collect();
         let n_cells = |counts: &[u64]| Values::I64(counts.iter().map(|&c| c as i64).collect());
-        let log1p = |v: &[f32]| Values::F32(v.iter().map(|&x| libm_log1p(x)).collect());
+        let log1p = |v: &[f32]| Values::F32(v.iter().map(|&x| f64::from(x).ln_1p() as f32).collect());
         let mut set = |name: &str, values: Values| self.out_var.set(name, Column::Plain(values));
         set(keys::N_CELLS_BY_COUNTS, n_cells(&t.n_cells));
         if self.recipe.qc.log1p {
@@ -558,19 +560,3 @@ const THETA: f64 = 100.0;
 
 /// log1p of counts stays below this (e²⁰ counts of one gene in one cell are not seen); raw counts of a whole data set exceed it.
 const LOG_LIKE: f32 = 20.0;
-
-/// The steps that lead to the kept cells and genes, once these are known.
-pub fn kept_steps(keep: &[bool], keep_genes: Option<&[bool]>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if keep.contains(&false) {
-        steps.push(Step::KeepObs { rows: Rows::Mask { keep: keep.to_vec(), first: 0 } });
-    }
-    if let Some(mask) = keep_genes {
-        steps.push(Step::KeepVar { mask: mask.to_vec() });
-    }
-    steps
-}
-
-fn libm_log1p(x: f32) -> f32 {
-    f64::from(x).ln_1p() as f32
-}

@@ -5,6 +5,7 @@
 pub(crate) mod blosc;
 mod chunks;
 mod codec;
+mod document;
 mod metadata;
 mod records;
 mod shuffle;

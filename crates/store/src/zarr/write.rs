@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::document::{LEVEL, array_v2, array_v3, name_v2};
 use super::{ZarrTree, blosc, folder, records, text};
 use crate::numbers;
 use crate::tree::{ArrayStream, Attrs, Tree, TreeWriter};
@@ -20,8 +21,6 @@ const CHUNK: usize = 2 << 20;
 const STRINGS: usize = 1 << 16;
 /// Chunks that a stream gathers and compresses side by side.
 const BATCH: usize = 8;
-/// zstd's level for version 3.
-const LEVEL: i32 = 3;
 /// Elements that are mappings: in an old store they are added to, not replaced.
 const MAPPINGS: [&str; 7] = ["", "layers", "obsm", "varm", "obsp", "varp", "uns"];
 
@@ -197,68 +196,6 @@ fn chunk_rows(dtype: DType, row: u64) -> u64 {
         Some(size) => (CHUNK as u64 / (row.max(1) * size as u64)).max(1),
         None => (STRINGS as u64 / row.max(1)).max(1),
     }
-}
-
-fn zero(dtype: DType) -> Value {
-    match dtype {
-        DType::Bool => false.into(),
-        DType::F32 | DType::F64 => 0.0.into(),
-        DType::Str => "".into(),
-        _ => 0.into(),
-    }
-}
-
-fn array_v3(dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Value {
-    let zstd = json!({"name": "zstd", "configuration": {"level": LEVEL, "checksum": false}});
-    let entries = match dtype.size() {
-        None => json!({"name": "vlen-utf8", "configuration": {}}),
-        Some(1) => json!({"name": "bytes"}),
-        Some(_) => json!({"name": "bytes", "configuration": {"endian": "little"}}),
-    };
-    json!({
-        "shape": shape,
-        "data_type": if dtype == DType::Str { "string" } else { dtype.name() },
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": zero(dtype),
-        "codecs": [entries, zstd],
-        "attributes": attrs,
-        "zarr_format": 3,
-        "node_type": "array",
-        "storage_transformers": [],
-    })
-}
-
-/// numpy's name of a type.
-fn name_v2(dtype: DType) -> &'static str {
-    match dtype {
-        DType::Bool => "|b1",
-        DType::I8 => "|i1",
-        DType::I16 => "<i2",
-        DType::I32 => "<i4",
-        DType::I64 => "<i8",
-        DType::U8 => "|u1",
-        DType::U16 => "<u2",
-        DType::U32 => "<u4",
-        DType::U64 => "<u8",
-        DType::F32 => "<f4",
-        DType::F64 => "<f8",
-        DType::Str => "|O",
-    }
-}
-
-fn array_v2(dtype: DType, shape: &[u64], chunk: &[u64]) -> Value {
-    json!({
-        "shape": shape,
-        "chunks": chunk,
-        "dtype": name_v2(dtype),
-        "fill_value": zero(dtype),
-        "order": "C",
-        "filters": if dtype == DType::Str { json!([{"id": "vlen-utf8"}]) } else { Value::Null },
-        "dimension_separator": ".",
-        "compressor": {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0},
-        "zarr_format": 2,
-    })
 }
 
 impl TreeWriter for ZarrWriter {
