@@ -4,9 +4,11 @@
 //! The matrix is text, genes by cells, an entry a line. It is turned into rows of cells once: in one pass where the entries
 //! are sorted by cell, as Cell Ranger writes them, else through buckets of cells. What does not fit into memory goes to a file.
 
+mod lines;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,11 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmill_matrix::{Column, Csr, Error, Place, Result, Shape, Source, SourceRow, Table, Values, Watch};
 use flate2::read::MultiGzDecoder;
 
+use self::lines::{BUFFER, Lines, integer, number, skip};
 use crate::hdf5::raw::RawFile;
 use crate::tenx::GENE_EXPRESSION;
 
-/// Bytes of text that are read at once.
-const BUFFER: usize = 1 << 20;
 /// Bytes of a spilled entry: column (u32), value (f32).
 const ENTRY: u64 = 8;
 /// Bytes of an entry in a bucket: cell (u32), column (u32), value (f32).
@@ -100,7 +101,7 @@ fn text_of(path: &Path) -> Result<Box<dyn Read>> {
         let mut magic = [0; 2];
         let gz = File::open(path)?.read(&mut magic)? == 2 && magic == [0x1f, 0x8b];
         let file = File::open(path)?;
-        Ok(if gz { Box::new(MultiGzDecoder::new(std::io::BufReader::with_capacity(BUFFER, file))) } else { Box::new(file) })
+        Ok(if gz { Box::new(MultiGzDecoder::new(BufReader::with_capacity(BUFFER, file))) } else { Box::new(file) })
     };
     open().map_err(|e| Error::io(place(path), &e))
 }
@@ -385,115 +386,6 @@ impl Mtx {
 /// Number `i` of a record.
 fn word(record: &[u8], i: usize) -> u32 {
     record.as_chunks::<4>().0.get(i).map_or(0, |b| u32::from_le_bytes(*b))
-}
-
-fn skip<'a>(text: &'a [u8], what: &[u8]) -> &'a [u8] {
-    &text[text.iter().position(|b| !what.contains(b)).unwrap_or(text.len())..]
-}
-
-/// An integer and what follows it.
-fn integer(text: &[u8]) -> Option<(u64, &[u8])> {
-    let n = text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len());
-    if n == 0 || n > 18 {
-        return None;
-    }
-    Some((text[..n].iter().fold(0, |x, &b| x * 10 + u64::from(b - b'0')), &text[n..]))
-}
-
-/// A number and what follows it. Small integers, nearly all of a count matrix, need no general parser.
-fn number(text: &[u8]) -> Option<(f32, &[u8])> {
-    if let Some((x, rest)) = integer(text)
-        && matches!(rest.first(), None | Some(b'\n' | b'\r' | b' ' | b'\t'))
-    {
-        return Some((x as f32, rest));
-    }
-    let n = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
-    let value: f64 = std::str::from_utf8(&text[..n]).ok()?.parse().ok()?;
-    Some((value as f32, &text[n..]))
-}
-
-/// What the first lines say.
-struct Head {
-    shape: [u64; 2],
-    entries: u64,
-    pattern: bool,
-}
-
-/// Text by blocks of whole lines.
-struct Lines {
-    path: PathBuf,
-    from: BufReader<Box<dyn Read>>,
-    buffer: Vec<u8>,
-    /// Bytes of the buffer that hold text.
-    len: usize,
-    /// Bytes of it that are whole lines.
-    whole: usize,
-    ended: bool,
-}
-
-impl Lines {
-    fn open(path: &Path) -> Result<Lines> {
-        let from = BufReader::new(text_of(path)?);
-        Ok(Lines { path: path.to_path_buf(), from, buffer: vec![0; BUFFER], len: 0, whole: 0, ended: false })
-    }
-
-    /// Reads the head: the banner, comments, and the line of sizes.
-    fn head(&mut self) -> Result<Head> {
-        const EXPECTED: &str =
-            "a Matrix Market file begins with '%%MatrixMarket matrix coordinate integer general', then rows, columns and entries";
-        let at = place(&self.path);
-        let bad = |line: &str| Error::invalid(at.clone(), format!("'{}'", line.chars().take(80).collect::<String>().trim()), EXPECTED);
-        let banner = self.line()?;
-        let words: Vec<String> = banner.split_whitespace().map(str::to_lowercase).collect();
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let pattern = match words.as_slice() {
-            ["%%matrixmarket", "matrix", "coordinate", "integer" | "real", "general"] => false,
-            ["%%matrixmarket", "matrix", "coordinate", "pattern", "general"] => true,
-            _ => return Err(bad(&banner)),
-        };
-        loop {
-            let line = self.line()?;
-            if line.starts_with('%') || (line.trim().is_empty() && !line.is_empty()) {
-                continue;
-            }
-            let sizes: Option<Vec<u64>> = line.split_whitespace().map(|w| w.parse().ok()).collect();
-            return match sizes.as_deref() {
-                Some(&[rows, columns, entries]) if rows < u64::from(u32::MAX) && columns < u64::from(u32::MAX) => {
-                    Ok(Head { shape: [rows, columns], entries, pattern })
-                }
-                _ => Err(bad(&line)),
-            };
-        }
-    }
-
-    /// One line of the head.
-    fn line(&mut self) -> Result<String> {
-        let mut bytes = Vec::new();
-        let read = (&mut self.from).take(BUFFER as u64).read_until(b'\n', &mut bytes);
-        read.map_err(|e| Error::io(place(&self.path), &e))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
-    }
-
-    /// Gets the next whole lines. False at the end.
-    fn fill(&mut self) -> Result<bool> {
-        self.buffer.copy_within(self.whole..self.len, 0);
-        self.len -= self.whole;
-        while !self.ended && self.len < self.buffer.len() {
-            let n = self.from.read(&mut self.buffer[self.len..]).map_err(|e| Error::io(place(&self.path), &e))?;
-            self.ended = n == 0;
-            self.len += n;
-        }
-        let last = self.buffer[..self.len].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1);
-        self.whole = if self.ended { self.len } else { last };
-        if self.whole == 0 && self.len > 0 {
-            return Err(Error::invalid(
-                place(&self.path),
-                format!("a line of more than {BUFFER} bytes"),
-                "a line is an entry; the file is damaged",
-            ));
-        }
-        Ok(self.whole > 0)
-    }
 }
 
 /// A file of entries that is removed when dropped.
