@@ -2,6 +2,9 @@
 //!
 //! A candidate in a list that the row has searched was compared with it already; only the others cost a distance.
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
@@ -19,7 +22,7 @@ const FOLLOW: usize = 24;
 /// Candidates of a row, at most.
 const OFFERS: usize = 512;
 
-/// Who has a row among its neighbours: the first [`FOLLOW`] by number.
+/// Who has a row among its neighbours, ascending.
 struct Reverse {
     offsets: Vec<u32>,
     ids: Vec<u32>,
@@ -27,33 +30,44 @@ struct Reverse {
 
 impl Reverse {
     fn new(n: usize, indices: &[u32], k: usize) -> Self {
-        let mut counts = vec![0u32; n + 1];
-        for row in indices.chunks_exact(k) {
-            for &id in &row[..k.min(FOLLOW)] {
-                let count = &mut counts[id as usize + 1];
-                *count = (*count + 1).min(FOLLOW as u32);
-            }
+        let follow = k.min(FOLLOW);
+        let counts: Vec<AtomicU32> = (0..n).map(|_| AtomicU32::new(0)).collect();
+        indices.par_chunks(BLOCK * k).flat_map_iter(|rows| rows.chunks_exact(k)).for_each(|row| {
+            row[..follow].iter().for_each(|&id| _ = counts[id as usize].fetch_add(1, Relaxed));
+        });
+        let mut offsets = Vec::with_capacity(n + 1);
+        let mut end = 0;
+        offsets.push(0);
+        // From here on a count is where the next one goes.
+        for count in counts.iter() {
+            let start = end;
+            end += count.swap(start, Relaxed);
+            offsets.push(end);
         }
-        for at in 0..n {
-            counts[at + 1] += counts[at];
+        let ids: Vec<AtomicU32> = (0..end).map(|_| AtomicU32::new(0)).collect();
+        indices.par_chunks(k).with_min_len(BLOCK).zip(0..n as u32).for_each(|(row, own)| {
+            row[..follow].iter().for_each(|&id| ids[counts[id as usize].fetch_add(1, Relaxed) as usize].store(own, Relaxed));
+        });
+        // They came in any order.
+        let mut ids: Vec<u32> = ids.into_iter().map(AtomicU32::into_inner).collect();
+        let mut rest = &mut ids[..];
+        let mut rows = Vec::with_capacity(n.div_ceil(BLOCK));
+        for first in (0..n).step_by(BLOCK) {
+            let offsets = &offsets[first..=(first + BLOCK).min(n)];
+            let here;
+            (here, rest) = rest.split_at_mut((offsets[offsets.len() - 1] - offsets[0]) as usize);
+            rows.push((offsets, here));
         }
-        let offsets = counts;
-        let mut next = offsets[..n].to_vec();
-        let mut ids = vec![0u32; offsets[n] as usize];
-        for (own, row) in indices.chunks_exact(k).enumerate() {
-            for &id in &row[..k.min(FOLLOW)] {
-                let at = &mut next[id as usize];
-                if *at < offsets[id as usize + 1] {
-                    ids[*at as usize] = own as u32;
-                    *at += 1;
-                }
-            }
-        }
+        rows.into_par_iter().for_each(|(offsets, ids)| {
+            offsets.windows(2).for_each(|row| ids[(row[0] - offsets[0]) as usize..(row[1] - offsets[0]) as usize].sort_unstable());
+        });
         Reverse { offsets, ids }
     }
 
+    /// The first [`FOLLOW`].
     fn row(&self, at: usize) -> &[u32] {
-        &self.ids[self.offsets[at] as usize..self.offsets[at + 1] as usize]
+        let (from, to) = (self.offsets[at] as usize, self.offsets[at + 1] as usize);
+        &self.ids[from..to.min(from + FOLLOW)]
     }
 }
 
@@ -211,7 +225,7 @@ impl Work {
         for (&id, &squared) in self.offers.iter().zip(&self.squared) {
             let key = scan::key(metric.distance(squared), id);
             if key < farthest {
-                scan::insert(&mut self.row, key);
+                simd.insert(&mut self.row, key);
                 farthest = self.row[last];
             }
         }

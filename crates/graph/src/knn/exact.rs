@@ -19,7 +19,7 @@ use crate::{Distances, Embedding};
 /// Queries of one task: their table of nearest and one run of panels fit in L2.
 const BLOCK: usize = 192;
 /// Panels scanned before the next query: 512 candidates.
-const RUN: usize = 32;
+const RUN: usize = 16;
 /// Candidates packed by one task.
 const PACK: usize = 16 * 512;
 
@@ -30,7 +30,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
     let mut indices = vec![0u32; n * k];
     let mut distances = vec![0f32; n * k];
 
-    let packed = Packed::new(x, Form::Dot, rank::centre(Shelf::Memory(x))?);
+    let packed = Packed::new(simd, x, Form::Dot, rank::centre(Shelf::Memory(x))?);
     // |rounding of the score| ≤ γ (|y|² + 2 |x| |y|), γ ≈ (d + 4) 2⁻²⁴: one rounding a fused step, two for centring, norms, limit.
     let gamma = (d + 4) as f64 * f64::from(f32::EPSILON);
     let doubtful: Vec<Vec<u32>> = indices
@@ -63,7 +63,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
 
     let doubtful = doubtful.concat();
     if !doubtful.is_empty() {
-        let packed = Packed::new(x, Form::Difference, vec![0.0; d]);
+        let packed = Packed::new(simd, x, Form::Difference, vec![0.0; d]);
         let again: Vec<Vec<(u32, Vec<Key>)>> = doubtful
             .par_chunks(BLOCK)
             .map_init(Work::default, |work, rows| {
@@ -107,7 +107,7 @@ pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: M
                 let mut panels = Panels::default();
                 for from in span.clone().step_by(RUN * CANDIDATES) {
                     let to = (from + RUN * CANDIDATES).min(span.end);
-                    panels.pack(Form::Dot, reader.stretch(from..to)?, &centre);
+                    panels.pack(simd, Form::Dot, reader.stretch(from..to)?, &centre);
                     scan(simd, queries, &panels, 0..panels.len(), from as u32, &mut best, keep);
                 }
                 progress.add(span.len(), "sample")?;
@@ -144,13 +144,13 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(x: Embedding, form: Form, centre: Vec<f32>) -> Self {
+    fn new(simd: Simd, x: Embedding, form: Form, centre: Vec<f32>) -> Self {
         let span = |part: usize| -> Range<usize> { part * PACK..((part + 1) * PACK).min(x.n()) };
         let parts = (0..x.n().div_ceil(PACK))
             .into_par_iter()
             .map(|part| {
                 let mut panels = Panels::default();
-                panels.pack(form, span(part).map(|row| x.row(row)), &centre);
+                panels.pack(simd, form, span(part).map(|row| x.row(row)), &centre);
                 panels
             })
             .collect();

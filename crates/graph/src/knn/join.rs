@@ -13,8 +13,10 @@ use super::rows::{Reader, Shelf};
 use super::scan::{self, EMPTY, Key, Panels, Queries, scan};
 use crate::Distances;
 
-/// Lists of one task: their cells share packed candidates. Fewer where that leaves less than 128 tasks.
-const GROUP: usize = 8;
+/// Lists of one task, at most: their cells share packed candidates.
+const GROUP: usize = 16;
+/// Tasks of a thread, at least. How the lists are dealt out changes no bit.
+const TASKS: usize = 24;
 /// Searched lists of a cell that are kept for the repair: a repeated comparison costs less than the memory for more.
 pub(super) const KEPT: usize = 8;
 /// No list.
@@ -57,7 +59,7 @@ pub(super) fn join(simd: Simd, x: Shelf<'_>, lists: &Lists, k: usize, reach: Rea
     // Each task owns the rows of its lists.
     let mut tasks = Vec::new();
     let (mut indices, mut values, mut searched) = (&mut distances.indices[..], &mut distances.distances[..], &mut probed[..]);
-    let group = (lists.len() / 128).clamp(1, GROUP);
+    let group = (lists.len() / (TASKS * rayon::current_num_threads())).clamp(1, GROUP);
     for first in (0..lists.len()).step_by(group) {
         let span = first..(first + group).min(lists.len());
         let rows = (lists.offsets[span.end] - lists.offsets[span.start]) as usize;
@@ -111,7 +113,7 @@ impl Work {
     fn own(&mut self, simd: Simd, x: &mut Reader<'_>, lists: &Lists, list: usize, base: u32, keep: usize) -> Result<()> {
         let (d, span) = (lists.d, lists.span(list));
         let centre = &lists.centres[list * d..(list + 1) * d];
-        self.panels.pack(Form::Dot, x.stretch(span.clone())?, centre);
+        self.panels.pack(simd, Form::Dot, x.stretch(span.clone())?, centre);
         self.queries.clear(Form::Dot, d);
         for (row, at) in x.stretch(span.clone())?.zip(span.start as u32..) {
             self.queries.push(row, centre, at - base, at);
@@ -138,7 +140,7 @@ impl Work {
         let own = mean(near[0]);
         let apart: Vec<f32> =
             near.iter().map(|&other| mean(other).iter().zip(own).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt()).collect();
-        self.panels.pack(Form::Dot, near.iter().map(|&other| mean(other)), own);
+        self.panels.pack(simd, Form::Dot, near.iter().map(|&other| mean(other)), own);
         self.queries.clear(Form::Dot, d);
         for row in x.stretch(lists.span(near[0] as usize))? {
             self.queries.push(row, own, 0, u32::MAX);
@@ -172,7 +174,7 @@ impl Work {
             let list = (visits[0] >> 32) as usize;
             let span = lists.span(list);
             let centre = &lists.centres[list * d..(list + 1) * d];
-            self.panels.pack(Form::Dot, x.stretch(span.clone())?, centre);
+            self.panels.pack(simd, Form::Dot, x.stretch(span.clone())?, centre);
             self.queries.clear(Form::Dot, d);
             for &visit in visits {
                 let slot = visit as u32;

@@ -231,7 +231,12 @@ fn improve(simd: Simd, parts: &Parts<'_>, centres: &[f32], list_of: &mut [u32]) 
                         let list = list_of[members[0] as usize] as usize;
                         let near = &around[list * width..(list + 1) * width];
                         let centre = &centres[list * d..(list + 1) * d];
-                        panels.pack(Form::Dot, near.iter().map(|&other| &centres[other as usize * d..(other as usize + 1) * d]), centre);
+                        panels.pack(
+                            simd,
+                            Form::Dot,
+                            near.iter().map(|&other| &centres[other as usize * d..(other as usize + 1) * d]),
+                            centre,
+                        );
                         best.clear();
                         best.resize(members.len(), EMPTY);
                         queries.clear(Form::Dot, d);
@@ -287,7 +292,7 @@ pub(super) fn around(simd: Simd, centres: &[f32], d: usize, width: usize) -> Vec
     let width = width.min(m);
     let origin = mean(centres, d);
     let mut panels = Panels::default();
-    panels.pack(Form::Dot, centres.chunks_exact(d), &origin);
+    panels.pack(simd, Form::Dot, centres.chunks_exact(d), &origin);
     let others = width - 1;
     let mut around = vec![0u32; m * width];
     around.par_chunks_mut(96 * width).enumerate().for_each_init(

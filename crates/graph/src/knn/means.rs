@@ -33,7 +33,7 @@ pub(super) fn assign(simd: Simd, x: Embedding, centres: &[f32]) -> Vec<u32> {
     let d = x.d;
     let origin = mean(centres, d);
     let mut panels = Panels::default();
-    panels.pack(Form::Dot, centres.chunks_exact(d), &origin);
+    panels.pack(simd, Form::Dot, centres.chunks_exact(d), &origin);
     let mut nearest = vec![0u32; x.n()];
     nearest.par_chunks_mut(BLOCK).enumerate().for_each_init(
         || (Queries::default(), Vec::<Key>::new()),

@@ -23,56 +23,33 @@ pub(super) fn id(key: Key) -> u32 {
     key as u32
 }
 
-/// Puts `key` into an ascending row and drops the row's last.
-#[inline]
-pub(super) fn insert(row: &mut [Key], key: Key) {
-    let last = row.len() - 1;
-    if key >= row[last] {
-        return;
-    }
-    let mut at = last;
-    if last >= 64 {
-        at = row.partition_point(|&other| other < key);
-        row.copy_within(at..last, at + 1);
-    } else {
-        while at > 0 && row[at - 1] > key {
-            row[at] = row[at - 1];
-            at -= 1;
-        }
-    }
-    row[at] = key;
-}
-
-/// Candidates packed for the kernel: panels of 16, each `(d, 16)` row-major, moved by `−centre`.
+/// Candidates packed for the kernel: panels of 32, each `(d, 32)` row-major, moved by `−centre`.
 #[derive(Default)]
 pub(super) struct Panels {
     d: usize,
-    /// `(panels, d, 16)`.
+    /// `(panels, d, 32)`.
     data: Vec<f32>,
-    /// `(panels, 16)`: the scores before the first coordinate.
+    /// `(panels, 32)`: the scores before the first coordinate.
     start: Vec<[f32; CANDIDATES]>,
 }
 
 impl Panels {
     /// Packs `rows`, one slice of `d` each.
-    pub(super) fn pack<'a>(&mut self, form: Form, rows: impl ExactSizeIterator<Item = &'a [f32]>, centre: &[f32]) {
+    pub(super) fn pack<'a>(&mut self, simd: Simd, form: Form, mut rows: impl ExactSizeIterator<Item = &'a [f32]>, centre: &[f32]) {
         let d = centre.len();
         self.d = d;
         let panels = rows.len().div_ceil(CANDIDATES);
-        self.data.clear();
         self.data.resize(panels * d * CANDIDATES, 0.0);
         self.start.clear();
-        self.start.resize(panels, [f32::INFINITY; CANDIDATES]);
-        for (at, row) in rows.enumerate() {
-            let panel = &mut self.data[at / CANDIDATES * d * CANDIDATES..][..d * CANDIDATES];
-            let lane = at % CANDIDATES;
-            let mut norm = 0f32;
-            for ((place, &y), &c) in panel.chunks_exact_mut(CANDIDATES).zip(row).zip(centre) {
-                let y = y - c;
-                place[lane] = y;
-                norm += y * y;
-            }
-            self.start[at / CANDIDATES][lane] = if form == Form::Dot { norm } else { 0.0 };
+        for panel in self.data.chunks_exact_mut((d * CANDIDATES).max(1)) {
+            // Places without a candidate take the centre's row, and are infinitely far.
+            let mut here = [centre; CANDIDATES];
+            let count = here.iter_mut().zip(&mut rows).map(|(place, row)| *place = row).count();
+            let mut norms = [0f32; CANDIDATES];
+            simd.turn(&here, centre, panel, &mut norms);
+            let mut start = [f32::INFINITY; CANDIDATES];
+            start[..count].copy_from_slice(&if form == Form::Dot { norms } else { [0.0; CANDIDATES] }[..count]);
+            self.start.push(start);
         }
     }
 
@@ -142,7 +119,7 @@ impl Queries {
     }
 }
 
-/// Squared distances of all queries to all candidates, `(queries, 16 panels)`; ∞ where a panel has no candidate.
+/// Squared distances of all queries to all candidates, `(queries, 32 panels)`; ∞ where a panel has no candidate.
 pub(super) fn all(simd: Simd, queries: &mut Queries, candidates: &Panels, out: &mut Vec<f32>) {
     let (d, n) = (queries.d, queries.len());
     let (size, width) = (d * CANDIDATES, candidates.len() * CANDIDATES);
@@ -209,7 +186,7 @@ pub(super) fn scan(
                     mask &= mask - 1;
                     let id = first_id + (panel * CANDIDATES + j) as u32;
                     if id != own {
-                        insert(row, key(scores[i][j] + norm, id));
+                        simd.insert(row, key(scores[i][j] + norm, id));
                     }
                 }
                 below[i] = distance(row[keep - 1]) - norm;
