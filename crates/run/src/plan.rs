@@ -272,7 +272,7 @@ impl Graph {
         let nnz = 2 * n * k;
         let (found, graph) = (8 * n * k, 8 * nnz + 8 * n);
         // Rows in order; neighbours, before and after the repair, and reversed; order, lists and searched lists.
-        let search = 4 * n * n_pcs + found + 4 * n * k + 4 * n * k.min(24) + 80 * n;
+        let search = 4 * n * n_pcs + found + 4 * n * k + 4 * n * k.min(24) + 72 * n;
         // Directed weights twice (as they are and turned), and the joined rows before they are put together.
         let joining = found + 12 * n * k + 8 * nnz + threads * fuzzy::bytes_in_flight(n as usize, k as usize) as u64;
         let together = found + graph + 8 * nnz;

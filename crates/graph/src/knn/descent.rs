@@ -9,7 +9,7 @@ use cellmill_matrix::Result;
 use rayon::prelude::*;
 
 use super::Metric;
-use super::join::{Joined, KEPT, NONE};
+use super::join::Joined;
 use super::kernel::Simd;
 use super::progress::Progress;
 use super::rows::{Reader, Shelf};
@@ -71,51 +71,37 @@ impl Reverse {
     }
 }
 
-/// One pass over all rows. `list_of` is the list of each position; `changed` says which rows took part in the last pass's
-/// updates (all, at first) and is replaced. Gives the number of neighbours that were replaced.
-pub(super) fn pass(
-    simd: Simd,
-    x: Shelf<'_>,
-    joined: &mut Joined,
-    list_of: &[u32],
-    changed: &mut Vec<bool>,
-    metric: Metric,
-    progress: &Progress,
-) -> Result<u64> {
+/// One pass over all rows; neighbours of neighbours are looked at where either row has changed. `list_of` is the list of each position.
+pub(super) fn pass(simd: Simd, x: Shelf<'_>, joined: &mut Joined, list_of: &[u32], metric: Metric, progress: &Progress) -> Result<()> {
     let (n, k) = (x.n(), joined.distances.k);
     let frozen = joined.distances.indices.clone();
     let reverse = Reverse::new(n, &frozen, k);
     let lists = list_of.last().map_or(0, |&list| list as usize + 1);
     let mut now = vec![false; n];
-    let updates: Vec<u64> = joined
+    joined
         .distances
         .indices
         .par_chunks_mut(BLOCK * k)
         .zip(joined.distances.distances.par_chunks_mut(BLOCK * k))
         .zip(now.par_chunks_mut(BLOCK))
         .enumerate()
-        .map_init(
+        .try_for_each_init(
             || (Work::new(lists, k), x.reader()),
             |(work, reader), (block, ((indices, distances), now))| {
-                let mut updates = 0;
                 reader.start();
                 let rows = now.len();
                 for (slot, now) in now.iter_mut().enumerate() {
                     let own = block * BLOCK + slot;
-                    work.searched(list_of[own], &joined.probed[own * KEPT..(own + 1) * KEPT]);
-                    work.offer(own, &frozen, k, &reverse, list_of, changed);
+                    work.start(joined.searched.of(own, list_of[own]));
+                    work.offer(own, &frozen, k, &reverse, list_of, &joined.changed);
                     let span = slot * k..(slot + 1) * k;
-                    let taken = work.take(simd, reader, own, metric, &mut indices[span.clone()], &mut distances[span])?;
-                    *now = taken > 0;
-                    updates += taken;
+                    *now = work.take(simd, reader, own, metric, &mut indices[span.clone()], &mut distances[span])?;
                 }
-                progress.add(rows, "descent")?;
-                Ok(updates)
+                progress.add(rows, "descent")
             },
-        )
-        .collect::<Result<_>>()?;
-    *changed = now;
-    Ok(updates.iter().sum())
+        )?;
+    joined.changed = now;
+    Ok(())
 }
 
 /// What a task needs, kept between tasks.
@@ -146,15 +132,15 @@ impl Work {
         }
     }
 
-    /// Starts a row that has searched its own and these lists.
-    fn searched(&mut self, own: u32, lists: &[u32]) {
+    /// Starts a row that has searched these lists.
+    fn start(&mut self, lists: impl Iterator<Item = u32>) {
         if self.stamp == u32::MAX {
             self.lists.fill(0);
             self.table.fill(0);
             self.stamp = 0;
         }
         self.stamp += 1;
-        for &list in lists.iter().filter(|&&list| list != NONE).chain([&own]) {
+        for list in lists {
             self.lists[list as usize] = self.stamp;
         }
     }
@@ -204,7 +190,7 @@ impl Work {
         true
     }
 
-    /// Takes the candidates that are nearer than what the row has; how many stay.
+    /// Takes the candidates that are nearer than what the row has; whether any is.
     fn take(
         &mut self,
         simd: Simd,
@@ -213,32 +199,28 @@ impl Work {
         metric: Metric,
         indices: &mut [u32],
         distances: &mut [f32],
-    ) -> Result<u64> {
+    ) -> Result<bool> {
         if self.offers.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         x.squared(simd, own, &self.offers, &mut self.squared)?;
         self.row.clear();
         self.row.extend(distances.iter().zip(indices.iter()).map(|(&distance, &id)| scan::key(distance, id)));
         let last = self.row.len() - 1;
         let mut farthest = self.row[last];
+        let mut any = false;
         for (&id, &squared) in self.offers.iter().zip(&self.squared) {
             let key = scan::key(metric.distance(squared), id);
             if key < farthest {
                 simd.insert(&mut self.row, key);
                 farthest = self.row[last];
+                any = true;
             }
         }
-        let mut taken = 0;
         for ((&key, index), distance) in self.row.iter().zip(indices.iter_mut()).zip(distances.iter_mut()) {
             *distance = scan::distance(key);
             *index = scan::id(key);
         }
-        // Offers are new to the row, so each that stayed replaced one.
-        let farthest = self.row[last];
-        for (&id, &squared) in self.offers.iter().zip(&self.squared) {
-            taken += u64::from(scan::key(metric.distance(squared), id) <= farthest);
-        }
-        Ok(taken)
+        Ok(any)
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
             let mut doubtful = Vec::new();
             for (slot, &row) in rows.iter().enumerate() {
                 let nearest = &work.best[slot * keep..(slot + 1) * keep];
-                let ranked = work.ranking.rank(simd, &mut reader, metric, row, nearest)?;
+                let ranked = work.ranking.rank(simd, &mut reader, metric, row, nearest, &[])?;
                 let span = slot * k..(slot + 1) * k;
                 let farthest = metric.squared(emit(ranked, &mut indices[span.clone()], &mut distances[span]));
                 // Anyone nearer than `farthest` lies within |x| + farthest of the centre.
@@ -76,7 +76,7 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
         let (mut ranking, mut reader) = (Ranking::default(), Shelf::Memory(x).reader());
         for (row, nearest) in again.iter().flatten() {
             let span = *row as usize * k..(*row as usize + 1) * k;
-            emit(ranking.rank(simd, &mut reader, metric, *row, nearest)?, &mut indices[span.clone()], &mut distances[span]);
+            emit(ranking.rank(simd, &mut reader, metric, *row, nearest, &[])?, &mut indices[span.clone()], &mut distances[span]);
         }
     }
     Ok(Distances { k, indices, distances })
@@ -121,7 +121,7 @@ pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: M
         keys.truncate(keep);
         reader.start();
         let mut ranking = Ranking::default();
-        Ok(ranking.rank(simd, reader, metric, row, &keys)?[..k].to_vec())
+        Ok(ranking.rank(simd, reader, metric, row, &keys, &[])?[..k].to_vec())
     };
     rows.par_iter().enumerate().map_init(|| x.reader(), nearest).collect()
 }

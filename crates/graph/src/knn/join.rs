@@ -17,10 +17,9 @@ use crate::Distances;
 const GROUP: usize = 16;
 /// Tasks of a thread, at least. How the lists are dealt out changes no bit.
 const TASKS: usize = 24;
-/// Searched lists of a cell that are kept for the repair: a repeated comparison costs less than the memory for more.
-pub(super) const KEPT: usize = 8;
-/// No list.
-pub(super) const NONE: u32 = u32::MAX;
+/// Lists around a cell's own of which the repair knows whether the cell searched them, in words of 64. A repeated comparison beyond costs time
+/// only.
+pub(super) const WORDS: usize = 2;
 
 /// Which lists a cell searches besides its own.
 ///
@@ -35,6 +34,11 @@ pub(super) struct Reach {
     pub reach: f32,
 }
 
+impl Reach {
+    /// Before any search.
+    pub(super) const NOWHERE: Reach = Reach { width: 0, reach: f32::NEG_INFINITY };
+}
+
 /// How far a cell is from the plane between two means: `(|x − c|² − |x − own|²) / 2 |c − own|`.
 pub(super) fn margin(to_other: f32, to_own: f32, apart: f32) -> f32 {
     if apart > 0.0 { 0.5 * (to_other - to_own) / apart } else { 0.0 }
@@ -44,33 +48,85 @@ pub(super) fn margin(to_other: f32, to_own: f32, apart: f32) -> f32 {
 pub(super) struct Joined {
     /// In positions.
     pub distances: Distances,
-    /// Lists that each position searched besides its own, the nearest few, or [`NONE`]: `(n, KEPT)`.
-    pub probed: Vec<u32>,
+    /// Which lists were searched.
+    pub searched: Searched,
+    /// Whether the row's neighbours are others than before the last join or repair.
+    pub changed: Vec<bool>,
+    /// What was searched.
+    reach: Reach,
 }
 
-/// Searches, for every position, its own list and those within reach. `x` is in order of position; `k < n`.
-pub(super) fn join(simd: Simd, x: Shelf<'_>, lists: &Lists, k: usize, reach: Reach, metric: Metric, progress: &Progress) -> Result<Joined> {
-    let n = x.n();
+impl Joined {
+    /// Nothing was searched.
+    pub(super) fn nothing(n: usize, k: usize) -> Self {
+        Joined {
+            distances: Distances { k, indices: vec![0; n * k], distances: vec![0.0; n * k] },
+            searched: Searched { near: Vec::new(), width: 0, bits: vec![0; n * WORDS] },
+            changed: vec![true; n],
+            reach: Reach::NOWHERE,
+        }
+    }
+}
+
+/// The lists that each position searched.
+pub(super) struct Searched {
+    /// The lists nearest to each list, itself first: `(lists, width)`.
+    near: Vec<u32>,
+    width: usize,
+    /// Bit i: whether the position searched the i-th of the lists near its own: `(n, WORDS)`.
+    bits: Vec<u64>,
+}
+
+impl Searched {
+    /// The lists that a position of list `own` searched, as far as is known.
+    pub(super) fn of(&self, at: usize, own: u32) -> impl Iterator<Item = u32> + '_ {
+        let near = &self.near[own as usize * self.width..][..self.width];
+        self.bits[at * WORDS..(at + 1) * WORDS].iter().zip(near.chunks(64)).flat_map(|(&word, near)| {
+            let mut left = word;
+            std::iter::from_fn(move || {
+                let list = *near.get(left.trailing_zeros() as usize)?;
+                left &= left - 1;
+                Some(list)
+            })
+        })
+    }
+}
+
+/// Searches, for every position, its own list and those within reach that were not searched yet; what it has stays where nothing is nearer.
+/// `x` is in order of position; `k < n`.
+pub(super) fn join(
+    simd: Simd,
+    x: Shelf<'_>,
+    lists: &Lists,
+    joined: &mut Joined,
+    reach: Reach,
+    metric: Metric,
+    progress: &Progress,
+) -> Result<()> {
+    let (n, k) = (x.n(), joined.distances.k);
     let keep = rank::keep(k, n);
-    let near = around(simd, &lists.centres, x.d(), reach.width);
-    let mut distances = Distances { k, indices: vec![0; n * k], distances: vec![0.0; n * k] };
-    let mut probed = vec![NONE; n * KEPT];
+    let Searched { near, width, bits } = &mut joined.searched;
+    (*near, *width) = (around(simd, &lists.centres, x.d(), reach.width), reach.width);
+    let before = std::mem::replace(&mut joined.reach, reach);
+    let anew = before.width == 0;
 
     // Each task owns the rows of its lists.
     let mut tasks = Vec::new();
-    let (mut indices, mut values, mut searched) = (&mut distances.indices[..], &mut distances.distances[..], &mut probed[..]);
+    let (mut indices, mut values) = (&mut joined.distances.indices[..], &mut joined.distances.distances[..]);
+    let (mut searched, mut changed) = (&mut bits[..], &mut joined.changed[..]);
     let group = (lists.len() / (TASKS * rayon::current_num_threads())).clamp(1, GROUP);
     for first in (0..lists.len()).step_by(group) {
         let span = first..(first + group).min(lists.len());
         let rows = (lists.offsets[span.end] - lists.offsets[span.start]) as usize;
-        let (a, b, c);
+        let (a, b, c, d);
         (a, indices) = std::mem::take(&mut indices).split_at_mut(rows * k);
         (b, values) = std::mem::take(&mut values).split_at_mut(rows * k);
-        (c, searched) = std::mem::take(&mut searched).split_at_mut(rows * KEPT);
-        tasks.push((span, a, b, c));
+        (c, searched) = std::mem::take(&mut searched).split_at_mut(rows * WORDS);
+        (d, changed) = std::mem::take(&mut changed).split_at_mut(rows);
+        tasks.push((span, a, b, c, d));
     }
     let room = || (Work::default(), x.reader());
-    tasks.into_par_iter().try_for_each_init(room, |(work, reader), (span, indices, values, searched)| {
+    tasks.into_par_iter().try_for_each_init(room, |(work, reader), (span, indices, values, searched, changed)| {
         reader.start();
         let base = lists.offsets[span.start];
         let rows = indices.len() / k;
@@ -81,16 +137,28 @@ pub(super) fn join(simd: Simd, x: Shelf<'_>, lists: &Lists, k: usize, reach: Rea
             let near = &near[list * reach.width..(list + 1) * reach.width];
             let rows = (lists.offsets[list] - base) as usize..(lists.offsets[list + 1] - base) as usize;
             work.own(simd, reader, lists, list, base, keep)?;
-            work.choose(simd, reader, lists, near, (k, keep), reach.reach, rows.start, &mut searched[rows.start * KEPT..rows.end * KEPT])?;
+            work.choose(
+                simd,
+                reader,
+                lists,
+                near,
+                (k, keep),
+                (before, reach),
+                rows.start,
+                &mut searched[rows.start * WORDS..rows.end * WORDS],
+            )?;
         }
         work.search(simd, reader, lists, base, keep)?;
         for slot in 0..rows {
-            let ranked = work.ranking.rank(simd, reader, metric, base + slot as u32, &work.best[slot * keep..(slot + 1) * keep])?;
-            emit(ranked, &mut indices[slot * k..(slot + 1) * k], &mut values[slot * k..(slot + 1) * k]);
+            let (indices, values) = (&mut indices[slot * k..(slot + 1) * k], &mut values[slot * k..(slot + 1) * k]);
+            let known: &[u32] = if anew { &[] } else { indices };
+            let best = &work.best[slot * keep..(slot + 1) * keep];
+            let ranked = work.ranking.rank(simd, reader, metric, base + slot as u32, best, known)?;
+            changed[slot] = anew || ranked.iter().zip(&*indices).any(|(&key, &id)| scan::id(key) != id);
+            emit(ranked, indices, values);
         }
         progress.add(rows, "join")
-    })?;
-    Ok(Joined { distances, probed })
+    })
 }
 
 /// What a task needs, kept between tasks.
@@ -104,7 +172,6 @@ struct Work {
     visits: Vec<u64>,
     /// Squared distances of a list's cells to the means around it.
     to_means: Vec<f32>,
-    chosen: Vec<(f32, u32)>,
     ranking: Ranking,
 }
 
@@ -122,7 +189,8 @@ impl Work {
         Ok(())
     }
 
-    /// Decides which of the lists `near` (the first is their own) the cells in `queries` search; `first` is the first one's row.
+    /// Decides which of the lists `near` (the first is their own) the cells in `queries` search that were not within reach before; `first` is the
+    /// first one's row.
     #[allow(clippy::too_many_arguments)]
     fn choose(
         &mut self,
@@ -131,9 +199,9 @@ impl Work {
         lists: &Lists,
         near: &[u32],
         (k, keep): (usize, usize),
-        reach: f32,
+        (before, reach): (Reach, Reach),
         first: usize,
-        searched: &mut [u32],
+        searched: &mut [u64],
     ) -> Result<()> {
         let d = lists.d;
         let mean = |list: u32| &lists.centres[list as usize * d..(list as usize + 1) * d];
@@ -147,21 +215,22 @@ impl Work {
         }
         scan::all(simd, &mut self.queries, &self.panels, &mut self.to_means);
         let width = self.panels.len() * CANDIDATES;
-        for (slot, (to_means, searched)) in self.to_means.chunks_exact(width).zip(searched.chunks_exact_mut(KEPT)).enumerate() {
+        for (slot, (to_means, searched)) in self.to_means.chunks_exact(width).zip(searched.chunks_exact_mut(WORDS)).enumerate() {
             let row = first + slot;
-            let limit = reach * scan::distance(self.best[row * keep + k - 1]).sqrt();
-            self.chosen.clear();
-            for ((&list, &apart), &far) in near.iter().zip(&apart).zip(to_means).skip(1) {
+            let radius = scan::distance(self.best[row * keep + k - 1]).sqrt();
+            // A list is in its own reach.
+            searched[0] |= 1;
+            for (rank, ((&list, &apart), &far)) in near.iter().zip(&apart).zip(to_means).enumerate().skip(1) {
                 let margin = margin(far, to_means[0], apart);
-                if margin < limit {
-                    self.chosen.push((margin, list));
-                    self.visits.push(u64::from(list) << 32 | row as u64);
+                if margin < reach.reach * radius {
+                    if let Some(word) = searched.get_mut(rank / 64) {
+                        *word |= 1 << (rank % 64);
+                    }
+                    if rank >= before.width || margin >= before.reach * radius {
+                        self.visits.push(u64::from(list) << 32 | row as u64);
+                    }
                 }
             }
-            if self.chosen.len() > KEPT {
-                self.chosen.select_nth_unstable_by(KEPT - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            }
-            searched.iter_mut().zip(&self.chosen).for_each(|(kept, &(_, list))| *kept = list);
         }
         Ok(())
     }

@@ -17,15 +17,25 @@ pub(super) struct Ranking {
 }
 
 impl Ranking {
-    /// Exact keys of `candidates` (empty places are left out) seen from row `own`, ascending by (distance, id); the distance
-    /// in a key is the metric's own.
-    pub(super) fn rank(&mut self, simd: Simd, x: &mut Reader<'_>, metric: Metric, own: u32, candidates: &[Key]) -> Result<&[Key]> {
+    /// Exact keys of `candidates` (empty places are left out) and of the rows `known`, seen from row `own`, ascending by (distance, id); the
+    /// distance in a key is the metric's own.
+    pub(super) fn rank(
+        &mut self,
+        simd: Simd,
+        x: &mut Reader<'_>,
+        metric: Metric,
+        own: u32,
+        candidates: &[Key],
+        known: &[u32],
+    ) -> Result<&[Key]> {
         self.ids.clear();
+        self.ids.extend(known);
         self.ids.extend(candidates.iter().filter(|&&key| key != scan::EMPTY).map(|&key| scan::id(key)));
         x.squared(simd, own as usize, &self.ids, &mut self.squared)?;
         self.keys.clear();
         self.keys.extend(self.ids.iter().zip(&self.squared).map(|(&id, &squared)| scan::key(metric.distance(squared), id)));
         self.keys.sort_unstable();
+        self.keys.dedup();
         Ok(&self.keys)
     }
 }

@@ -21,8 +21,6 @@ const SAMPLE: usize = 512;
 pub(super) struct Survey {
     /// For each true neighbour, the reach beyond which its list is searched, and how many lists are nearer to the cell's own; ascending.
     needs: Vec<(f32, u32)>,
-    /// For each cell, the reach beyond which each list is searched, ascending.
-    ratios: Vec<Vec<f32>>,
 }
 
 impl Survey {
@@ -39,12 +37,6 @@ impl Survey {
         ranks.sort_unstable();
         let at = ranks.len() - (ranks.len() as f64 * MISSED) as usize;
         ranks.get(at.saturating_sub(1)).map_or(1, |&rank| rank as usize + 1)
-    }
-
-    /// Lists that a cell searches, on average.
-    pub(super) fn visits(&self, reach: f32) -> f64 {
-        let below: usize = self.ratios.iter().map(|ratios| ratios.partition_point(|&ratio| ratio < reach)).sum();
-        below as f64 / self.ratios.len().max(1) as f64
     }
 }
 
@@ -84,21 +76,17 @@ impl Sample {
                 true => f32::NEG_INFINITY,
                 false => margin(to_means[list], to_means[own as usize], apart[list].sqrt()) / farthest,
             };
-            let mut ratios: Vec<f32> = (0..lists.len()).map(ratio).collect();
             let need = |&key: &Key| {
                 let list = list_of[scan::id(key) as usize] as usize;
                 let nearer = apart.iter().enumerate().filter(|&(other, &far)| (far, other) < (apart[list], list)).count();
-                (ratios[list], nearer as u32)
+                (ratio(list), nearer as u32)
             };
-            let needs: Vec<(f32, u32)> = truth.iter().map(need).collect();
-            ratios.sort_unstable_by(f32::total_cmp);
-            Ok((needs, ratios))
+            Ok(truth.iter().map(need).collect())
         };
-        type OfRow = (Vec<(f32, u32)>, Vec<f32>);
-        let found: Vec<OfRow> = self.rows.par_iter().zip(&self.truth).map_init(room, of_row).collect::<Result<_>>()?;
-        let mut needs: Vec<(f32, u32)> = found.iter().flat_map(|(needs, _)| needs).copied().collect();
+        let found: Vec<Vec<(f32, u32)>> = self.rows.par_iter().zip(&self.truth).map_init(room, of_row).collect::<Result<_>>()?;
+        let mut needs = found.concat();
         needs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(Survey { needs, ratios: found.into_iter().map(|(_, ratios)| ratios).collect() })
+        Ok(Survey { needs })
     }
 
     /// The share of a row's k places that are as near as the true ones, over the sample.
