@@ -92,7 +92,7 @@ pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: M
     queries.clear(Form::Dot, d);
     for (slot, &row) in rows.iter().enumerate() {
         reader.start();
-        queries.push(reader.row(row as usize)?, &centre, slot as u32, row);
+        queries.push(simd, reader.row(row as usize)?, &centre, slot as u32, row);
     }
     // Each task packs one stretch of candidates and scans it for all rows.
     let stretch = 32768;
@@ -167,17 +167,17 @@ struct Work {
 }
 
 impl Work {
-    fn load(&mut self, form: Form, x: Embedding, rows: &[u32], centre: &[f32], keep: usize) {
+    fn load(&mut self, simd: Simd, form: Form, x: Embedding, rows: &[u32], centre: &[f32], keep: usize) {
         self.best.clear();
         self.best.resize(rows.len() * keep, EMPTY);
         self.queries.clear(form, x.d);
         for (slot, &row) in rows.iter().enumerate() {
-            self.queries.push(x.row(row as usize), centre, slot as u32, row);
+            self.queries.push(simd, x.row(row as usize), centre, slot as u32, row);
         }
     }
 
     fn scan(&mut self, simd: Simd, x: Embedding, rows: &[u32], packed: &Packed, keep: usize) {
-        self.load(packed.form, x, rows, &packed.centre, keep);
+        self.load(simd, packed.form, x, rows, &packed.centre, keep);
         for (part, panels) in packed.parts.iter().enumerate() {
             for from in (0..panels.len()).step_by(RUN) {
                 let run = from..(from + RUN).min(panels.len());

@@ -183,7 +183,7 @@ impl Work {
         self.panels.pack(simd, Form::Dot, x.stretch(span.clone())?, centre);
         self.queries.clear(Form::Dot, d);
         for (row, at) in x.stretch(span.clone())?.zip(span.start as u32..) {
-            self.queries.push(row, centre, at - base, at);
+            self.queries.push(simd, row, centre, at - base, at);
         }
         scan(simd, &mut self.queries, &self.panels, 0..self.panels.len(), span.start as u32, &mut self.best, keep);
         Ok(())
@@ -211,7 +211,7 @@ impl Work {
         self.panels.pack(simd, Form::Dot, near.iter().map(|&other| mean(other)), own);
         self.queries.clear(Form::Dot, d);
         for row in x.stretch(lists.span(near[0] as usize))? {
-            self.queries.push(row, own, 0, u32::MAX);
+            self.queries.push(simd, row, own, 0, u32::MAX);
         }
         scan::all(simd, &mut self.queries, &self.panels, &mut self.to_means);
         let width = self.panels.len() * CANDIDATES;
@@ -247,7 +247,7 @@ impl Work {
             self.queries.clear(Form::Dot, d);
             for &visit in visits {
                 let slot = visit as u32;
-                self.queries.push(x.row((base + slot) as usize)?, centre, slot, base + slot);
+                self.queries.push(simd, x.row((base + slot) as usize)?, centre, slot, base + slot);
             }
             scan(simd, &mut self.queries, &self.panels, 0..self.panels.len(), span.start as u32, &mut self.best, keep);
         }

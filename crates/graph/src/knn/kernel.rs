@@ -100,6 +100,16 @@ impl Simd {
         }
     }
 
+    /// `out = scale (row − centre)`; gives the sum of its squares: 8 partial sums (coordinate `t` to sum `t % 8`), added in order.
+    pub(super) fn moved(self, row: &[f32], centre: &[f32], scale: f32, out: &mut [f32]) -> f32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Detected` is made only where AVX2 was found.
+            Simd::Avx512(_) | Simd::Avx2(_) => unsafe { avx2::moved(row, centre, scale, out) },
+            Simd::Portable => portable::moved(row, centre, scale, out),
+        }
+    }
+
     /// Puts `key` into an ascending row and drops the row's last.
     #[inline]
     pub(super) fn insert(self, row: &mut [u64], key: u64) {
@@ -182,6 +192,17 @@ mod tests {
             for (at, &y) in left.0.iter().enumerate() {
                 prop_assert_eq!(y, rows[at % CANDIDATES][at / CANDIDATES] - centre[at / CANDIDATES]);
             }
+        }
+
+        #[test]
+        fn both_twins_move_rows_alike(data in (1usize..70).prop_flat_map(|d| numbers(2 * d)), scale in -3f32..3.0) {
+            let (row, centre) = data.split_at(data.len() / 2);
+            let (mut left, mut right) = (vec![0.0; row.len()], vec![1.0; row.len()]);
+            let sums = [Simd::detect().moved(row, centre, scale, &mut left), Simd::Portable.moved(row, centre, scale, &mut right)];
+            prop_assert_eq!(sums[0].to_bits(), sums[1].to_bits());
+            prop_assert_eq!(&left, &right);
+            let direct: f64 = right.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+            prop_assert!((f64::from(sums[0]) - direct).abs() <= 1e-5 * direct);
         }
 
         #[test]

@@ -241,7 +241,7 @@ fn improve(simd: Simd, parts: &Parts<'_>, centres: &[f32], list_of: &mut [u32]) 
                         best.resize(members.len(), EMPTY);
                         queries.clear(Form::Dot, d);
                         for (slot, &place) in members.iter().enumerate() {
-                            queries.push(&rows[place as usize * d..(place as usize + 1) * d], centre, slot as u32, u32::MAX);
+                            queries.push(simd, &rows[place as usize * d..(place as usize + 1) * d], centre, slot as u32, u32::MAX);
                         }
                         scan(simd, queries, panels, 0..panels.len(), 0, best, 1);
                         best.iter().map(|&key| near[scan::id(key) as usize]).collect()
@@ -304,7 +304,7 @@ pub(super) fn around(simd: Simd, centres: &[f32], d: usize, width: usize) -> Vec
             queries.clear(Form::Dot, d);
             for slot in 0..n {
                 let list = block * 96 + slot;
-                queries.push(&centres[list * d..(list + 1) * d], &origin, slot as u32, list as u32);
+                queries.push(simd, &centres[list * d..(list + 1) * d], &origin, slot as u32, list as u32);
             }
             if others > 0 {
                 scan(simd, queries, &panels, 0..panels.len(), 0, best, others);

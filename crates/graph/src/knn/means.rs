@@ -42,7 +42,7 @@ pub(super) fn assign(simd: Simd, x: Embedding, centres: &[f32]) -> Vec<u32> {
             best.clear();
             best.resize(out.len(), EMPTY);
             for slot in 0..out.len() {
-                queries.push(x.row(block * BLOCK + slot), &origin, slot as u32, u32::MAX);
+                queries.push(simd, x.row(block * BLOCK + slot), &origin, slot as u32, u32::MAX);
             }
             scan(simd, queries, &panels, 0..panels.len(), 0, best, 1);
             // Finite rows always find one.

@@ -86,24 +86,17 @@ impl Queries {
     }
 
     /// Adds a query: its nearest go to row `slot`, and the candidate `own` (`u32::MAX` for none) is left out.
-    pub(super) fn push(&mut self, row: &[f32], centre: &[f32], slot: u32, own: u32) {
+    pub(super) fn push(&mut self, simd: Simd, row: &[f32], centre: &[f32], slot: u32, own: u32) {
         let from = self.data.len();
-        let mut norm = 0.0;
-        match self.form {
-            Form::Difference => self.data.extend(row.iter().zip(centre).map(|(x, c)| x - c)),
-            Form::Dot => {
-                self.data.extend(row.iter().zip(centre).map(|(x, c)| -2.0 * (x - c)));
-                // Eight partial sums, so that the loop runs wide; the order is fixed.
-                let mut sums = [0f32; 8];
-                for part in self.data[from..].chunks(8) {
-                    for (sum, x) in sums.iter_mut().zip(part) {
-                        *sum += x * x;
-                    }
-                }
-                norm = 0.25 * sums.iter().sum::<f32>();
+        self.data.resize(from + self.d, 0.0);
+        let out = &mut self.data[from..];
+        self.norms.push(match self.form {
+            Form::Difference => {
+                simd.moved(row, centre, 1.0, out);
+                0.0
             }
-        }
-        self.norms.push(norm);
+            Form::Dot => 0.25 * simd.moved(row, centre, -2.0, out),
+        });
         self.slots.push(slot);
         self.own.push(own);
     }

@@ -85,11 +85,20 @@ pub(crate) fn fold<I: Iterator<Item = (u32, f64)>>(
         end += len;
         indptr.push(end);
     }
-    let (mut indices, mut sums) = (Vec::with_capacity(end as usize), Vec::with_capacity(end as usize));
+    let (mut indices, mut sums) = (vec![0u32; end as usize], vec![0f64; end as usize]);
+    let mut pieces = Vec::with_capacity(parts.len());
+    let (mut rest, mut rest_sums) = (&mut indices[..], &mut sums[..]);
     for (_, rows) in parts {
-        indices.extend(rows.iter().map(|row| row.0));
-        sums.extend(rows.iter().map(|row| row.1));
+        let (piece, after) = rest.split_at_mut(rows.len());
+        let (piece_sums, after_sums) = rest_sums.split_at_mut(rows.len());
+        pieces.push((rows, piece, piece_sums));
+        (rest, rest_sums) = (after, after_sums);
     }
+    pieces.into_par_iter().for_each(|(rows, indices, sums)| {
+        for ((index, sum), row) in indices.iter_mut().zip(sums).zip(rows) {
+            (*index, *sum) = row;
+        }
+    });
     (indptr, indices, sums)
 }
 

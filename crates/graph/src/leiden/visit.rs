@@ -22,7 +22,7 @@ const PARTS: usize = 128;
 /// Most vertices in a batch, so that its rows stay in cache between planning and commit.
 const LARGEST: usize = 1 << 15;
 /// Vertices a task: long enough to hide the cost of a task, short enough for 16 threads to share a batch.
-const TASK: usize = 128;
+const TASK: usize = 32;
 /// Batches are reported to the watcher after this many vertices.
 const REPORT: usize = 1 << 16;
 

@@ -1,9 +1,7 @@
-//! The forces on a cell, eight cells at a time, and the moves of a cell through one epoch.
+//! The forces on a cell, sixteen cells at a time, and the moves of a cell through one epoch.
 
 use super::lanes::{Lanes, Point, WIDTH};
 
-/// Registers of eight cells that go side by side, so that one computes while the other waits.
-const GROUPS: usize = 2;
 /// Weyl step of the draws: 2³² over the golden ratio.
 const WEYL: u32 = 0x9e37_79b9;
 
@@ -54,25 +52,40 @@ where
     [f32; S]: Point<S>,
 {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: AVX-512F is there.
+        unsafe { run_avx512(task, moved) };
+        return;
+    } else if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
         // SAFETY: AVX2 and FMA are there.
-        unsafe { run_avx(task, moved) };
+        unsafe { run_avx2(task, moved) };
         return;
     }
-    run_lanes::<super::lanes::Portable, S>(task, moved);
+    run_lanes::<super::lanes::Portable, S, 1>(task, moved);
 }
 
+/// One group of sixteen cells fills two registers: one computes while the other waits.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx<const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
+fn run_avx2<const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
 where
     [f32; S]: Point<S>,
 {
-    run_lanes::<super::lanes::Avx, S>(task, moved);
+    run_lanes::<super::lanes::Avx2, S, 1>(task, moved);
+}
+
+/// Two groups of sixteen cells go side by side, for the same reason.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn run_avx512<const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
+where
+    [f32; S]: Point<S>,
+{
+    run_lanes::<super::lanes::Avx512, S, 2>(task, moved);
 }
 
 /// The cells under way, by register and lane.
-struct UnderWay<const S: usize> {
+struct UnderWay<const S: usize, const GROUPS: usize> {
     x: [[[f32; WIDTH]; S]; GROUPS],
     keys: [[u32; WIDTH]; GROUPS],
     /// Entry of the pool that does not push.
@@ -85,7 +98,7 @@ struct UnderWay<const S: usize> {
     slot: [[u32; WIDTH]; GROUPS],
 }
 
-impl<const S: usize> UnderWay<S> {
+impl<const S: usize, const GROUPS: usize> UnderWay<S, GROUPS> {
     #[inline(always)]
     fn enter(&mut self, task: &Task<S>, job: &Job, g: usize, l: usize) {
         for c in 0..S {
@@ -103,7 +116,7 @@ impl<const S: usize> UnderWay<S> {
 #[inline(always)]
 // Registers and lanes are walked by number, in several arrays at once.
 #[allow(clippy::needless_range_loop)]
-pub(super) fn run_lanes<L: Lanes, const S: usize>(task: &Task<S>, moved: &mut [[f32; S]])
+pub(super) fn run_lanes<L: Lanes, const S: usize, const GROUPS: usize>(task: &Task<S>, moved: &mut [[f32; S]])
 where
     [f32; S]: Point<S>,
 {
@@ -298,7 +311,14 @@ mod tests {
             let task = Task { forces, frozen: &points, pool: &points, pool_is_all, jobs: &jobs, targets: &targets };
             let (mut detected, mut plain) = (points.clone(), points.clone());
             run(&task, &mut detected);
-            run_lanes::<Portable, S>(&task, &mut plain);
+            run_lanes::<Portable, S, 1>(&task, &mut plain);
+            #[cfg(target_arch = "x86_64")]
+            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                let mut narrow = points.clone();
+                // SAFETY: AVX2 and FMA are there.
+                unsafe { run_avx2(&task, &mut narrow) };
+                assert_eq!(narrow, plain);
+            }
             assert!(detected.iter().zip(&points).all(|(x, y)| x != y && x.iter().all(|c| c.is_finite())));
             assert_eq!(detected, plain);
             // A cell's way does not depend on who goes beside it.

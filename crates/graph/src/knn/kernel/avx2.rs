@@ -70,6 +70,35 @@ pub(super) fn tile<const DIFFERENCE: bool>(
 }
 
 #[target_feature(enable = "avx2,fma")]
+pub(super) fn moved(row: &[f32], centre: &[f32], scale: f32, out: &mut [f32]) -> f32 {
+    let d = out.len();
+    assert!(row.len() == d && centre.len() == d);
+    let scale = _mm256_set1_ps(scale);
+    let mut sums = _mm256_setzero_ps();
+    for t in (0..d).step_by(LANES) {
+        let mask = first((d - t).min(LANES));
+        // SAFETY: the mask lets only numbers before `d` be read and written.
+        unsafe {
+            let difference = _mm256_sub_ps(_mm256_maskload_ps(row.as_ptr().add(t), mask), _mm256_maskload_ps(centre.as_ptr().add(t), mask));
+            let x = _mm256_mul_ps(scale, difference);
+            _mm256_maskstore_ps(out.as_mut_ptr().add(t), mask, x);
+            // Places beyond the row add the square of scale · 0.
+            sums = _mm256_add_ps(sums, _mm256_mul_ps(x, x));
+        }
+    }
+    let mut each = [0f32; LANES];
+    // SAFETY: `each` holds 8 numbers.
+    unsafe { _mm256_storeu_ps(each.as_mut_ptr(), sums) };
+    each.iter().sum()
+}
+
+/// Lets the first `n` lanes through.
+#[target_feature(enable = "avx2,fma")]
+fn first(n: usize) -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
+
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn turn(rows: &[&[f32]; CANDIDATES], centre: &[f32], panel: &mut [f32], norms: &mut [f32; CANDIDATES]) {
     let d = centre.len();
     assert!(panel.len() == d * CANDIDATES && rows.iter().all(|row| row.len() == d));
@@ -117,8 +146,8 @@ fn transposed(rows: [__m256; LANES]) -> [__m256; LANES] {
 pub(super) fn squared(x: &[f32], rows: &[f32], ids: &[u32], out: &mut Vec<f32>) {
     let d = x.len();
     let whole = d / LANES;
-    let rest = (d % LANES) as i32;
-    let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(rest), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    let rest = d % LANES;
+    let mask = first(rest);
     for (i, &id) in ids.iter().enumerate() {
         if let Some(&next) = ids.get(i + AHEAD) {
             let next = rows.as_ptr().wrapping_add(next as usize * d);

@@ -29,6 +29,17 @@ pub(super) fn tile(
     masks
 }
 
+pub(super) fn moved(row: &[f32], centre: &[f32], scale: f32, out: &mut [f32]) -> f32 {
+    let mut sums = [0f32; LANES];
+    for ((out, row), centre) in out.chunks_mut(LANES).zip(row.chunks(LANES)).zip(centre.chunks(LANES)) {
+        for (((out, x), c), sum) in out.iter_mut().zip(row).zip(centre).zip(&mut sums) {
+            *out = scale * (x - c);
+            *sum += *out * *out;
+        }
+    }
+    sums.iter().sum()
+}
+
 pub(super) fn turn(rows: &[&[f32]; CANDIDATES], centre: &[f32], panel: &mut [f32], norms: &mut [f32; CANDIDATES]) {
     for (t, (place, &c)) in panel.chunks_exact_mut(CANDIDATES).zip(centre).enumerate() {
         column(rows, c, t, place, norms);
