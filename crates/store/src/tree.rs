@@ -101,6 +101,13 @@ pub trait Chunks: Send + Sync {
     }
     /// Chunks that will be decoded soon: their stored bytes may be fetched meanwhile. The default does nothing.
     fn will_decode(&self, _chunks: Range<u64>) {}
+    /// Chunks that are decoded next, one after the other: where each request takes its time, all are asked for at once. The default does
+    /// nothing.
+    fn gather(&self, _chunks: Range<u64>) {}
+    /// Bytes that are held at most of what was fetched ahead, over all arrays of the store.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].

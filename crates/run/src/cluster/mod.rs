@@ -16,6 +16,7 @@ use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
 use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
+use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
@@ -156,7 +157,10 @@ impl<'a> Cluster<'a> {
         (components, staged): (bool, bool),
     ) -> Result<Self> {
         let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
-        let input = std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?;
+        let input = match is_url(about.input) {
+            true => about.input.to_path_buf(),
+            false => std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?,
+        };
         let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
         let genome = about.genome.map(str::to_string);
         let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged };

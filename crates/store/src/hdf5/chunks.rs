@@ -341,6 +341,20 @@ impl Chunks for Hdf5Chunks {
         }
     }
 
+    fn gather(&self, chunks: Range<u64>) {
+        if let Stored::Grid(entries) = &self.stored
+            && self.file.held_bytes() > 0
+        {
+            let chunks = (chunks.start as usize).min(entries.len())..(chunks.end as usize).min(entries.len());
+            let runs: Vec<(u64, u64)> = entries[chunks].iter().map(|e| (e.address, e.size)).collect();
+            self.file.gather(&runs);
+        }
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.file.held_bytes()
+    }
+
     fn n_chunks(&self) -> u64 {
         match &self.stored {
             Stored::Grid(entries) => entries.len() as u64,
@@ -357,9 +371,9 @@ impl Chunks for Hdf5Chunks {
             Stored::Grid(entries) => {
                 let entry = entries[i as usize];
                 if self.filters.is_empty() {
-                    self.file.read(entry.address, entry.size, out, place)?;
+                    self.file.read_chunk(entry.address, entry.size, out, place)?;
                 } else {
-                    self.file.read(entry.address, entry.size, scratch, place)?;
+                    self.file.read_chunk(entry.address, entry.size, scratch, place)?;
                     filter::undo(&self.filters, entry.mask, scratch, out, self.chunk_bytes).map_err(|found| {
                         Error::invalid(place(), found, "chunks hold what their shape says; the file is damaged, fetch it again")
                     })?;
@@ -402,7 +416,7 @@ impl Chunks for Hdf5Chunks {
             && entry.mask == 0
             && out.len() == self.chunk_bytes
         {
-            self.file.read(entry.address, entry.size, scratch, || self.place(i))?;
+            self.file.read_chunk(entry.address, entry.size, scratch, || self.place(i))?;
             filter::inflate(scratch, out).map_err(|found| {
                 Error::invalid(self.place(i), found, "chunks hold what their shape says; the file is damaged, fetch it again")
             })?;

@@ -1,0 +1,104 @@
+//! Parts of objects that have been asked for and not yet been read.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use super::{Span, When};
+
+/// Bytes that are asked for before they are needed: about half a second of a fast network.
+const ROOM: u64 = 64 << 20;
+
+/// An answer to come, and whoever waits for it.
+#[derive(Debug)]
+pub(super) struct Slot<T> {
+    answer: Mutex<Option<T>>,
+    come: Condvar,
+}
+
+impl<T: Clone> Slot<T> {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Slot { answer: Mutex::new(None), come: Condvar::new() })
+    }
+
+    pub fn put(&self, answer: T) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.come.notify_all();
+    }
+
+    pub fn wait(&self) -> T {
+        let mut held = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match &*held {
+                Some(answer) => return answer.clone(),
+                None => held = self.come.wait(held).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    fn is_there(&self) -> bool {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// One part that was asked for.
+#[derive(Debug)]
+pub(super) struct Ticket<T> {
+    /// The answer that it is in.
+    pub slot: Arc<Slot<T>>,
+    /// Its place in that answer; all of it without.
+    pub part: Option<Range<usize>>,
+    weight: u64,
+    turn: u64,
+}
+
+/// What has been asked for, by object and part, at most so many bytes of it.
+#[derive(Debug)]
+pub(super) struct Ahead<T> {
+    asked: HashMap<(String, Span), Ticket<T>>,
+    held: u64,
+    turn: u64,
+}
+
+impl<T: Clone> Ahead<T> {
+    pub fn new() -> Self {
+        Ahead { asked: HashMap::new(), held: 0, turn: 0 }
+    }
+
+    /// Bytes that are held at most.
+    pub fn most() -> u64 {
+        2 * ROOM
+    }
+
+    /// Whether a part of `weight` bytes may be asked for now. What is needed at once may take twice the room, and the place of what came
+    /// long ago and nobody took.
+    pub fn admits(&mut self, name: &str, span: Span, weight: u64, when: When) -> bool {
+        if self.asked.contains_key(&(name.to_string(), span)) {
+            return false;
+        }
+        let most = if when == When::Soon { ROOM } else { Self::most() };
+        while self.held + weight > most {
+            let idle = self.asked.iter().filter(|(_, ticket)| when == When::Now && ticket.slot.is_there());
+            let Some(oldest) = idle.min_by_key(|(_, ticket)| ticket.turn).map(|(key, _)| key.clone()) else { return false };
+            self.take(&oldest.0, oldest.1);
+        }
+        true
+    }
+
+    /// Remembers what was asked for.
+    pub fn put(&mut self, name: &str, span: Span, slot: Arc<Slot<T>>, part: Option<Range<usize>>, weight: u64) {
+        self.turn += 1;
+        self.held += weight;
+        let ticket = Ticket { slot, part, weight, turn: self.turn };
+        if let Some(earlier) = self.asked.insert((name.to_string(), span), ticket) {
+            self.held -= earlier.weight;
+        }
+    }
+
+    /// Takes a part that was asked for.
+    pub fn take(&mut self, name: &str, span: Span) -> Option<Ticket<T>> {
+        let ticket = self.asked.remove(&(name.to_string(), span))?;
+        self.held -= ticket.weight;
+        Some(ticket)
+    }
+}
