@@ -75,14 +75,19 @@ class Files(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    # Many connections come at once.
+    request_queue_size = 256
+
+
 class Web:
     """A web server of a folder. ``latency``: seconds until it answers; ``refuse``: names and the status that they get instead."""
 
     def __init__(self, folder):
         self.folder, self.latency, self.ranges, self.refuse = Path(folder), 0.0, True, {}
         self.asked, self.waiting, self.most, self.lock = [], 0, 0, threading.Lock()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Files)
-        self.server.daemon_threads = True
+        self.server = Server(("127.0.0.1", 0), Files)
         self.server.web = self
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -64,6 +64,8 @@ pub trait Tree: Send + Sync {
     fn read(&self, path: &str) -> Result<Array>;
     /// Rows (first axis) of an array.
     fn read_rows(&self, path: &str, rows: Range<u64>) -> Result<Values>;
+    /// Arrays that will be read whole: where each request takes its time, they are asked for at once. The default does nothing.
+    fn will_read(&self, _paths: &[String]) {}
     /// The hot path: an array chunk by chunk.
     fn chunks(&self, path: &str) -> Result<Box<dyn Chunks>>;
     /// Bytes of an array on disk; for very many chunks an estimate from some of them.

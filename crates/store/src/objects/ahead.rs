@@ -1,6 +1,6 @@
-//! Parts of objects that have been asked for and not yet been read.
+//! Parts of objects that have been asked for and not yet been read, and parts that will be asked for when there is room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -8,6 +8,8 @@ use super::{Span, When};
 
 /// Bytes that are asked for before they are needed: about half a second of a fast network.
 const ROOM: u64 = 64 << 20;
+/// Parts that wait for their turn, at most.
+const WISHES: usize = 1 << 16;
 
 /// An answer to come, and whoever waits for it.
 #[derive(Debug)]
@@ -52,17 +54,20 @@ pub(super) struct Ticket<T> {
     turn: u64,
 }
 
-/// What has been asked for, by object and part, at most so many bytes of it.
+/// What has been asked for, by object and part, at most so many bytes of it; and what is to be asked for when there is room.
 #[derive(Debug)]
 pub(super) struct Ahead<T> {
     asked: HashMap<(String, Span), Ticket<T>>,
     held: u64,
     turn: u64,
+    /// In the order in which it was wished for; what has been read meanwhile is no longer in `wished`.
+    queue: VecDeque<(String, Span)>,
+    wished: HashSet<(String, Span)>,
 }
 
 impl<T: Clone> Ahead<T> {
     pub fn new() -> Self {
-        Ahead { asked: HashMap::new(), held: 0, turn: 0 }
+        Ahead { asked: HashMap::new(), held: 0, turn: 0, queue: VecDeque::new(), wished: HashSet::new() }
     }
 
     /// Bytes that are held at most.
@@ -70,19 +75,52 @@ impl<T: Clone> Ahead<T> {
         2 * ROOM
     }
 
-    /// Whether a part of `weight` bytes may be asked for now. What is needed at once may take twice the room, and the place of what came
-    /// long ago and nobody took.
-    pub fn admits(&mut self, name: &str, span: Span, weight: u64, when: When) -> bool {
-        if self.asked.contains_key(&(name.to_string(), span)) {
+    /// Whether a part of `weight` bytes, beside `more` bytes, may be asked for now; if there is no room, it waits for its turn. What is
+    /// needed at once may take twice the room, and the place of what came long ago and nobody took.
+    pub fn admits(&mut self, name: &str, span: Span, (weight, more): (u64, u64), when: When) -> bool {
+        let key = (name.to_string(), span);
+        if self.asked.contains_key(&key) || (when == When::Soon && self.wished.contains(&key)) {
             return false;
         }
         let most = if when == When::Soon { ROOM } else { Self::most() };
-        while self.held + weight > most {
+        while self.held + more + weight > most {
             let idle = self.asked.iter().filter(|(_, ticket)| when == When::Now && ticket.slot.is_there());
-            let Some(oldest) = idle.min_by_key(|(_, ticket)| ticket.turn).map(|(key, _)| key.clone()) else { return false };
+            let Some(oldest) = idle.min_by_key(|(_, ticket)| ticket.turn).map(|(key, _)| key.clone()) else {
+                if self.wished.len() < WISHES && self.wished.insert(key.clone()) {
+                    self.queue.push_back(key);
+                }
+                return false;
+            };
             self.take(&oldest.0, oldest.1);
         }
+        self.wished.remove(&key);
         true
+    }
+
+    /// What is to be asked for now, by object: nothing until half of the room is free, then as much as there is room for.
+    pub fn next(&mut self, weight: impl Fn(Span) -> u64) -> Vec<(String, Vec<Span>)> {
+        let mut next: Vec<(String, Vec<Span>)> = Vec::new();
+        let mut held = self.held;
+        if held > ROOM / 2 {
+            return next;
+        }
+        while let Some((name, span)) = self.queue.pop_front() {
+            let key = (name, span);
+            if !self.wished.contains(&key) {
+                continue;
+            }
+            if held + weight(span) > ROOM && held > 0 {
+                self.queue.push_front(key);
+                break;
+            }
+            self.wished.remove(&key);
+            held += weight(span);
+            match next.last_mut() {
+                Some((same, spans)) if *same == key.0 => spans.push(span),
+                _ => next.push((key.0, vec![span])),
+            }
+        }
+        next
     }
 
     /// Remembers what was asked for.
@@ -97,7 +135,9 @@ impl<T: Clone> Ahead<T> {
 
     /// Takes a part that was asked for.
     pub fn take(&mut self, name: &str, span: Span) -> Option<Ticket<T>> {
-        let ticket = self.asked.remove(&(name.to_string(), span))?;
+        let key = (name.to_string(), span);
+        self.wished.remove(&key);
+        let ticket = self.asked.remove(&key)?;
         self.held -= ticket.weight;
         Some(ticket)
     }

@@ -183,12 +183,31 @@ impl Remote {
         asked.iter().zip(names).map(|(slot, name)| slot.wait().map_err(|e| e.of(name))).collect()
     }
 
+    /// Asks for parts of an object, neighbours by one request.
+    fn send(&self, session: &mut Session, name: &str, spans: Vec<Span>) {
+        for group in together(spans) {
+            let (Some(&first), Some(&last)) = (group.first(), group.last()) else { continue };
+            let whole = match (first, last) {
+                (Span::Part { at, .. }, Span::Part { at: end, len }) => Span::Part { at, len: end + len - at },
+                _ => first,
+            };
+            let Ok(slot) = self.ask(&session.client, name, whole) else { return };
+            for span in group {
+                let part = match (whole, span) {
+                    (Span::Part { at: first, .. }, Span::Part { at, len }) => Some((at - first) as usize..(at - first + len) as usize),
+                    _ => None,
+                };
+                session.ahead.put(name, span, slot.clone(), part, self.weight(span));
+            }
+        }
+    }
+
     /// Bytes that a part may have.
     fn weight(&self, span: Span) -> u64 {
         match span {
             Span::Part { len, .. } | Span::Last(len) => len,
             Span::All { most } => match self.usual.load(Ordering::Relaxed) {
-                0 => (most / 2).clamp(1 << 10, 8 << 20),
+                0 => (most / 8).clamp(1 << 10, 8 << 20),
                 usual => usual.min(most),
             },
         }
@@ -268,7 +287,12 @@ impl Objects for Remote {
         let (slot, part) = {
             let mut session = self.session()?;
             match session.ahead.take(name, span) {
-                Some(ticket) => (ticket.slot, ticket.part),
+                Some(ticket) => {
+                    for (name, spans) in session.ahead.next(|span| self.weight(span)) {
+                        self.send(&mut session, &name, spans);
+                    }
+                    (ticket.slot, ticket.part)
+                }
                 None => (self.ask(&session.client, name, span)?, None),
             }
         };
@@ -296,27 +320,12 @@ impl Objects for Remote {
         let mut wanted = Vec::new();
         let mut weight = 0;
         for &span in spans {
-            if session.ahead.admits(name, span, weight + self.weight(span), when) {
+            if session.ahead.admits(name, span, (self.weight(span), weight), when) {
                 weight += self.weight(span);
                 wanted.push(span);
             }
         }
-        for group in together(wanted) {
-            let (Some(&first), Some(&last)) = (group.first(), group.last()) else { continue };
-            let whole = match (first, last) {
-                (Span::Part { at, .. }, Span::Part { at: end, len }) => Span::Part { at, len: end + len - at },
-                _ => first,
-            };
-            let Ok(slot) = self.ask(&session.client, name, whole) else { return };
-            for span in group {
-                let part = match (whole, span) {
-                    (Span::Part { at: first, .. }, Span::Part { at, len }) => Some((at - first) as usize..(at - first + len) as usize),
-                    _ => None,
-                };
-                let weight = self.weight(span);
-                session.ahead.put(name, span, slot.clone(), part, weight);
-            }
-        }
+        self.send(&mut session, name, wanted);
     }
 
     fn sizes(&self, names: &[String]) -> io::Result<Vec<Option<u64>>> {

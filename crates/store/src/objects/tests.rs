@@ -41,7 +41,7 @@ fn what_is_asked_for_has_its_room() {
     const MIB: u64 = 1 << 20;
     let mut ahead = Ahead::<u8>::new();
     let mut ask = |ahead: &mut Ahead<u8>, name: &str, when| {
-        let admitted = ahead.admits(name, Span::WHOLE, 30 * MIB, when);
+        let admitted = ahead.admits(name, Span::WHOLE, (30 * MIB, 0), when);
         let slot = Slot::new();
         if admitted {
             ahead.put(name, Span::WHOLE, slot.clone(), None, 30 * MIB);
@@ -60,6 +60,18 @@ fn what_is_asked_for_has_its_room() {
     assert!(ahead.take("a", Span::WHOLE).is_none());
     assert!(ahead.take("b", Span::WHOLE).is_some());
     assert!(ahead.take("b", Span::WHOLE).is_none());
+    // "c" and "d" are on their way, "e" took the place of "a": as they are taken, what found no room has its turn.
+    assert!(ask(&mut ahead, "f", When::Soon).is_none());
+    assert!(ahead.next(|_| 30 * MIB).is_empty());
+    for name in ["c", "d", "e"] {
+        assert!(ahead.take(name, Span::WHOLE).is_some());
+    }
+    assert!(ahead.take("f", Span::WHOLE).is_none() && ahead.next(|_| 30 * MIB).is_empty(), "it has been read meanwhile");
+    for name in ["f", "g", "h", "i"] {
+        ask(&mut ahead, name, When::Soon);
+    }
+    assert!(ahead.take("f", Span::WHOLE).is_some() && ahead.take("g", Span::WHOLE).is_some());
+    assert_eq!(ahead.next(|_| 30 * MIB).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["h", "i"]);
     let slot = Slot::new();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| slot.wait());

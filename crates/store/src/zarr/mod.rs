@@ -32,7 +32,7 @@ use crate::tree::{Attrs, COMPOUND, Chunks, Node, Tree};
 /// Above so many chunks the size on disk is estimated from this many of them.
 const SIZED: u64 = 1024;
 /// The same where each takes a request.
-const SIZED_FAR: u64 = 16;
+const SIZED_FAR: u64 = 4;
 
 /// A zarr store, opened for reading.
 pub struct ZarrTree {
@@ -203,6 +203,27 @@ impl Tree for ZarrTree {
         let mut names = self.documents.children(&node).map_err(|e| Error::io(self.place(path), &e))?;
         names.retain(|name| !name.starts_with(".cellmill-"));
         Ok(names)
+    }
+
+    fn will_read(&self, paths: &[String]) {
+        if !self.objects.is_far() {
+            return;
+        }
+        for path in paths {
+            match self.meta(path) {
+                Ok(Some(Meta::Array(_))) => {
+                    if let Ok(chunks) = self.array(path) {
+                        chunks.will_decode(0..chunks.n_chunks());
+                    }
+                }
+                // A column of several arrays: codes and categories, values and mask.
+                Ok(Some(Meta::Group(_))) if self.documents.consolidated() => {
+                    let inside = self.children(path).unwrap_or_default();
+                    self.will_read(&inside.iter().map(|name| join(path, name)).collect::<Vec<_>>());
+                }
+                _ => {}
+            }
+        }
     }
 
     fn read(&self, path: &str) -> Result<Array> {
