@@ -3,10 +3,12 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::objects::{Found, Objects, Remote, Span};
+use crate::objects::{Found, Objects, Remote, Span, When};
 
 /// Bytes of a block.
 const BLOCK: u64 = 256 << 10;
+/// Blocks that are fetched together where the one before was read, too.
+const AHEAD: u64 = 8;
 /// Blocks that are kept, the latest used last.
 const MOST: usize = 64;
 
@@ -50,6 +52,11 @@ impl Blocks {
         Ok(())
     }
 
+    fn span(&self, number: u64) -> Span {
+        let at = number * BLOCK;
+        Span::Part { at, len: BLOCK.min(self.len.saturating_sub(at)) }
+    }
+
     fn block(&self, remote: &Remote, number: u64) -> io::Result<Arc<Vec<u8>>> {
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         {
@@ -60,9 +67,13 @@ impl Blocks {
                 return Ok(found.1);
             }
         }
-        let at = number * BLOCK;
+        // Who reads one after the other, as strings lie, will want the next ones too.
+        if number > 0 && lock().iter().any(|(n, _)| *n == number - 1) {
+            let next: Vec<Span> = (number..number + AHEAD).filter(|n| n * BLOCK < self.len).map(|n| self.span(n)).collect();
+            remote.will_read("", &next, When::Now);
+        }
         let mut bytes = Vec::new();
-        whole(remote.read("", Span::Part { at, len: BLOCK.min(self.len.saturating_sub(at)) }, &mut bytes)?)?;
+        whole(remote.read("", self.span(number), &mut bytes)?)?;
         let bytes = Arc::new(bytes);
         let mut kept = lock();
         if kept.len() >= MOST {

@@ -96,23 +96,20 @@ impl RawFile {
         self.fill(address, into, place)
     }
 
-    /// These bytes will be read soon.
-    pub fn will_read(&self, address: u64, len: u64) {
+    /// These runs of bytes (address, length) will be read: chunks, each by itself.
+    pub fn ask(&self, runs: &[(u64, u64)], when: When) {
         match &self.medium {
-            Medium::Disk(file) => ahead::will_read(file, address, len),
-            Medium::Far(..) => self.ask(&[(address, len)], When::Soon),
-        }
-    }
-
-    /// These runs of bytes (address, length) are read next: where requests take their time, all are asked for at once.
-    pub fn gather(&self, runs: &[(u64, u64)]) {
-        self.ask(runs, When::Now);
-    }
-
-    fn ask(&self, runs: &[(u64, u64)], when: When) {
-        if let Medium::Far(remote, _) = &self.medium {
-            let spans: Vec<Span> = runs.iter().map(|&(at, len)| Span::Part { at, len }).collect();
-            remote.will_read("", &spans, when);
+            // Neighbours in the file are asked for in one go; what is read at once is not asked for before.
+            Medium::Disk(file) if when == When::Soon => {
+                for run in runs.chunk_by(|a, b| a.0 + a.1 == b.0) {
+                    ahead::will_read(file, run[0].0, run.iter().map(|(_, len)| len).sum());
+                }
+            }
+            Medium::Disk(_) => {}
+            Medium::Far(remote, _) => {
+                let spans: Vec<Span> = runs.iter().map(|&(at, len)| Span::Part { at, len }).collect();
+                remote.will_read("", &spans, when);
+            }
         }
     }
 

@@ -8,6 +8,8 @@ use super::{Span, When};
 
 /// Bytes that are asked for before they are needed: about half a second of a fast network.
 const ROOM: u64 = 64 << 20;
+/// Bytes that are asked for out of turn with a part that is needed at once.
+const AT_ONCE: u64 = 4 << 20;
 /// Parts that wait for their turn, at most.
 const WISHES: usize = 1 << 16;
 
@@ -99,27 +101,38 @@ impl<T: Clone> Ahead<T> {
 
     /// What is to be asked for now, by object: nothing until half of the room is free, then as much as there is room for.
     pub fn next(&mut self, weight: impl Fn(Span) -> u64) -> Vec<(String, Vec<Span>)> {
+        if self.held > ROOM / 2 { Vec::new() } else { self.dequeue(0, ROOM.saturating_sub(self.held), weight) }
+    }
+
+    /// A part that waits for its turn and is needed at once, and what follows it in the queue, by object: whoever needs one needs the next.
+    pub fn hurry(&mut self, name: &str, span: Span, weight: impl Fn(Span) -> u64) -> Vec<(String, Vec<Span>)> {
+        let key = (name.to_string(), span);
+        if !self.wished.contains(&key) {
+            return Vec::new();
+        }
+        let at = self.queue.iter().position(|wish| *wish == key).unwrap_or(0);
+        self.dequeue(at, AT_ONCE.min(Self::most().saturating_sub(self.held)), weight)
+    }
+
+    /// Takes parts of at most so many bytes from a place of the queue on.
+    fn dequeue(&mut self, at: usize, most: u64, weight: impl Fn(Span) -> u64) -> Vec<(String, Vec<Span>)> {
         let mut next: Vec<(String, Vec<Span>)> = Vec::new();
-        let mut held = self.held;
-        if held > ROOM / 2 {
-            return next;
+        let (mut end, mut bytes) = (at, 0);
+        while let Some(key) = self.queue.get(end) {
+            if self.wished.contains(key) {
+                bytes += weight(key.1);
+                if bytes > most && !next.is_empty() {
+                    break;
+                }
+                self.wished.remove(key);
+                match next.last_mut() {
+                    Some((same, spans)) if *same == key.0 => spans.push(key.1),
+                    _ => next.push((key.0.clone(), vec![key.1])),
+                }
+            }
+            end += 1;
         }
-        while let Some((name, span)) = self.queue.pop_front() {
-            let key = (name, span);
-            if !self.wished.contains(&key) {
-                continue;
-            }
-            if held + weight(span) > ROOM && held > 0 {
-                self.queue.push_front(key);
-                break;
-            }
-            self.wished.remove(&key);
-            held += weight(span);
-            match next.last_mut() {
-                Some((same, spans)) if *same == key.0 => spans.push(span),
-                _ => next.push((key.0, vec![span])),
-            }
-        }
+        self.queue.drain(at..end);
         next
     }
 

@@ -320,6 +320,11 @@ impl Objects for Remote {
         let mut wanted = Vec::new();
         let mut weight = 0;
         for &span in spans {
+            if when == When::Now {
+                for (name, spans) in session.ahead.hurry(name, span, |span| self.weight(span)) {
+                    self.send(&mut session, &name, spans);
+                }
+            }
             if session.ahead.admits(name, span, (self.weight(span), weight), when) {
                 weight += self.weight(span);
                 wanted.push(span);

@@ -72,6 +72,14 @@ fn what_is_asked_for_has_its_room() {
     }
     assert!(ahead.take("f", Span::WHOLE).is_some() && ahead.take("g", Span::WHOLE).is_some());
     assert_eq!(ahead.next(|_| 30 * MIB).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["h", "i"]);
+    // One that is needed at once brings those behind it.
+    let part = |at| Span::Part { at, len: MIB };
+    ahead.put("full", Span::WHOLE, Slot::new(), None, 64 * MIB);
+    assert!((0..9).all(|at| !ahead.admits("j", part(at), (MIB, 0), When::Soon)));
+    assert_eq!(ahead.hurry("j", part(3), |_| MIB), [("j".to_string(), (3..7).map(part).collect::<Vec<_>>())]);
+    assert!(ahead.hurry("j", part(3), |_| MIB).is_empty());
+    ahead.take("full", Span::WHOLE);
+    assert_eq!(ahead.next(|_| MIB), [("j".to_string(), [0, 1, 2, 7, 8].map(part).to_vec())]);
     let slot = Slot::new();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| slot.wait());
