@@ -37,7 +37,8 @@ def read_lazy(
     Parameters
     ----------
     path
-        AnnData in zarr or h5ad, 10x h5, a 10x mtx folder; or several of them (a list, or a mapping of keys to paths) as one data set.
+        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); a 10x mtx folder; or
+        several of them (a list, or a mapping of keys to paths) as one data set.
     matrix
         ``'X'``, ``'layers/NAME'`` or ``'raw/X'``.
     join

@@ -46,7 +46,7 @@ def run(
     Parameters
     ----------
     input
-        AnnData in zarr or h5ad, 10x h5, or a 10x mtx folder.
+        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); or a 10x mtx folder.
     output
         The new store; zarr unless its name ends in ``.h5ad``.
     recipe

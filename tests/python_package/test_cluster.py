@@ -60,6 +60,16 @@ def test_the_graph_follows_from_an_address_in_the_settings(cells, tmp_path, clie
     assert summary["kept"][0] > 1000, "there is a graph to speak of"
 
 
+@pytest.mark.parametrize("recipe", [{}, {"neighbors": {"mode": "fast", "metric": "cosine", "n_neighbors": 9}}], ids=["accurate", "fast"])
+def test_neighbours(cells, tmp_path, client, recipe):
+    """Of more cells than are compared with all others: workers search the lists."""
+    cm.run(cells, tmp_path / "here.zarr", {**RECIPE, **recipe}, through="neighbors")
+    summary = cm.run(cells, tmp_path / "there.zarr", {**RECIPE, **recipe}, through="neighbors", client=client)
+    same(tmp_path)
+    assert summary["kept"][0] > 16_384
+    assert "neighbors" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+
+
 def test_the_program(cells, tmp_path, client):
     """``cellmill run --scheduler`` asks the package, and says what is missing if it is not there."""
 

@@ -101,6 +101,26 @@ def test_a_worker_is_killed(cells, here, what, passes):
     same(here)
 
 
+def test_workers_are_killed_while_they_search_for_neighbours(cells, here):
+    """One of several: another does its order. All, again and again: the run ends, and goes on later with the lists that were searched."""
+    shutil.rmtree(here / "here.zarr")
+    cm.run(cells, here / "here.zarr", RECIPE, through="neighbors")
+    with workers(3) as client:
+        trouble(client, here, "killed after", "neighbors", {0})
+        cm.run(cells, here / "there.zarr", RECIPE, through="neighbors", client=client)
+    assert hits(here) == 1
+    same(here)
+    shutil.rmtree(here / "there.zarr")
+    with workers(2) as client:
+        trouble(client, here, "killed before", "neighbors", set(range(100)), once=False)
+        with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match="neighbors"):
+            cm.run(cells, here / "there.zarr", RECIPE, through="neighbors", client=client)
+    with workers(1) as client:
+        summary = cm.run(cells, here / "there.zarr", RECIPE, through="neighbors", client=client, resume=True)
+    assert all(stage["source_reads"] == 0 for stage in summary["stages"]), "what came before is there"
+    same(here)
+
+
 def test_a_slow_worker_loses_orders_to_others(cells, here):
     with workers(2) as client:
         trouble(client, here, "slow", "", set(range(100)))

@@ -29,8 +29,8 @@ fn all(n: usize) -> Result<bool> {
     for (d, k, metric) in [(50, 15, Metric::Euclidean), (20, 31, Metric::Cosine), (80, 10, Metric::Euclidean)] {
         let x = cells(n.min(40_000), d);
         let exact = knn::Options { n_neighbors: k, mode: Mode::Exact, metric, seed: 0 };
-        let here = knn_on(Embedding::new(&x, d)?, &exact, &Processor::Cpu, &())?.in_original_order();
-        let there = knn_on(Embedding::new(&x, d)?, &exact, &gpu, &())?.in_original_order();
+        let here = knn_on(Embedding::new(&x, d)?, &exact, &Processor::Cpu, None, &())?.in_original_order();
+        let there = knn_on(Embedding::new(&x, d)?, &exact, &gpu, None, &())?.in_original_order();
         let rows = here.indices.chunks(k - 1).zip(there.indices.chunks(k - 1));
         let found = rows.map(|(a, b)| b.iter().filter(|id| a.contains(id)).count()).sum::<usize>() as f64 / here.indices.len() as f64;
         let equal = here.distances.iter().zip(&there.distances).filter(|(a, b)| a.to_bits() == b.to_bits()).count();
@@ -44,7 +44,7 @@ fn all(n: usize) -> Result<bool> {
     let mut times = Vec::new();
     let mut timed = |from: Instant| times.push(from.elapsed().as_secs_f64());
     let from = Instant::now();
-    let found = knn_on(Embedding::new(&x, 50)?, &knn::Options::default(), &gpu, &())?;
+    let found = knn_on(Embedding::new(&x, 50)?, &knn::Options::default(), &gpu, None, &())?;
     timed(from);
     let graph = connectivities(&found.distances, Method::UMAP)?;
     for n_components in [2, 3] {

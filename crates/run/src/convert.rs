@@ -12,7 +12,7 @@ use cellmill_store::write::{CsrStream, Format, create, write_element, write_root
 use serde::Serialize;
 
 use crate::carry::Annotations;
-use crate::job::open;
+use crate::job::{local, open};
 use crate::observe::{Listener, Observer};
 use crate::output::stream_rows;
 
@@ -94,6 +94,7 @@ fn stream_matrix(w: &dyn TreeWriter, path: &str, source: &dyn Source, watch: &dy
 }
 
 fn refuse_existing(output: &Path, overwrite: bool) -> Result<()> {
+    local(output)?;
     if output.exists() && !overwrite {
         let place = Place::store(output.display().to_string());
         return Err(Error::invalid(place, "it exists already", "-y (--overwrite) is needed to replace it"));

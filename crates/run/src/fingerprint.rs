@@ -5,21 +5,33 @@ use std::time::UNIX_EPOCH;
 
 use cellmill_engine::journal::Identity;
 use cellmill_matrix::{Error, Place, Result};
+use cellmill_store::dataset::versions;
+use cellmill_store::is_url;
 
 use crate::recipe::Recipe;
 
 /// Everything that decides what a run computes, by key. Threads and memory decide nothing.
 pub fn identity(input: &Path, genome: Option<&str>, recipe: &Recipe) -> Result<Identity> {
-    let path = std::fs::canonicalize(input).unwrap_or_else(|_| input.to_path_buf());
-    let mut files = Files::default();
-    files.add(&path, "").map_err(|e| Error::io(Place::store(input.display().to_string()), &e))?;
-    let mut identity = vec![
-        ("version".to_string(), env!("CARGO_PKG_VERSION").to_string()),
-        ("input".into(), path.display().to_string()),
-        ("files of the input".into(), files.n.to_string()),
-        ("bytes of the input".into(), files.bytes.to_string()),
-        ("names, sizes and times of its files (hash)".into(), format!("{:016x}", files.hash.finish())),
-    ];
+    let mut identity = vec![("version".to_string(), env!("CARGO_PKG_VERSION").to_string())];
+    if is_url(input) {
+        let mut hash = Fnv::default();
+        for (name, version) in versions(input)? {
+            hash.add(name.as_bytes());
+            hash.add(version.as_bytes());
+        }
+        identity.push(("input".into(), input.display().to_string()));
+        identity.push(("sizes and ETags of its objects (hash)".into(), format!("{:016x}", hash.finish())));
+    } else {
+        let path = std::fs::canonicalize(input).unwrap_or_else(|_| input.to_path_buf());
+        let mut files = Files::default();
+        files.add(&path, "").map_err(|e| Error::io(Place::store(input.display().to_string()), &e))?;
+        identity.extend([
+            ("input".into(), path.display().to_string()),
+            ("files of the input".into(), files.n.to_string()),
+            ("bytes of the input".into(), files.bytes.to_string()),
+            ("names, sizes and times of its files (hash)".into(), format!("{:016x}", files.hash.finish())),
+        ]);
+    }
     identity.extend(genome.map(|g| ("genome".to_string(), g.to_string())));
     let mut section = String::new();
     for line in recipe.to_toml()?.lines() {

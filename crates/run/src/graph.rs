@@ -138,11 +138,14 @@ impl Analysis {
             metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
             seed: recipe.seed,
         };
+        let crew = input.cluster.map(|c| c as &dyn knn::Crew);
         let (order, k, indices, distances) = kept(input.journal, "neighbors", || {
             let found = match (scores, input.scratch) {
-                (Scores::File(file), Some(folder)) => knn_streamed(file, &search, folder, &watch)?,
+                (Scores::File(file), Some(folder)) => knn_streamed(file, &search, folder, crew, &watch)?,
                 (Scores::File(_), None) => return Err(Error::bug("a file of components and no folder")),
-                (Scores::Memory(x), _) => knn::knn_on(Embedding::columns(x, n_comps, n_pcs)?, &search, &input.processor.get()?, &watch)?,
+                (Scores::Memory(x), _) => {
+                    knn::knn_on(Embedding::columns(x, n_comps, n_pcs)?, &search, &input.processor.get()?, crew, &watch)?
+                }
             };
             let Knn { order, distances: Distances { k, indices, distances } } = found;
             Ok((order, k, indices, distances))

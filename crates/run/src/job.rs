@@ -9,6 +9,7 @@ use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::stage::{Allowance, Spill, Stage as Staged};
 use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use cellmill_store::dataset::{Dataset, OpenOptions};
+use cellmill_store::is_url;
 use cellmill_store::write::Format;
 use serde::Serialize;
 
@@ -316,6 +317,9 @@ impl Job {
     fn check_paths(&self) -> Result<()> {
         let place = || Place::store(self.output.display().to_string());
         if self.in_place {
+            if is_url(&self.input) {
+                return Err(Error::option("--in-place", self.input.display(), "a store at a URL is only read; write a new one with -o"));
+            }
             if self.recipe.input.matrix.starts_with("raw") {
                 let why = "its genes are not those of var, which --in-place would replace; write a new store with -o";
                 return Err(Error::option("--matrix", &self.recipe.input.matrix, why));
@@ -327,7 +331,11 @@ impl Job {
                 _ => Ok(()),
             };
         }
-        let input = std::fs::canonicalize(&self.input).map_err(|e| Error::io(Place::store(self.input.display().to_string()), &e))?;
+        local(&self.output)?;
+        let input = match is_url(&self.input) {
+            true => self.input.clone(),
+            false => std::fs::canonicalize(&self.input).map_err(|e| Error::io(Place::store(self.input.display().to_string()), &e))?,
+        };
         let parent = self.scratch();
         let folder = std::fs::canonicalize(&parent).map_err(|e| Error::io(Place::store(parent.display().to_string()), &e))?;
         let output = folder.join(
@@ -360,6 +368,18 @@ pub fn open(input: &Path, matrix: &str, genome: Option<String>, scratch: &Path, 
     let options =
         OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
     Dataset::open(input, &options, &Plain(listener))
+}
+
+/// Refuses an output at a URL.
+pub fn local(output: &Path) -> Result<()> {
+    match is_url(output) {
+        true => Err(Error::option(
+            "--output",
+            output.display(),
+            "results are written to a folder of this machine or a shared one; copy them from there",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Finds out before the work whether a folder can be written to.

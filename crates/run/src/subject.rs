@@ -14,6 +14,7 @@ use cellmill_kernels::totals::look;
 use cellmill_matrix::{Csr, Element, Error, Place, Result, SourceRow, Table, Values, keys};
 use cellmill_store::anndata::AnnData;
 use cellmill_store::dataset::Dataset;
+use cellmill_store::is_url;
 
 use crate::analysis::value_steps;
 use crate::cluster::{About, Cluster, Dispatcher};
@@ -359,8 +360,11 @@ fn joined(a: Values, b: Values) -> Values {
     join!(Bool, I8, I16, I32, I64, U8, U16, U32, U64, F32, F64, Str)
 }
 
-/// The folder beside which temporary files of an output go.
+/// The folder in which temporary files of an output go: beside it, or the system's for what lies at a URL.
 pub fn beside(path: &Path) -> PathBuf {
+    if is_url(path) {
+        return std::env::temp_dir();
+    }
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir.to_path_buf(),
         _ => PathBuf::from("."),

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use cellmill_matrix::{Array, DType, Element, Encoding, Error, Place, Result, Shape, Source, SparseFormat, Table, Values, Watch};
 
 use crate::element::{self, Lengths, SparseInfo, join, text};
+use crate::hdf5::raw::RawFile;
 use crate::hdf5::{COMPOUND, Hdf5Tree};
+use crate::objects::{Remote, is_url};
 use crate::source::{CscMatrix, CsrSource, DenseSource};
 use crate::tree::{ArrayInfo, Chunks, Node, Tree};
 use crate::zarr::ZarrTree;
-
-/// How an HDF5 file begins, at byte 0 or at 512, 1024, 2048, …
-const HDF5_MAGIC: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// An AnnData store that has been opened for reading. Nothing but metadata has been read.
 pub struct AnnData {
@@ -57,17 +56,46 @@ impl Matrix {
     }
 }
 
-/// Opens a zarr folder or an HDF5 file, by its content.
+/// Opens a zarr store or an HDF5 file, by its content: a path, or a URL.
 pub fn open_tree(path: &Path) -> Result<Arc<dyn Tree>> {
+    if is_url(path) {
+        return Ok(match open_url(path)? {
+            AtUrl::Zarr(tree) => Arc::new(tree),
+            AtUrl::Hdf5(tree) => Arc::new(H5ad(tree)),
+        });
+    }
     let place = Place::store(path.display().to_string());
     let meta = std::fs::metadata(path).map_err(|e| Error::io(place.clone(), &e))?;
     if meta.is_dir() {
         return Ok(Arc::new(ZarrTree::open(path)?));
     }
-    if !is_hdf5(path).map_err(|e| Error::io(place.clone(), &e))? {
+    if !is_hdf5(path)? {
         return Err(Error::invalid(place, "neither a zarr folder nor an HDF5 file", "an AnnData store is one of them (.zarr or .h5ad)"));
     }
     Ok(Arc::new(H5ad(Hdf5Tree::open(path)?)))
+}
+
+/// What lies at a URL.
+pub(crate) enum AtUrl {
+    Zarr(ZarrTree),
+    Hdf5(Hdf5Tree),
+}
+
+/// Looks what lies at a URL, and opens it: an object, or a store below it. By its name one of them is looked for first.
+pub(crate) fn open_url(url: &Path) -> Result<AtUrl> {
+    let remote = Remote::open(url).map_err(|e| Error::io(Place::store(url.display().to_string()), &e))?;
+    let remote = Arc::new(remote);
+    let file = || -> Result<Option<AtUrl>> { Ok(Hdf5Tree::open_remote(&remote)?.map(AtUrl::Hdf5)) };
+    let store = || -> Result<Option<AtUrl>> { Ok(ZarrTree::open_remote(remote.clone())?.map(AtUrl::Zarr)) };
+    let is_file = remote.shown().rsplit('.').next().is_some_and(|ending| ["h5ad", "h5", "hdf5"].contains(&ending));
+    let found = match is_file {
+        true => file()?.map_or_else(store, |found| Ok(Some(found))),
+        false => store()?.map_or_else(file, |found| Ok(Some(found))),
+    };
+    found?.ok_or_else(|| {
+        let found = "404: there is no such object, and no zarr.json, .zmetadata, .zgroup or .zarray below it";
+        Error::invalid(Place::store(remote.shown()), found, "an AnnData store (.zarr, .h5ad) or a 10x h5 file is expected")
+    })
 }
 
 /// An HDF5 file whose arrays of records are the data frames of anndata 0.6 and before.
@@ -111,25 +139,12 @@ impl Tree for H5ad {
 }
 
 /// Whether a file is HDF5, by its signature.
-pub fn is_hdf5(path: &Path) -> std::io::Result<bool> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
-    let mut at = 0u64;
-    let mut head = [0u8; 8];
-    while at + 8 <= size {
-        file.seek(SeekFrom::Start(at))?;
-        file.read_exact(&mut head)?;
-        if head == HDF5_MAGIC {
-            return Ok(true);
-        }
-        at = if at == 0 { 512 } else { at * 2 };
-    }
-    Ok(false)
+pub fn is_hdf5(path: &Path) -> Result<bool> {
+    RawFile::open(path)?.is_hdf5()
 }
 
 impl AnnData {
-    /// Opens a zarr folder or an h5ad file.
+    /// Opens a zarr store or an h5ad file: a path, or a URL.
     pub fn open(path: &Path) -> Result<AnnData> {
         AnnData::of_tree(open_tree(path)?)
     }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow, SparseFormat, Table, Watch};
 
-use crate::anndata::{AnnData, Matrix, is_hdf5, open_tree};
+use crate::anndata::{AnnData, AtUrl, Matrix, is_hdf5, open_tree, open_url};
 use crate::element::SparseInfo;
 use crate::hdf5::Hdf5Tree;
 use crate::mtx::{self, Mtx, MtxOptions};
+use crate::objects::{Remote, is_url};
 use crate::source::CsrSource;
 use crate::tenx::{self, TenX, TenXOptions};
 use crate::tree::{Node, Tree};
@@ -58,15 +59,22 @@ impl InputFormat {
         }
     }
 
-    /// Looks at a path.
+    /// Looks at a path, or at what lies at a URL.
     pub fn of(path: &Path) -> Result<InputFormat> {
+        let hdf5 = |tree: &Hdf5Tree| Ok(if tenx::is_tenx(tree)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
+        if is_url(path) {
+            return match open_url(path)? {
+                AtUrl::Zarr(_) => Ok(InputFormat::Zarr),
+                AtUrl::Hdf5(tree) => hdf5(&tree),
+            };
+        }
         let place = || Place::store(path.display().to_string());
         let meta = std::fs::metadata(path).map_err(|e| Error::io(place(), &e))?;
         if meta.is_dir() {
             return Ok(if mtx::is_mtx(path) { InputFormat::Mtx } else { InputFormat::Zarr });
         }
-        if is_hdf5(path).map_err(|e| Error::io(place(), &e))? {
-            return Ok(if tenx::is_tenx(&Hdf5Tree::open(path)?)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
+        if is_hdf5(path)? {
+            return hdf5(&Hdf5Tree::open(path)?);
         }
         let expected = "an AnnData store (.zarr, .h5ad), a 10x h5 file or a 10x mtx folder is expected";
         Err(Error::invalid(place(), "a file of another kind", expected))
@@ -103,6 +111,18 @@ impl Dataset {
             }
         }
     }
+}
+
+/// What tells an input at a URL from its other versions, without reading it: names of objects, and the size and the ETag or time of each.
+/// Of a zarr store these are its metadata and two chunks of each array.
+pub fn versions(url: &Path) -> Result<Vec<(String, String)>> {
+    let names = match open_url(url)? {
+        AtUrl::Hdf5(_) => vec![String::new()],
+        AtUrl::Zarr(tree) => tree.sample(2)?,
+    };
+    let fail = |e: std::io::Error| Error::io(Place::store(url.display().to_string()), &e);
+    let versions = Remote::open(url).and_then(|remote| remote.versions(&names)).map_err(fail)?;
+    Ok(names.into_iter().zip(versions).filter_map(|(name, version)| Some((name, version?))).collect())
 }
 
 /// Opens the matrix of an input and nothing else. One that lies by columns is refused.

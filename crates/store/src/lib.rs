@@ -8,8 +8,11 @@ pub mod element;
 pub mod hdf5;
 pub mod mtx;
 pub mod numbers;
+mod objects;
 pub mod source;
 pub mod tenx;
 pub mod tree;
 pub mod write;
 pub mod zarr;
+
+pub use objects::is_url;

@@ -64,6 +64,8 @@ pub trait Tree: Send + Sync {
     fn read(&self, path: &str) -> Result<Array>;
     /// Rows (first axis) of an array.
     fn read_rows(&self, path: &str, rows: Range<u64>) -> Result<Values>;
+    /// Arrays that will be read whole: where each request takes its time, they are asked for at once. The default does nothing.
+    fn will_read(&self, _paths: &[String]) {}
     /// The hot path: an array chunk by chunk.
     fn chunks(&self, path: &str) -> Result<Box<dyn Chunks>>;
     /// Bytes of an array on disk; for very many chunks an estimate from some of them.
@@ -101,6 +103,13 @@ pub trait Chunks: Send + Sync {
     }
     /// Chunks that will be decoded soon: their stored bytes may be fetched meanwhile. The default does nothing.
     fn will_decode(&self, _chunks: Range<u64>) {}
+    /// Chunks that are decoded next, one after the other: where each request takes its time, all are asked for at once. The default does
+    /// nothing.
+    fn gather(&self, _chunks: Range<u64>) {}
+    /// Bytes that are held at most of what was fetched ahead, over all arrays of the store.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// A store that is being written. Nothing appears under its final name before [`TreeWriter::finish`].

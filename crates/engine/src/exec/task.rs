@@ -265,12 +265,18 @@ pub fn part<F: Fold>(
             if let Some(done) = log.and_then(|log| log.get::<TaskOutput<F::State>>(i as u64)) {
                 return Ok(TaskOutput { decoded: false, ..done });
             }
-            // While this task's rows are decoded, the disk fetches those of the one that this thread will take next.
-            let later = i + rayon::current_num_threads();
-            let wanted = part.contains(&later) && feed.stage.is_none_or(|stage| stage.task(later).is_none());
-            if let Some(rows) = tasks.get(later).filter(|_| wanted) {
-                feed.source.will_read(SourceRow(rows.start)..SourceRow(rows.end));
+            // While this task's rows are decoded, the disk fetches those of the one that this thread will take next; at first, its own.
+            let ahead = |task: usize| {
+                let wanted = part.contains(&task) && feed.stage.is_none_or(|stage| stage.task(task).is_none());
+                if let Some(rows) = tasks.get(task).filter(|_| wanted) {
+                    feed.source.will_read(SourceRow(rows.start)..SourceRow(rows.end));
+                }
+            };
+            let threads = rayon::current_num_threads();
+            if i < part.start + threads {
+                ahead(i);
             }
+            ahead(i + threads);
             let rows = tasks[i].clone();
             let recipe = sliced(recipe, &rows);
             let batch = aside.batch.map(|b| &b[rows.start as usize..rows.end as usize]);

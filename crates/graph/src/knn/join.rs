@@ -1,9 +1,13 @@
 //! The clustered self-join: each cell against the cells of the lists nearest to it.
 
-use cellmill_matrix::Result;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
 use super::Metric;
+use super::crew::{Crew, Found, Order};
 use super::exact::emit;
 use super::kernel::{CANDIDATES, Form, Simd};
 use super::lists::{Lists, around};
@@ -66,6 +70,11 @@ impl Joined {
             reach: Reach::NOWHERE,
         }
     }
+
+    /// Whether nothing was searched yet.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.reach.width == 0
+    }
 }
 
 /// The lists that each position searched.
@@ -103,38 +112,81 @@ pub(super) fn join(
     metric: Metric,
     progress: &Progress,
 ) -> Result<()> {
-    let (n, k) = (x.n(), joined.distances.k);
-    let keep = rank::keep(k, n);
     let Searched { near, width, bits } = &mut joined.searched;
-    (*near, *width) = (around(simd, &lists.centres, x.d(), reach.width), reach.width);
+    (*near, *width) = (around(simd, &lists.centres, x.d(), reach.width, 0..lists.len()), reach.width);
     let before = std::mem::replace(&mut joined.reach, reach);
-    let anew = before.width == 0;
+    let Distances { k, indices, distances } = &mut joined.distances;
+    let own = Own { indices, values: distances, searched: bits, changed: &mut joined.changed };
+    search(simd, x, lists, 0..lists.len(), near, own, *k, (before, reach), metric, progress)
+}
 
-    // Each task owns the rows of its lists.
-    let mut tasks = Vec::new();
-    let (mut indices, mut values) = (&mut joined.distances.indices[..], &mut joined.distances.distances[..]);
-    let (mut searched, mut changed) = (&mut bits[..], &mut joined.changed[..]);
-    let group = (lists.len() / (TASKS * rayon::current_num_threads())).clamp(1, GROUP);
-    for first in (0..lists.len()).step_by(group) {
-        let span = first..(first + group).min(lists.len());
-        let rows = (lists.offsets[span.end] - lists.offsets[span.start]) as usize;
-        let (a, b, c, d);
-        (a, indices) = std::mem::take(&mut indices).split_at_mut(rows * k);
-        (b, values) = std::mem::take(&mut values).split_at_mut(rows * k);
-        (c, searched) = std::mem::take(&mut searched).split_at_mut(rows * WORDS);
-        (d, changed) = std::mem::take(&mut changed).split_at_mut(rows);
-        tasks.push((span, a, b, c, d));
+/// Rows of results, of the positions of some lists.
+struct Own<'a> {
+    /// `(rows, k)`, as the two that follow.
+    indices: &'a mut [u32],
+    values: &'a mut [f32],
+    /// `(rows, WORDS)`.
+    searched: &'a mut [u64],
+    /// `(rows,)`.
+    changed: &'a mut [bool],
+}
+
+impl<'a> Own<'a> {
+    /// Takes the first `rows` off.
+    fn split_off(&mut self, rows: usize, k: usize) -> Own<'a> {
+        fn take<'a, T>(of: &mut &'a mut [T], n: usize) -> &'a mut [T] {
+            let (taken, rest) = std::mem::take(of).split_at_mut(n);
+            *of = rest;
+            taken
+        }
+        Own {
+            indices: take(&mut self.indices, rows * k),
+            values: take(&mut self.values, rows * k),
+            searched: take(&mut self.searched, rows * WORDS),
+            changed: take(&mut self.changed, rows),
+        }
     }
+}
+
+/// Searches for the positions of the lists `span`, whose nearest lists are `near`.
+#[allow(clippy::too_many_arguments)]
+fn search(
+    simd: Simd,
+    x: Shelf<'_>,
+    lists: &Lists,
+    span: Range<usize>,
+    near: &[u32],
+    mut all: Own<'_>,
+    k: usize,
+    (before, reach): (Reach, Reach),
+    metric: Metric,
+    progress: &Progress,
+) -> Result<()> {
+    let keep = rank::keep(k, x.n());
+    let anew = before.width == 0;
+    // Each task owns the rows of its lists.
+    let group = (span.len() / (TASKS * rayon::current_num_threads())).clamp(1, GROUP);
+    let tasks: Vec<(Range<usize>, Own<'_>)> = span
+        .clone()
+        .step_by(group)
+        .map(|first| {
+            let lists_of = first..(first + group).min(span.end);
+            let rows = (lists.offsets[lists_of.end] - lists.offsets[lists_of.start]) as usize;
+            let own = all.split_off(rows, k);
+            (lists_of, own)
+        })
+        .collect();
     let room = || (Work::default(), x.reader());
-    tasks.into_par_iter().try_for_each_init(room, |(work, reader), (span, indices, values, searched, changed)| {
+    tasks.into_par_iter().try_for_each_init(room, |(work, reader), (lists_of, own)| {
+        let Own { indices, values, searched, changed } = own;
         reader.start();
-        let base = lists.offsets[span.start];
+        let base = lists.offsets[lists_of.start];
         let rows = indices.len() / k;
         work.best.clear();
         work.best.resize(rows * keep, EMPTY);
         work.visits.clear();
-        for list in span {
-            let near = &near[list * reach.width..(list + 1) * reach.width];
+        for list in lists_of {
+            let near = &near[(list - span.start) * reach.width..][..reach.width];
             let rows = (lists.offsets[list] - base) as usize..(lists.offsets[list + 1] - base) as usize;
             work.own(simd, reader, lists, list, base, keep)?;
             work.choose(
@@ -159,6 +211,52 @@ pub(super) fn join(
         }
         progress.add(rows, "join")
     })
+}
+
+/// [`join`] before any other, its lists dealt to a crew: the same bits.
+pub(super) fn dealt(crew: &dyn Crew, simd: Simd, x: Shelf<'_>, order: &Order, joined: &mut Joined, progress: &Progress) -> Result<()> {
+    let lists = &order.lists;
+    let reach = Reach { width: order.width, reach: order.reach };
+    joined.searched.near = around(simd, &lists.centres, x.d(), reach.width, 0..lists.len());
+    joined.searched.width = reach.width;
+    joined.reach = reach;
+    joined.changed.fill(true);
+    let mut at = 0;
+    let k = order.k;
+    crew.search(order, x.rows(), &Counted { progress, done: AtomicU64::new(0) }, &mut |found: Found| {
+        let rows = found.indices.len() / k;
+        joined.distances.indices[at * k..][..rows * k].copy_from_slice(&found.indices);
+        joined.distances.distances[at * k..][..rows * k].copy_from_slice(&found.distances);
+        joined.searched.bits[at * WORDS..][..rows * WORDS].copy_from_slice(&found.searched);
+        at += rows;
+    })?;
+    if at == x.n() { Ok(()) } else { Err(Error::bug(format!("neighbours of {at} cells of {}", x.n()))) }
+}
+
+/// The part of a join that is about the positions of some lists.
+pub(super) fn part(simd: Simd, x: Shelf<'_>, order: &Order, span: Range<usize>) -> Result<Found> {
+    let (lists, k) = (&order.lists, order.k);
+    let rows = (lists.offsets[span.end] - lists.offsets[span.start]) as usize;
+    let mut found = Found { indices: vec![0; rows * k], distances: vec![0.0; rows * k], searched: vec![0; rows * WORDS] };
+    let near = around(simd, &lists.centres, x.d(), order.width, span.clone());
+    let mut changed = vec![true; rows];
+    let own = Own { indices: &mut found.indices, values: &mut found.distances, searched: &mut found.searched, changed: &mut changed };
+    let reach = Reach { width: order.width, reach: order.reach };
+    search(simd, x, lists, span, &near, own, k, (Reach::NOWHERE, reach), order.metric, &Progress::new(&(), 0))?;
+    Ok(found)
+}
+
+/// Rows done of one pass, told to the progress of all.
+struct Counted<'a> {
+    progress: &'a Progress<'a>,
+    done: AtomicU64,
+}
+
+impl Watch for Counted<'_> {
+    fn tick(&self, done: u64, _: u64, _: &str) -> Result<()> {
+        let before = self.done.fetch_max(done, Ordering::Relaxed);
+        self.progress.add(done.saturating_sub(before) as usize, "join")
+    }
 }
 
 /// What a task needs, kept between tasks.

@@ -1,7 +1,10 @@
 //! Cells cut into lists of near ones: two levels of k-means, then every cell moves to the nearest of the lists around its own.
 
+use std::ops::Range;
+
 use cellmill_matrix::Result;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::kernel::{Form, Simd};
 use super::means::{assign, draw, mean, means, stratified};
@@ -26,6 +29,7 @@ const AROUND: usize = 32;
 const MOVES: usize = 2;
 
 /// Cells by list.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Lists {
     /// Positions at which lists begin, and the end: `(lists + 1,)`.
     pub offsets: Vec<u32>,
@@ -206,7 +210,7 @@ fn share(rows: &[f32], list_of: &[u32], d: usize) -> Share {
 fn improve(simd: Simd, parts: &Parts<'_>, centres: &[f32], list_of: &mut [u32]) -> Result<Means> {
     let d = parts.d();
     let n_lists = centres.len() / d;
-    let around = around(simd, centres, d, AROUND);
+    let around = around(simd, centres, d, AROUND, 0..n_lists);
     let width = AROUND.min(n_lists);
     let mut places: Vec<&mut [u32]> = Vec::with_capacity(parts.len());
     let mut rest = list_of;
@@ -286,31 +290,30 @@ fn split(simd: Simd, x: Embedding, members: Vec<u32>, seed: u64, depth: usize) -
         .collect()
 }
 
-/// The `width` lists nearest to each list, itself first: `(lists, min(width, lists))`, by distance of their means.
-pub(super) fn around(simd: Simd, centres: &[f32], d: usize, width: usize) -> Vec<u32> {
-    let m = centres.len() / d;
-    let width = width.min(m);
+/// The `width` lists nearest to each of the lists `span`, itself first: `(span, min(width, lists))`, by distance of their means.
+pub(super) fn around(simd: Simd, centres: &[f32], d: usize, width: usize, span: Range<usize>) -> Vec<u32> {
+    let width = width.min(centres.len() / d);
     let origin = mean(centres, d);
     let mut panels = Panels::default();
     panels.pack(simd, Form::Dot, centres.chunks_exact(d), &origin);
     let others = width - 1;
-    let mut around = vec![0u32; m * width];
+    let mut around = vec![0u32; span.len() * width];
     around.par_chunks_mut(96 * width).enumerate().for_each_init(
         || (Queries::default(), Vec::<Key>::new()),
         |(queries, best), (block, out)| {
             let n = out.len() / width;
+            let first = span.start + block * 96;
             best.clear();
             best.resize(n * others, EMPTY);
             queries.clear(Form::Dot, d);
-            for slot in 0..n {
-                let list = block * 96 + slot;
+            for (slot, list) in (first..first + n).enumerate() {
                 queries.push(simd, &centres[list * d..(list + 1) * d], &origin, slot as u32, list as u32);
             }
             if others > 0 {
                 scan(simd, queries, &panels, 0..panels.len(), 0, best, others);
             }
             for (slot, out) in out.chunks_exact_mut(width).enumerate() {
-                out[0] = (block * 96 + slot) as u32;
+                out[0] = (first + slot) as u32;
                 out[1..].iter_mut().zip(&best[slot * others..]).for_each(|(out, &key)| *out = scan::id(key));
             }
         },

@@ -5,6 +5,7 @@
 //! searched is decided by the recall on a sample of cells whose neighbours are found exactly, so hard data cost more time and
 //! not quality.
 
+mod crew;
 mod cuda;
 mod descent;
 mod exact;
@@ -28,7 +29,9 @@ use std::sync::Arc;
 use cellmill_cuda::{Device, Processor};
 use cellmill_matrix::{Error, Place, Result, Watch};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
+pub use self::crew::{Crew, Found, Order};
 pub(crate) use self::cuda::SOURCES;
 use self::join::{Joined, Reach};
 use self::kernel::Simd;
@@ -52,7 +55,7 @@ pub enum Mode {
 }
 
 /// What near means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Metric {
     /// `sqrt(Σ (x − y)²)`.
     #[default]
@@ -144,26 +147,28 @@ const LARGEST: f32 = 1e17;
 /// Distances are f32, `Σ (x − y)²` in a fixed order of sums, so equal rows are at distance 0; each row ascends by (distance,
 /// position). The result has the same bits for any number of threads.
 pub fn knn(x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
-    knn_on(x, options, &Processor::Cpu, watch)
+    knn_on(x, options, &Processor::Cpu, None, watch)
 }
 
 /// [`knn`] on a processor. A GPU compares all pairs (up to 6 million cells), so its recall is that of `exact` but for ties.
-pub fn knn_on(x: Embedding, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Knn> {
-    run(&Engine { simd: Simd::detect(), processor, all_pairs: ALL_PAIRS }, x, options, watch)
+/// A crew gets the lists of the CPU's search; what is found has the same bits.
+pub fn knn_on(x: Embedding, options: &Options, processor: &Processor, crew: Option<&dyn Crew>, watch: &dyn Watch) -> Result<Knn> {
+    run(&Engine { simd: Simd::detect(), processor, crew, all_pairs: ALL_PAIRS }, x, options, watch)
 }
 
 /// What searches.
 struct Engine<'a> {
     simd: Simd,
     processor: &'a Processor,
+    crew: Option<&'a dyn Crew>,
     /// Up to so many cells the CPU compares all pairs.
     all_pairs: usize,
 }
 
 /// [`knn`] for rows that are never held together: they are put in order in temporary files in `scratch`, and the search reads the lists
 /// that it compares. The same bits as [`knn`]'s on the CPU.
-pub fn knn_streamed(rows: &dyn Rows, options: &Options, scratch: &Path, watch: &dyn Watch) -> Result<Knn> {
-    stream(&Engine { simd: Simd::detect(), processor: &Processor::Cpu, all_pairs: ALL_PAIRS }, rows, options, scratch, watch)
+pub fn knn_streamed(rows: &dyn Rows, options: &Options, scratch: &Path, crew: Option<&dyn Crew>, watch: &dyn Watch) -> Result<Knn> {
+    stream(&Engine { simd: Simd::detect(), processor: &Processor::Cpu, crew, all_pairs: ALL_PAIRS }, rows, options, scratch, watch)
 }
 
 /// [`knn_streamed`] by an engine.
@@ -271,7 +276,7 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
     let (n, metric, simd) = (cells.n(), options.metric, engine.simd);
     // Lists, sample, join and one repair pass over all cells.
     let progress = Progress::new(watch, 4 * n as u64);
-    let (lists, parts) = lists::cut(simd, cells, options.seed, &progress)?;
+    let (mut lists, parts) = lists::cut(simd, cells, options.seed, &progress)?;
     let (rows, file);
     let x = match cells {
         Cells::Memory(x) => {
@@ -298,7 +303,14 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
     loop {
         let reach = survey.reach(join);
         let width = survey.width(reach).max(least).min(lists.len());
-        join::join(simd, x, &lists, &mut joined, Reach { width, reach }, metric, &progress)?;
+        match engine.crew {
+            Some(crew) if joined.is_nothing() => {
+                let order = Order { lists, k, width, reach, metric };
+                join::dealt(crew, simd, x, &order, &mut joined, &progress)?;
+                lists = order.lists;
+            }
+            _ => join::join(simd, x, &lists, &mut joined, Reach { width, reach }, metric, &progress)?,
+        }
         let before = sample.recall(&joined.distances);
         let mut found = before;
         if before < recall {

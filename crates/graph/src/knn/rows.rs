@@ -36,7 +36,7 @@ impl Rows for Embedding<'_> {
     }
 }
 
-/// A nameless temporary file of `n` rows of `wide` f32, of which the first `d` are looked at.
+/// A file of `n` rows of `wide` f32, temporary and nameless unless it was opened, of which the first `d` are looked at.
 pub struct RowFile {
     file: File,
     place: Place,
@@ -54,6 +54,18 @@ impl RowFile {
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(|e| Error::io(place.clone(), &e))?;
         std::fs::remove_file(&path).map_err(|e| Error::io(place.clone(), &e))?;
         Ok(RowFile { file, place, n, wide, d: wide })
+    }
+
+    /// A file of such rows that somebody has written.
+    pub fn open(path: &Path, n: usize, d: usize) -> Result<Self> {
+        let place = Place::store(path.display().to_string());
+        let file = File::open(path).map_err(|e| Error::io(place.clone(), &e))?;
+        let bytes = file.metadata().map_err(|e| Error::io(place.clone(), &e))?.len();
+        let whole = (n * d * size_of::<f32>()) as u64;
+        if bytes != whole {
+            return Err(Error::invalid(place, format!("a file of {bytes} bytes"), format!("{n} rows of {d} numbers have {whole}")));
+        }
+        Ok(RowFile { file, place, n, wide: d, d })
     }
 
     /// The same file, of whose rows the first `d` columns are looked at.
@@ -116,6 +128,13 @@ impl<'a> Shelf<'a> {
         match self {
             Shelf::Memory(x) => x.d,
             Shelf::File(file) => file.d,
+        }
+    }
+
+    pub(super) fn rows(&self) -> &dyn Rows {
+        match self {
+            Shelf::Memory(x) => x,
+            Shelf::File(file) => *file,
         }
     }
 

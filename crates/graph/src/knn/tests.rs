@@ -11,7 +11,7 @@ use super::*;
 /// A standard normal that depends on its arguments alone (Box & Muller 1958).
 /// Never all pairs.
 fn engine(simd: Simd) -> Engine<'static> {
-    Engine { simd, processor: &Processor::Cpu, all_pairs: 0 }
+    Engine { simd, processor: &Processor::Cpu, crew: None, all_pairs: 0 }
 }
 
 fn normal(seed: u64, at: usize) -> f64 {
@@ -238,8 +238,44 @@ fn streamed_rows_give_the_same_bits() {
     }
     data[7 * wide + 2] = f32::NAN;
     file.write(0, &data).unwrap();
-    let error = knn_streamed(&file, &Options::default(), &folder, &()).unwrap_err().to_string();
+    let error = knn_streamed(&file, &Options::default(), &folder, None, &()).unwrap_err().to_string();
     assert!(error.contains("dimension 2 of cell 7"), "{error}");
+}
+
+/// A crew that carries out its orders at once, from a file, in parts of five lists.
+struct Alone;
+
+impl Crew for Alone {
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(Found)) -> Result<()> {
+        let (n, d) = (rows.n(), order.d());
+        let path = std::env::temp_dir().join(format!("cellmill-crew-{}-{d}", std::process::id()));
+        let mut data = vec![0f32; n * d];
+        rows.copy(0, &mut data)?;
+        std::fs::write(&path, bytemuck::cast_slice(&data)).unwrap();
+        let file = RowFile::open(&path, n, d)?;
+        std::fs::remove_file(&path).unwrap();
+        assert!(order.n_lists() > 20);
+        for first in (0..order.n_lists()).step_by(5) {
+            let end = (first + 5).min(order.n_lists());
+            take(order.carry_out(&file, first..end)?);
+            watch.tick(order.cells_before(end), n as u64, "")?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_crew_finds_the_same_bits() {
+    let (n, d) = (20_000, 8);
+    let data = cells(n, d, 3.0);
+    let x = Embedding::of(&data, d);
+    for (mode, metric) in [(Mode::Accurate, Metric::Euclidean), (Mode::Fast, Metric::Cosine)] {
+        let options = options(15, mode, metric);
+        let dealt = Engine { crew: Some(&Alone), ..engine(Simd::detect()) };
+        assert!(run(&dealt, x, &options, &()).unwrap() == by_lists(x, &options), "{mode:?}, {metric:?}");
+    }
+    let error = RowFile::open(Path::new("Cargo.toml"), 3, 5).err().unwrap().to_string();
+    assert!(error.contains("3 rows of 5 numbers have 60"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Func, aggregate, combine};
 use crate::cluster::Dispatcher;
-use crate::job::pool;
+use crate::job::{local, pool};
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
 use crate::view::{Groups, View};
@@ -73,6 +73,7 @@ impl Job {
         if self.funcs.is_empty() {
             return Err(Error::option("func", "nothing", "at least one function is needed"));
         }
+        local(&self.output)?;
         pool(self.ask.threads)?.install(|| {
             let subject = Subject::open(&self.ask, false, listener)?;
             let combined = combine(&subject.obs, &self.by, &subject.location)?;

@@ -6,6 +6,7 @@
 pub(crate) mod reads;
 mod site;
 
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +16,9 @@ use cellmill_engine::exec::{Aside, Done, TASK_ROWS, TaskOutput, Tree, cut};
 use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
 use cellmill_engine::recipe::Step;
+use cellmill_graph::knn;
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
+use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
@@ -75,6 +78,8 @@ enum What {
     Products,
     /// The projection.
     Scores,
+    /// Neighbours of the cells of lists.
+    Neighbors,
 }
 
 /// What workers must know of a run: a note in its journal.
@@ -104,6 +109,12 @@ pub struct About<'a> {
 }
 
 const PREMISES: &str = "premises";
+
+/// Where the components lie while neighbours are searched for: `(cells, components)` f32 in order of position.
+const ROWS: &str = "rows";
+
+/// Lists of an order of the neighbour search, at least: about 16,384 cells.
+const LISTS_AN_ORDER: usize = 32;
 
 /// Most orders of a read.
 const MOST_ORDERS: usize = 1024;
@@ -156,7 +167,10 @@ impl<'a> Cluster<'a> {
         (components, staged): (bool, bool),
     ) -> Result<Self> {
         let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
-        let input = std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?;
+        let input = match is_url(about.input) {
+            true => about.input.to_path_buf(),
+            false => std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?,
+        };
         let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
         let genome = about.genome.map(str::to_string);
         let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged };
@@ -175,7 +189,8 @@ impl<'a> Cluster<'a> {
     /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
     pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
         let parts = self.parts();
-        let (pass, any) = self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, watch)?;
+        let (pass, any) =
+            self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, &self.tasks(), watch)?;
         let mut tree = Tree::default();
         let mut rows = RowColumns::default();
         let (mut entries, mut decoded) = (0, false);
@@ -197,6 +212,11 @@ impl<'a> Cluster<'a> {
         spans(n, size)
     }
 
+    /// The rows of the source, cut into tasks.
+    fn tasks(&self) -> Ground<'_> {
+        Ground { n_tasks: cut(self.n_obs).len(), rows_before: Box::new(|task| (task as u64 * TASK_ROWS).min(self.n_obs)) }
+    }
+
     /// Has a pass carried out: what is not in the journal yet. Returns its name, and whether anything was left to do.
     fn carry_out<P: Serialize>(
         &self,
@@ -204,14 +224,15 @@ impl<'a> Cluster<'a> {
         name: &str,
         pass: &P,
         parts: &[Range<usize>],
+        ground: &Ground<'_>,
         watch: &dyn Watch,
     ) -> Result<(String, bool)> {
         let mut hash = Hashed(self.seed.clone());
         postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
         let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
         self.note(&pass_name, pass)?;
-        let n_tasks = cut(self.n_obs).len();
-        let rows = |part: &Range<usize>| (part.end as u64 * TASK_ROWS).min(self.n_obs) - part.start as u64 * TASK_ROWS;
+        let (n_tasks, n_rows) = (ground.n_tasks, (ground.rows_before)(ground.n_tasks));
+        let rows = |part: &Range<usize>| (ground.rows_before)(part.end) - (ground.rows_before)(part.start);
         let (there, missing): (Vec<_>, Vec<_>) = parts.iter().partition(|part| self.journal.is_whole(&record_name(&pass_name, part)));
         let orders: Vec<Order> = missing
             .iter()
@@ -230,13 +251,13 @@ impl<'a> Cluster<'a> {
             .collect::<Result<_>>()?;
         let before: u64 = there.into_iter().map(rows).sum();
         let each = missing.first().map_or(0, |part| rows(part));
-        watch.tick(before, self.n_obs, "")?;
+        watch.tick(before, n_rows, "")?;
         self.dispatcher.submit(&orders)?;
         let mut done = 0;
         while done < orders.len() {
             let step = self.dispatcher.carried_out().and_then(|n| {
                 done += n;
-                watch.tick((before + done as u64 * each).min(self.n_obs), self.n_obs, "")
+                watch.tick((before + done as u64 * each).min(n_rows), n_rows, "")
             });
             if let Err(error) = step {
                 self.dispatcher.cancel();
@@ -287,8 +308,14 @@ impl Crew for Cluster<'_> {
             Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
         })?;
         let parts = spans(n, size);
-        let (pass, any) =
-            self.carry_out(What::Products, "covariance", &(rows.select, rows.transform, rows.n_genes, columns), &parts, watch)?;
+        let (pass, any) = self.carry_out(
+            What::Products,
+            "covariance",
+            &(rows.select, rows.transform, rows.n_genes, columns),
+            &parts,
+            &self.tasks(),
+            watch,
+        )?;
         let mut all: Option<Products> = None;
         for part in &parts {
             let found: Products = self.record(&pass, part)?;
@@ -304,13 +331,56 @@ impl Crew for Cluster<'_> {
 
     fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
         let parts = self.parts();
-        let (pass, _) = self.carry_out(What::Scores, "projection", &(rows.select, rows.transform, rows.n_genes, fit), &parts, watch)?;
+        let pass = (rows.select, rows.transform, rows.n_genes, fit);
+        let (pass, _) = self.carry_out(What::Scores, "projection", &pass, &parts, &self.tasks(), watch)?;
         let mut scores = Vec::with_capacity(fit.n_scores());
         for part in &parts {
             scores.append(&mut self.record::<Vec<f32>>(&pass, part)?);
         }
         Ok(scores)
     }
+}
+
+impl knn::Crew for Cluster<'_> {
+    fn search(&self, order: &knn::Order, rows: &dyn knn::Rows, watch: &dyn Watch, take: &mut dyn FnMut(knn::Found)) -> Result<()> {
+        self.shelve(rows)?;
+        let n = order.n_lists();
+        let ground = Ground { n_tasks: n, rows_before: Box::new(|lists| order.cells_before(lists)) };
+        let parts = spans(n, n.div_ceil(MOST_ORDERS).max(LISTS_AN_ORDER));
+        let (pass, _) = self.carry_out(What::Neighbors, "neighbors", order, &parts, &ground, watch)?;
+        for part in &parts {
+            take(self.record(&pass, part)?);
+        }
+        // The neighbours of all cells are a note of their own soon.
+        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
+        self.journal.forget(ROWS);
+        Ok(())
+    }
+}
+
+impl Cluster<'_> {
+    /// Leaves rows for the workers, as they lie in memory.
+    fn shelve(&self, rows: &dyn knn::Rows) -> Result<()> {
+        const BLOCK: usize = 1 << 14;
+        let (n, d) = (rows.n(), rows.d());
+        let (path, draft) = (self.folder.join(ROWS), self.folder.join(format!("{ROWS}.part")));
+        let fail = |e: std::io::Error| Error::io(Place::element(self.folder.display().to_string(), ROWS), &e);
+        let mut file = std::fs::File::create(&draft).map_err(fail)?;
+        let mut block = Vec::new();
+        for first in (0..n).step_by(BLOCK) {
+            block.resize(BLOCK.min(n - first) * d, 0f32);
+            rows.copy(first, &mut block)?;
+            file.write_all(bytemuck::cast_slice(&block)).map_err(fail)?;
+        }
+        file.sync_all().and_then(|()| std::fs::rename(&draft, &path)).map_err(fail)
+    }
+}
+
+/// What a pass goes over.
+struct Ground<'a> {
+    n_tasks: usize,
+    /// Rows before a task.
+    rows_before: Box<dyn Fn(usize) -> u64 + 'a>,
 }
 
 /// `0..n` in spans of `size`.

@@ -12,13 +12,14 @@ use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
+use cellmill_graph::knn::{self, RowFile};
 use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
-use super::{Message, PREMISES, Premises, What, record_name};
+use super::{Message, PREMISES, Premises, ROWS, What, record_name};
 use crate::device::Choice;
 use crate::fingerprint::identity;
 use crate::job::Job;
@@ -169,6 +170,12 @@ impl Site {
                 let pass = self.pass::<Chosen<Columns>>(&message.pass)?;
                 // It takes all threads: its sums are large, and there should be few of them.
                 let found = lock(&self.pool).install(|| pca::products(self.rows(&pass), &pass.3, part, &self.selected, &()))?;
+                self.leave(&record, &found)
+            }
+            What::Neighbors => {
+                let pass = self.pass::<knn::Order>(&message.pass)?;
+                let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
+                let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;
                 self.leave(&record, &found)
             }
             What::Scores => {

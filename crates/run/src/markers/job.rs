@@ -14,7 +14,7 @@ use super::{Markers, Method, Options, Params, rank_genes_groups, table, uns};
 use crate::aggregate::categories;
 use crate::cluster::Dispatcher;
 use crate::delimited::{Delimiter, save};
-use crate::job::pool;
+use crate::job::{local, pool};
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
 use crate::view::{Groups, View};
@@ -187,6 +187,7 @@ impl Job {
                 let place = Place::store(path.display().to_string());
                 Err(Error::invalid(place, "it exists already", "-y (--overwrite) is needed to replace it"))
             }
+            Output::Text(path, _) | Output::Store(path, _) => local(path),
             Output::InPlace if !self.labelled().is_dir() => {
                 let place = Place::store(self.labelled().display().to_string());
                 Err(Error::invalid(place, "not a zarr folder", "--in-place adds to zarr stores; write a table or a store with -o"))

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Options, Set, control_genes, gene_means, phases, scores};
 use crate::cluster::Dispatcher;
 use crate::delimited::{Delimiter, save};
-use crate::job::pool;
+use crate::job::{local, pool};
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
 use crate::view::View;
@@ -162,6 +162,7 @@ impl Job {
                 let place = Place::store(path.display().to_string());
                 Err(Error::invalid(place, "it exists already", "-y (--overwrite) is needed to replace it"))
             }
+            Output::Text(path, _) | Output::Store(path, _) => local(path),
             Output::InPlace if !self.labelled().is_dir() => {
                 let place = Place::store(self.labelled().display().to_string());
                 Err(Error::invalid(place, "not a zarr folder", "--in-place adds to zarr stores; write a table or a store with -o"))

@@ -15,6 +15,12 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
     };
     let index_name = text(attrs, "_index").unwrap_or("_index").to_string();
     let index_path = join(path, &index_name);
+    let names: Vec<String> = match attrs.get("column-order") {
+        Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
+        Some(Value::String(one)) => vec![one.clone()],
+        _ => tree.children(path)?.into_iter().filter(|name| *name != index_name && name != "__categories").collect(),
+    };
+    tree.will_read(&names.iter().chain([&index_name]).map(|name| join(path, name)).collect::<Vec<_>>());
     let n = match need(tree, &index_path)? {
         Node::Array(info) if info.shape.len() == 1 => Some(info.shape[0]),
         Node::Array(info) => {
@@ -29,11 +35,6 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
         other => (0..other.len()).map(|i| other.text(i).unwrap_or_else(|| "nan".into())).collect(),
     };
     let n = n.unwrap_or(index.len() as u64);
-    let names: Vec<String> = match attrs.get("column-order") {
-        Some(Value::Array(list)) => list.iter().filter_map(|v| v.as_str().map(str::to_string)).collect(),
-        Some(Value::String(one)) => vec![one.clone()],
-        _ => tree.children(path)?.into_iter().filter(|name| *name != index_name && name != "__categories").collect(),
-    };
     let mut table = Table { index_name, index, columns: Vec::with_capacity(names.len()) };
     for name in names {
         let child = join(path, &name);

@@ -10,6 +10,7 @@ use super::filter;
 use super::kind::{Kind, swap_bytes};
 use super::raw::RawFile;
 use super::tree::guard;
+use crate::objects::When;
 use crate::tree::{ArrayInfo, Chunks};
 
 /// Bytes of a piece of an array that is stored in one run.
@@ -186,7 +187,9 @@ impl Hdf5Chunks {
             out.try_reserve_exact(total).map_err(|_| self.too_large(total))?;
         }
         let (mut scratch, mut chunk) = (Vec::new(), Vec::new());
-        for band in rows.start / chunk_rows..rows.end.div_ceil(chunk_rows) {
+        let bands = rows.start / chunk_rows..rows.end.div_ceil(chunk_rows);
+        self.gather(bands.start * across..bands.end * across);
+        for band in bands {
             let first = band * chunk_rows;
             let within = rows.start.max(first) - first..rows.end.min(first + chunk_rows) - first;
             let n = (within.end - within.start) as usize;
@@ -265,6 +268,12 @@ fn short(place: Place, found: u64, expected: u64) -> Error {
     Error::invalid(place, format!("{found} bytes stored"), format!("the shape needs {expected}; the file is damaged"))
 }
 
+/// Address and length of some chunks.
+fn stretches(entries: &[Entry], chunks: Range<u64>) -> Vec<(u64, u64)> {
+    let chunks = (chunks.start as usize).min(entries.len())..(chunks.end as usize).min(entries.len());
+    entries[chunks].iter().map(|e| (e.address, e.size)).collect()
+}
+
 /// Puts the chunks of a list in C order over the grid; every chunk has to be there.
 fn grid(info: &ArrayInfo, file: &RawFile, place: impl Fn() -> Place, listed: Vec<hdf5_pure::Chunk>) -> Result<Vec<Entry>> {
     let shape: Vec<u64> = info.shape.iter().zip(&info.chunk).map(|(&n, &c)| n.div_ceil(c)).collect();
@@ -329,16 +338,20 @@ impl Chunks for Hdf5Chunks {
             Stored::Run(at) => {
                 let row_bytes = self.row_bytes() as u64;
                 let rows = self.rows(chunks.start).start..self.rows(chunks.end.max(1) - 1).end;
-                self.file.will_read(at + rows.start * row_bytes, rows.end.saturating_sub(rows.start) * row_bytes);
+                self.file.ask(&[(at + rows.start * row_bytes, rows.end.saturating_sub(rows.start) * row_bytes)], When::Soon);
             }
-            Stored::Grid(entries) => {
-                let chunks = (chunks.start as usize).min(entries.len())..(chunks.end as usize).min(entries.len());
-                // Neighbours in the file are asked for in one go.
-                for run in entries[chunks].chunk_by(|a, b| a.address + a.size == b.address) {
-                    self.file.will_read(run[0].address, run.iter().map(|e| e.size).sum());
-                }
-            }
+            Stored::Grid(entries) => self.file.ask(&stretches(entries, chunks), When::Soon),
         }
+    }
+
+    fn gather(&self, chunks: Range<u64>) {
+        if let Stored::Grid(entries) = &self.stored {
+            self.file.ask(&stretches(entries, chunks), When::Now);
+        }
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.file.held_bytes()
     }
 
     fn n_chunks(&self) -> u64 {
@@ -357,9 +370,9 @@ impl Chunks for Hdf5Chunks {
             Stored::Grid(entries) => {
                 let entry = entries[i as usize];
                 if self.filters.is_empty() {
-                    self.file.read(entry.address, entry.size, out, place)?;
+                    self.file.read_chunk(entry.address, entry.size, out, place)?;
                 } else {
-                    self.file.read(entry.address, entry.size, scratch, place)?;
+                    self.file.read_chunk(entry.address, entry.size, scratch, place)?;
                     filter::undo(&self.filters, entry.mask, scratch, out, self.chunk_bytes).map_err(|found| {
                         Error::invalid(place(), found, "chunks hold what their shape says; the file is damaged, fetch it again")
                     })?;
@@ -402,7 +415,7 @@ impl Chunks for Hdf5Chunks {
             && entry.mask == 0
             && out.len() == self.chunk_bytes
         {
-            self.file.read(entry.address, entry.size, scratch, || self.place(i))?;
+            self.file.read_chunk(entry.address, entry.size, scratch, || self.place(i))?;
             filter::inflate(scratch, out).map_err(|found| {
                 Error::invalid(self.place(i), found, "chunks hold what their shape says; the file is damaged, fetch it again")
             })?;

@@ -4,6 +4,7 @@
 //! chunk, from any thread and without a lock. Files are written by our own writer, which holds no array in memory.
 
 mod attrs;
+mod blocks;
 mod chunks;
 mod compound;
 mod filter;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cellmill_matrix::Place;
+use cellmill_matrix::{ErrorKind, Place};
 use hdf5_pure::{FormatError, Source};
 
 use super::heap::le;
@@ -256,6 +256,14 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// The operating system's or the server's own words: whoever asked adds the place.
+fn message(error: &cellmill_matrix::Error) -> String {
+    match error.kind() {
+        ErrorKind::Io { message, .. } => message.clone(),
+        _ => error.to_string(),
+    }
+}
+
 impl Source for Older {
     fn len(&self) -> u64 {
         self.file.len + self.made().bytes.len() as u64
@@ -273,7 +281,7 @@ impl Source for Older {
         if self.file.check(offset, buf.len() as u64, Place::default).is_err() {
             return Err(cut(self.file.len - offset));
         }
-        self.file.fill(offset, buf, Place::default).map_err(|e| FormatError::Source(e.to_string()))?;
+        self.file.fill(offset, buf, Place::default).map_err(|e| FormatError::Source(message(&e)))?;
         self.translate(buf);
         Ok(())
     }

@@ -3,21 +3,35 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use cellmill_matrix::{Error, Place, Result};
 
+use super::blocks::Blocks;
 use crate::ahead;
+use crate::objects::{Found, Objects, Remote, Span, When};
+
+/// How an HDF5 file begins.
+const MAGIC: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// An open file, read by position.
 #[derive(Debug)]
 pub(crate) struct RawFile {
-    file: File,
+    medium: Medium,
     /// Bytes in the file when it was opened.
     pub len: u64,
     /// The name by which errors call it.
     pub location: String,
     /// Where the HDF5 part begins (after a user block).
     pub base: u64,
+}
+
+/// Where a file lies.
+#[derive(Debug)]
+enum Medium {
+    Disk(File),
+    /// At a URL. What is small is kept in blocks: the structure of a file is read in many little steps.
+    Far(Arc<Remote>, Blocks),
 }
 
 impl RawFile {
@@ -32,7 +46,28 @@ impl RawFile {
             Ok((file, meta.len()))
         };
         let (file, len) = open().map_err(|e| Error::io(Place::store(&location), &e))?;
-        Ok(RawFile { file, len, location, base: 0 })
+        Ok(RawFile { medium: Medium::Disk(file), len, location, base: 0 })
+    }
+
+    /// The object at a URL; `None` if there is none.
+    pub fn open_remote(remote: &Arc<Remote>) -> Result<Option<RawFile>> {
+        let location = remote.shown().to_string();
+        let Some((blocks, len)) = Blocks::open(remote).map_err(|e| Error::io(Place::store(&location), &e))? else { return Ok(None) };
+        Ok(Some(RawFile { medium: Medium::Far(remote.clone(), blocks), len, location, base: 0 }))
+    }
+
+    /// Whether an HDF5 signature stands at byte 0, or at 512, 1024, 2048, … (what is before it is the user's).
+    pub fn is_hdf5(&self) -> Result<bool> {
+        let mut at = 0u64;
+        let mut head = [0u8; MAGIC.len()];
+        while at + MAGIC.len() as u64 <= self.len {
+            self.fill(at, &mut head, || Place::store(&self.location))?;
+            if head == MAGIC {
+                return Ok(true);
+            }
+            at = if at == 0 { 512 } else { at * 2 };
+        }
+        Ok(false)
     }
 
     /// A place in this file.
@@ -61,15 +96,49 @@ impl RawFile {
         self.fill(address, into, place)
     }
 
-    /// These bytes will be read soon.
-    pub fn will_read(&self, address: u64, len: u64) {
-        ahead::will_read(&self.file, address, len);
+    /// These runs of bytes (address, length) will be read: chunks, each by itself.
+    pub fn ask(&self, runs: &[(u64, u64)], when: When) {
+        match &self.medium {
+            // Neighbours in the file are asked for in one go; what is read at once is not asked for before.
+            Medium::Disk(file) if when == When::Soon => {
+                for run in runs.chunk_by(|a, b| a.0 + a.1 == b.0) {
+                    ahead::will_read(file, run[0].0, run.iter().map(|(_, len)| len).sum());
+                }
+            }
+            Medium::Disk(_) => {}
+            Medium::Far(remote, _) => {
+                let spans: Vec<Span> = runs.iter().map(|&(at, len)| Span::Part { at, len }).collect();
+                remote.will_read("", &spans, when);
+            }
+        }
+    }
+
+    /// Bytes that are held at most of what was fetched ahead.
+    pub fn held_bytes(&self) -> u64 {
+        match &self.medium {
+            Medium::Disk(_) => 0,
+            Medium::Far(remote, _) => remote.held_bytes() + Blocks::most_bytes(),
+        }
     }
 
     /// Fills `into` from `address` on.
     pub fn fill(&self, address: u64, into: &mut [u8], place: impl Fn() -> Place) -> Result<()> {
         self.check(address, into.len() as u64, &place)?;
-        read_exact_at(&self.file, into, address).map_err(|e| Error::io(place(), &e))
+        let read = match &self.medium {
+            Medium::Disk(file) => read_exact_at(file, into, address),
+            Medium::Far(remote, blocks) => blocks.fill(remote, address, into),
+        };
+        read.map_err(|e| Error::io(place(), &e))
+    }
+
+    /// Replaces `into` by a chunk: `len` bytes at `address`, which may have been asked for.
+    pub fn read_chunk(&self, address: u64, len: u64, into: &mut Vec<u8>, place: impl Fn() -> Place) -> Result<()> {
+        let Medium::Far(remote, _) = &self.medium else { return self.read(address, len, into, place) };
+        self.check(address, len, &place)?;
+        match remote.read("", Span::Part { at: address, len }, into).map_err(|e| Error::io(place(), &e))? {
+            Found::Whole => Ok(()),
+            _ => Err(Error::invalid(place(), "a file that has changed", "it stays as it was when it was opened")),
+        }
     }
 }
 

@@ -16,6 +16,8 @@ use super::heap::{Heaps, REFERENCE, fixed};
 use super::kind::{Kind, kind_of};
 use super::newer::Older;
 use super::raw::RawFile;
+use crate::anndata::{AtUrl, open_url};
+use crate::objects::{Remote, is_url};
 use crate::tree::{ArrayInfo, Attrs, Chunks, Node, Tree};
 
 /// An open HDF5 file. Its structure is read when asked for; nothing depends on the file's size.
@@ -31,31 +33,46 @@ enum Object {
 }
 
 impl Hdf5Tree {
-    /// Opens a file to read. Reads its first bytes.
+    /// Opens a file, or the object at a URL. Reads its first bytes.
     pub fn open(path: &Path) -> Result<Hdf5Tree> {
-        let mut file = RawFile::open(path)?;
-        let place = Place::store(&file.location);
-        match hdf5_pure::is_hdf5(path) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::invalid(place, "not an HDF5 file", "an h5ad or 10x h5 file is expected")),
-            Err(e) => return Err(Error::io(place, &e)),
+        if is_url(path) {
+            return open_url(path).and_then(|found| match found {
+                AtUrl::Hdf5(tree) => Ok(tree),
+                AtUrl::Zarr(tree) => Err(Error::invalid(Place::store(tree.location()), "a zarr store", "an HDF5 file is expected")),
+            });
         }
-        let inner = guard(|| place.clone(), || File::open_streaming(path))?;
-        let superblock = inner.superblock();
-        if superblock.offset_size != 8 || superblock.length_size != 8 {
+        Hdf5Tree::of(RawFile::open(path)?)
+    }
+
+    /// Opens the object at a URL; `None` if there is none.
+    pub(crate) fn open_remote(remote: &Arc<Remote>) -> Result<Option<Hdf5Tree>> {
+        RawFile::open_remote(remote)?.map(Hdf5Tree::of).transpose()
+    }
+
+    fn of(file: RawFile) -> Result<Hdf5Tree> {
+        let place = Place::store(&file.location);
+        if !file.is_hdf5()? {
+            return Err(Error::invalid(place, "not an HDF5 file", "an h5ad or 10x h5 file is expected"));
+        }
+        let file = Arc::new(file);
+        let inner = guard(|| place.clone(), || File::from_source(Older::new(file.clone())))?;
+        let (offset_size, length_size) = (inner.superblock().offset_size, inner.superblock().length_size);
+        let (base, whole) = (inner.superblock().base_address.get(), inner.superblock().eof_address);
+        drop(inner);
+        if offset_size != 8 || length_size != 8 {
             return Err(Error::invalid(
                 place,
-                format!("addresses of {} bytes", superblock.offset_size),
+                format!("addresses of {offset_size} bytes"),
                 "only addresses of 8 bytes can be read; rewrite the file with `h5repack`",
             ));
         }
-        file.base = superblock.base_address.get();
         // A file that was not copied to its end is told from one that is damaged inside.
-        let whole = superblock.eof_address;
         if whole != u64::MAX && whole > file.len {
             let expected = format!("it was written with {whole}; it is cut off, fetch it again");
             return Err(Error::invalid(place, format!("a file of {} bytes", file.len), expected));
         }
+        let mut file = Arc::into_inner(file).ok_or_else(|| Error::bug("a file that is opened twice"))?;
+        file.base = base;
         let file = Arc::new(file);
         let inner = guard(|| Place::store(&file.location), || File::from_source(Older::new(file.clone())))?;
         Ok(Hdf5Tree { file, inner })
@@ -285,6 +302,7 @@ pub(super) fn guard<T>(place: impl Fn() -> Place, call: impl FnOnce() -> Result<
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(hdf5_pure::Error::Io(e))) => Err(Error::io(place(), &e)),
+        Ok(Err(hdf5_pure::Error::Format(FormatError::Source(e)))) => Err(Error::io(place(), &std::io::Error::other(e))),
         Ok(Err(e)) => {
             let found = e.to_string();
             let newer =

@@ -1,5 +1,6 @@
 //! Decoded chunks that neighbouring reads share: each is decoded once while it is wanted.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cellmill_matrix::Result;
@@ -39,6 +40,23 @@ impl Cache {
 
     fn lock(&self) -> MutexGuard<'_, (Vec<Slot>, Vec<Vec<u8>>)> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a chunk is here, or on its way.
+    pub fn holds(&self, chunk: u64) -> bool {
+        self.lock().0.iter().any(|slot| slot.chunk == chunk)
+    }
+
+    /// The chunks of a range without those at its ends that are here: what has to be read.
+    pub fn lacks(&self, chunks: Range<u64>) -> Range<u64> {
+        let Range { mut start, mut end } = chunks;
+        while start < end && self.holds(start) {
+            start += 1;
+        }
+        while start < end && self.holds(end - 1) {
+            end -= 1;
+        }
+        start..end
     }
 
     /// Lets `look` see chunk `chunk`, which `decode` makes unless it is here; another thread that wants it waits for the first.

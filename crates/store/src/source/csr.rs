@@ -163,6 +163,7 @@ impl Source for CsrSource {
         }
         let first = self.offsets.before(rows.start.index());
         make_room(into, n, || Place::element(&self.location, &self.path).rows(rows.start.0..rows.end.0))?;
+        self.data.gather(&(first..first + n));
         self.indices.read(first..first + n, &mut into.indices, &[DType::I32, DType::U32], numbers::to_u32)?;
         self.data.read(first..first + n, &mut into.data, &[DType::F32], numbers::to_f32)?;
         self.check_exact(&rows, into)?;
@@ -185,7 +186,10 @@ impl Source for CsrSource {
     }
 
     fn overhead_bytes(&self, n_threads: usize) -> u64 {
-        self.offsets.heap_bytes() as u64 + self.indices.overhead_bytes(n_threads) + self.data.overhead_bytes(n_threads)
+        self.offsets.heap_bytes() as u64
+            + self.indices.overhead_bytes(n_threads)
+            + self.data.overhead_bytes(n_threads)
+            + self.data.held_bytes()
     }
 
     fn location(&self) -> &str {

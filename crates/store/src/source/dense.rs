@@ -55,6 +55,12 @@ impl DenseSource {
         (self.shape.n_vars as u64).div_ceil(self.chunk[1])
     }
 
+    /// Chunks with these rows.
+    fn chunks_of(&self, rows: &Range<SourceRow>) -> Range<u64> {
+        let slabs = rows.start.0 / self.chunk[0]..rows.end.0.min(self.shape.n_obs).div_ceil(self.chunk[0]);
+        slabs.start * self.across()..slabs.end * self.across()
+    }
+
     /// Puts the columns of one chunk into their places of a block of whole rows.
     fn columns(&self, slab: u64, c: u64, rows: Range<u64>, block: &mut [f32]) -> Result<()> {
         let [height, width] = self.chunk;
@@ -94,6 +100,7 @@ impl Source for DenseSource {
     fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()> {
         check_rows(&rows, self.shape)?;
         into.clear(self.shape.n_vars);
+        self.chunks.gather(self.cache.lacks(self.chunks_of(&rows)));
         let n_vars = self.shape.n_vars;
         let mut block = Vec::new();
         let mut at = rows.start.0;
@@ -122,8 +129,7 @@ impl Source for DenseSource {
     }
 
     fn will_read(&self, rows: Range<SourceRow>) {
-        let slabs = rows.start.0 / self.chunk[0]..rows.end.0.min(self.shape.n_obs).div_ceil(self.chunk[0]);
-        self.chunks.will_decode(slabs.start * self.across()..slabs.end * self.across());
+        self.chunks.will_decode(self.cache.lacks(self.chunks_of(&rows)));
     }
 
     fn bytes_read(&self) -> u64 {
@@ -137,7 +143,7 @@ impl Source for DenseSource {
     fn overhead_bytes(&self, n_threads: usize) -> u64 {
         let chunk = self.chunk[0] * self.chunk[1] * self.size() as u64;
         let cached = cache::kept(chunk).max(2 * self.across()).min(self.chunks.n_chunks()) + 4;
-        chunk * (cached + 2 * n_threads as u64) + n_threads as u64 * ROWS * self.shape.n_vars as u64 * 4
+        chunk * (cached + 2 * n_threads as u64) + n_threads as u64 * ROWS * self.shape.n_vars as u64 * 4 + self.chunks.held_bytes()
     }
 
     fn location(&self) -> &str {

@@ -17,6 +17,9 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<u8>, Vec<u8>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
+/// Chunks of a vector that is read from its start to its end that are asked for at a time, where requests take their time.
+const AHEAD: u64 = 64;
+
 /// Writes numbers of a type into `out`, from their little-endian bytes.
 type Convert<T> = fn(DType, &[u8], &mut [T]);
 
@@ -90,11 +93,28 @@ impl Vector {
         self.decoded.fetch_add(decoded, Ordering::Relaxed);
     }
 
+    /// Chunks of entries that are not at hand.
+    fn lacks(&self, range: &Range<u64>) -> Range<u64> {
+        self.cache.lacks(range.start / self.chunk..range.end.min(self.len).div_ceil(self.chunk))
+    }
+
     /// Entries that will be read soon.
     pub fn will_read(&self, range: Range<u64>) {
         if range.start < range.end {
-            self.chunks.will_decode(range.start / self.chunk..range.end.min(self.len).div_ceil(self.chunk));
+            self.chunks.will_decode(self.lacks(&range));
         }
+    }
+
+    /// Entries that are read next.
+    pub fn gather(&self, range: &Range<u64>) {
+        if range.start < range.end && self.chunks.held_bytes() > 0 {
+            self.chunks.gather(self.lacks(range));
+        }
+    }
+
+    /// Bytes that are held at most of what was fetched ahead, over all arrays of the store.
+    pub fn held_bytes(&self) -> u64 {
+        self.chunks.held_bytes()
     }
 
     /// Reads entries `range` into `out`, which is as long. `same` lists the types whose bytes are `T`'s own.
@@ -102,6 +122,7 @@ impl Vector {
         if range.end > self.len || range.end < range.start || out.len() as u64 != range.end - range.start {
             return Err(Error::bug(format!("entries {range:?} of {} into {}", self.len, out.len())));
         }
+        self.gather(&range);
         let direct = cfg!(target_endian = "little") && same.contains(&self.dtype);
         let size = self.size();
         let mut at = range.start;
@@ -140,7 +161,11 @@ impl Vector {
     /// Hands the whole vector on as u64, a chunk at a time and in order.
     pub fn each_u64(&self, mut take: impl FnMut(u64, &[u64]) -> Result<()>) -> Result<()> {
         let (mut stored, mut bytes, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
-        for i in 0..self.chunks.n_chunks() {
+        let n = self.chunks.n_chunks();
+        for i in 0..n {
+            if self.chunks.held_bytes() > 0 && i.is_multiple_of(AHEAD / 2) {
+                self.chunks.will_decode(i..(i + AHEAD).min(n));
+            }
             let first = i * self.chunk;
             let entries = (self.chunk.min(self.len - first)) as usize;
             let read = self.chunks.decode(i, &mut stored, &mut bytes)?;

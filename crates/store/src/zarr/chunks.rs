@@ -1,22 +1,20 @@
 //! An array decoded chunk by chunk; inner chunks of shards are read by the shard's index, never whole shards.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
 use rayon::prelude::*;
 use zarrs::array::{ArrayBytes, CodecOptions};
-use zarrs_filesystem::FilesystemStore;
 
 use super::codec::{checked, plausible};
+use super::foreign::{Foreign, Keyed};
 use super::metadata::{Entry, Layout};
 use super::text;
-use crate::ahead;
+use crate::element::join;
 use crate::numbers;
+use crate::objects::{Found, Objects, Span, When};
 use crate::tree::{ArrayInfo, Chunks};
 
 /// Decodes one chunk and hands its entries on.
@@ -27,18 +25,16 @@ const FREE: u64 = 2 << 30;
 /// A larger array may be so many times larger than what is stored of it.
 const MOST_PADDING: u64 = 1000;
 /// Shard indexes kept.
-const INDEXES: usize = 8;
+const INDEXES: usize = 32;
 /// In a shard's index: no such chunk (zarr 3.0, sharding codec).
 const NO_CHUNK: u64 = u64::MAX;
 
-/// Offsets and lengths of a shard's inner chunks, C order; empty when the shard's file is missing.
+/// Offsets and lengths of a shard's inner chunks, C order; empty when the shard is missing.
 type ShardIndex = Arc<Vec<[u64; 2]>>;
-type Foreign = zarrs::array::Array<FilesystemStore>;
 
 /// One array of a zarr store.
 pub struct ZarrChunks {
-    root: PathBuf,
-    folder: PathBuf,
+    objects: Arc<dyn Objects>,
     place: Place,
     path: String,
     layout: Layout,
@@ -52,11 +48,11 @@ thread_local! {
 }
 
 impl ZarrChunks {
-    pub(crate) fn new(root: PathBuf, folder: PathBuf, place: Place, path: &str, layout: Layout) -> Result<Self> {
+    pub(crate) fn new(objects: Arc<dyn Objects>, place: Place, path: &str, layout: Layout) -> Self {
         let grid = layout.grid();
         let path = path.to_string();
         let (indexes, foreign) = (Mutex::new(Vec::new()), OnceLock::new());
-        Ok(ZarrChunks { root, folder, place, path, layout, grid, indexes, foreign })
+        ZarrChunks { objects, place, path, layout, grid, indexes, foreign }
     }
 
     pub(crate) fn is_number(&self) -> bool {
@@ -96,51 +92,43 @@ impl ZarrChunks {
         Error::io(self.chunk_place(i), error)
     }
 
+    /// Where chunk `i` is stored; `None` when its shard's index has no place for it.
+    fn stored(&self, i: u64) -> Result<Option<(String, Span)>> {
+        let Some(shard) = &self.layout.info.shard else {
+            // A chunk that is stored much larger than what is in it is none.
+            let most = if self.layout.entry.size().is_some() { self.chunk_bytes().saturating_mul(2) + (1 << 16) } else { u64::MAX };
+            return Ok(Some((self.object(&self.coordinates(i)), Span::All { most })));
+        };
+        let (shards, number, inner) = self.in_shard(i, shard);
+        let name = self.object(&shards);
+        let index = self.index(i, number, &name)?;
+        let there = index.get(inner as usize).filter(|found| **found != [NO_CHUNK, NO_CHUNK]);
+        Ok(there.map(|&[at, len]| (name, Span::Part { at, len })))
+    }
+
+    /// The object of a chunk, or of a shard.
+    fn object(&self, at: &[u64]) -> String {
+        join(&self.path, &self.layout.keys.key(at))
+    }
+
     /// Reads the stored bytes of chunk `i`; `false` when there are none.
     fn fetch(&self, i: u64, into: &mut Vec<u8>) -> Result<bool> {
         into.clear();
-        let Some(shard) = &self.layout.info.shard else {
-            return self.fetch_file(i, &self.folder.join(self.layout.keys.key(&self.coordinates(i))), into);
-        };
-        let (file, number, inner) = self.in_shard(i, shard);
-        let index = self.index(i, number, &file)?;
-        let Some([offset, len]) = index.get(inner as usize).copied() else { return Ok(false) };
-        if (offset, len) == (NO_CHUNK, NO_CHUNK) {
-            return Ok(false);
+        let Some((name, span)) = self.stored(i)? else { return Ok(false) };
+        match (self.objects.read(&name, span, into).map_err(|e| self.io(i, &e))?, span) {
+            (Found::Whole, _) => Ok(true),
+            (Found::Absent, Span::All { .. }) => Ok(false),
+            (Found::Absent, _) => Err(self.damaged(i, "a shard that is gone")),
+            (Found::Other(size), Span::Part { at, len }) => {
+                Err(self.damaged(i, format!("a shard of {size} bytes whose index points to {at} + {len}")))
+            }
+            (Found::Other(size), _) => Err(self.damaged(i, format!("{size} bytes on disk for a chunk of {}", self.chunk_bytes()))),
         }
-        let mut file = File::open(&file).map_err(|e| self.io(i, &e))?;
-        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
-        if offset.checked_add(len).is_none_or(|end| end > size) {
-            return Err(self.damaged(i, format!("a shard of {size} bytes whose index points to {offset} + {len}")));
-        }
-        file.seek(SeekFrom::Start(offset)).map_err(|e| self.io(i, &e))?;
-        self.take(i, file, len, into)
     }
 
-    fn take(&self, i: u64, file: File, len: u64, into: &mut Vec<u8>) -> Result<bool> {
-        into.try_reserve(len as usize).map_err(|_| self.damaged(i, format!("a chunk of {len} bytes on disk")))?;
-        let read = file.take(len).read_to_end(into).map_err(|e| self.io(i, &e))?;
-        if read as u64 != len {
-            return Err(self.damaged(i, format!("{read} bytes where {len} are due")));
-        }
-        Ok(true)
-    }
-
-    fn fetch_file(&self, i: u64, path: &Path, into: &mut Vec<u8>) -> Result<bool> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(self.io(i, &e)),
-        };
-        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
-        if self.layout.entry.size().is_some() && size > self.chunk_bytes().saturating_mul(2) + (1 << 16) {
-            return Err(self.damaged(i, format!("{size} bytes on disk for a chunk of {}", self.chunk_bytes())));
-        }
-        self.take(i, file, size, into)
-    }
-
-    /// The file of a shard, its number, and the number of chunk `i` inside it (zarr 3.0, sharding codec: C order both).
-    fn in_shard(&self, i: u64, shard: &[u64]) -> (PathBuf, u64, u64) {
+    /// The grid coordinates of a chunk's shard, the shard's number, and the number of the chunk inside it (zarr 3.0, sharding codec: C
+    /// order both).
+    fn in_shard(&self, i: u64, shard: &[u64]) -> (Vec<u64>, u64, u64) {
         let at = self.coordinates(i);
         let (mut number, mut inner, mut shards) = (0, 0, Vec::with_capacity(at.len()));
         for ((a, s), (c, n)) in at.iter().zip(shard).zip(self.layout.info.chunk.iter().zip(&self.layout.info.shape)) {
@@ -149,16 +137,16 @@ impl ZarrChunks {
             number = number * n.div_ceil(*s) + a / per;
             inner = inner * per + a % per;
         }
-        (self.folder.join(self.layout.keys.key(&shards)), number, inner)
+        (shards, number, inner)
     }
 
     /// A shard's index, read once while it is in use.
-    fn index(&self, i: u64, number: u64, path: &Path) -> Result<ShardIndex> {
+    fn index(&self, i: u64, number: u64, name: &str) -> Result<ShardIndex> {
         let lock = || self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, index)) = lock().iter().find(|(n, _)| *n == number) {
             return Ok(index.clone());
         }
-        let index = Arc::new(self.read_index(i, path)?);
+        let index = Arc::new(self.read_index(i, name)?);
         let mut kept = lock();
         if kept.len() >= INDEXES {
             kept.remove(0);
@@ -167,24 +155,17 @@ impl ZarrChunks {
         Ok(index)
     }
 
-    fn read_index(&self, i: u64, path: &Path) -> Result<Vec<[u64; 2]>> {
+    fn read_index(&self, i: u64, name: &str) -> Result<Vec<[u64; 2]>> {
         let (Some(sharding), Some(shard)) = (&self.layout.sharding, &self.layout.info.shard) else { return Ok(Vec::new()) };
         let inner = shard.iter().product::<u64>() / self.layout.chunk_len();
         let len = 16 * inner + if sharding.index_crc { 4 } else { 0 };
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(self.io(i, &e)),
-        };
-        let size = file.metadata().map_err(|e| self.io(i, &e))?.len();
-        if size < len {
-            return Err(self.damaged(i, format!("a shard of {size} bytes, its index alone needs {len}")));
+        let span = if sharding.index_at_end { Span::Last(len) } else { Span::Part { at: 0, len } };
+        let mut bytes = Vec::new();
+        match self.objects.read(name, span, &mut bytes).map_err(|e| self.io(i, &e))? {
+            Found::Whole => {}
+            Found::Absent => return Ok(Vec::new()),
+            Found::Other(size) => return Err(self.damaged(i, format!("a shard of {size} bytes, its index alone needs {len}"))),
         }
-        if sharding.index_at_end {
-            file.seek(SeekFrom::Start(size - len)).map_err(|e| self.io(i, &e))?;
-        }
-        let mut bytes = Vec::with_capacity(len as usize);
-        self.take(i, file, len, &mut bytes)?;
         let body = if sharding.index_crc { checked(&bytes).map_err(|e| self.damaged(i, format!("shard index: {e}")))? } else { &bytes };
         let pairs = body.as_chunks::<16>().0.iter();
         Ok(pairs
@@ -195,12 +176,28 @@ impl ZarrChunks {
             .collect())
     }
 
+    /// Says that chunks will be decoded. Whatever fails here fails again, with its message, when they are.
+    fn announce(&self, chunks: Range<u64>, when: When) {
+        let mut shard: Option<(String, Vec<Span>)> = None;
+        for i in chunks {
+            let Ok(Some((name, span))) = self.stored(i) else { continue };
+            match &mut shard {
+                Some((same, spans)) if *same == name => spans.push(span),
+                other => {
+                    if let Some((name, spans)) = other.replace((name, vec![span])) {
+                        self.objects.will_read(&name, &spans, when);
+                    }
+                }
+            }
+        }
+        if let Some((name, spans)) = shard {
+            self.objects.will_read(&name, &spans, when);
+        }
+    }
+
     /// The array as `zarrs` sees it, for the codecs that are not ours.
     fn foreign(&self) -> Result<&Foreign> {
-        let open = || {
-            let store = FilesystemStore::new(&self.root).map_err(|e| e.to_string())?;
-            Foreign::open(Arc::new(store), &format!("/{}", self.path)).map_err(|e| e.to_string())
-        };
+        let open = || Foreign::open(Arc::new(Keyed(self.objects.clone())), &format!("/{}", self.path)).map_err(|e| e.to_string());
         self.foreign.get_or_init(open).as_ref().map_err(|e| {
             Error::invalid(
                 self.place.clone(),
@@ -296,6 +293,10 @@ impl ZarrChunks {
         if rows.start > rows.end || rows.end > n_rows {
             return Err(Error::bug(format!("{}: rows {rows:?} of {n_rows}", self.path)));
         }
+        if let Some(&chunk) = info.chunk.first() {
+            let across: u64 = self.grid.iter().skip(1).product();
+            self.gather(rows.start / chunk * across..rows.end.div_ceil(chunk) * across);
+        }
         let row: u64 = info.shape.iter().skip(1).product();
         let len = (rows.end - rows.start) * row;
         let size = if dtype == DType::Str { size_of::<String>() } else { dtype.size().unwrap_or(1) };
@@ -305,7 +306,10 @@ impl ZarrChunks {
             Error::invalid(self.place.clone(), found, "the shape fits the chunks on disk; the metadata are damaged")
         };
         let bytes = bytes
-            .filter(|b| *b <= FREE || *b - FREE <= stored_bytes(&self.folder, &self.layout, 4096).saturating_mul(MOST_PADDING))
+            .filter(|b| {
+                *b <= FREE
+                    || *b - FREE <= stored_bytes(&*self.objects, &self.path, &self.layout, 4096).unwrap_or(0).saturating_mul(MOST_PADDING)
+            })
             .ok_or_else(refuse)?;
         if len == 0 {
             return Ok(if dtype == DType::Str { Values::Str(Vec::new()) } else { numbers::from_le(dtype, &[]) });
@@ -419,28 +423,17 @@ impl Chunks for ZarrChunks {
     }
 
     fn will_decode(&self, chunks: Range<u64>) {
-        // Whatever fails here fails again, with its message, when the chunk is decoded.
-        let mut open: Option<(u64, File, ShardIndex)> = None;
-        for i in chunks {
-            let Some(shard) = &self.layout.info.shard else {
-                let path = self.folder.join(self.layout.keys.key(&self.coordinates(i)));
-                if let Ok(file) = File::open(path) {
-                    ahead::will_read(&file, 0, file.metadata().map_or(0, |m| m.len()));
-                }
-                continue;
-            };
-            let (path, number, inner) = self.in_shard(i, shard);
-            if open.as_ref().is_none_or(|(n, ..)| *n != number) {
-                let (Ok(file), Ok(index)) = (File::open(&path), self.index(i, number, &path)) else { return };
-                open = Some((number, file, index));
-            }
-            if let Some((_, file, index)) = &open
-                && let Some(&[offset, len]) = index.get(inner as usize)
-                && (offset, len) != (NO_CHUNK, NO_CHUNK)
-            {
-                ahead::will_read(file, offset, len);
-            }
+        self.announce(chunks, When::Soon);
+    }
+
+    fn gather(&self, chunks: Range<u64>) {
+        if self.objects.is_far() {
+            self.announce(chunks, When::Now);
         }
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.objects.held_bytes()
     }
 
     fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64> {
@@ -473,21 +466,28 @@ impl Chunks for ZarrChunks {
     }
 }
 
-/// Bytes of an array's chunk files. Beyond `most` files: those of `most` files evenly spread, scaled up.
-pub(crate) fn stored_bytes(folder: &Path, layout: &Layout, most: u64) -> u64 {
+/// Bytes of an array's objects. Beyond `most` of them: those of `most` objects evenly spread, scaled up.
+pub(crate) fn stored_bytes(objects: &dyn Objects, path: &str, layout: &Layout, most: u64) -> std::io::Result<u64> {
+    let (names, all) = sample(path, layout, most);
+    let sum: u64 = objects.sizes(&names)?.into_iter().flatten().sum();
+    let asked = names.len() as u64;
+    Ok(if asked == all { sum } else { (sum as f64 * all as f64 / asked as f64) as u64 })
+}
+
+/// Names of at most `most` objects of an array, evenly spread, and how many there can be.
+pub(crate) fn sample(path: &str, layout: &Layout, most: u64) -> (Vec<String>, u64) {
     let files = layout.info.shard.as_ref().unwrap_or(&layout.info.chunk);
     let grid: Vec<u64> = layout.info.shape.iter().zip(files).map(|(n, c)| n.div_ceil(*c)).collect();
     let all: u64 = grid.iter().product();
     let asked = all.min(most);
-    let mut sum = 0u64;
-    for k in 0..asked {
+    let name = |k: u64| {
         let mut i = (u128::from(k) * u128::from(all) / u128::from(asked.max(1))) as u64;
         let mut at = vec![0; grid.len()];
         for (place, n) in at.iter_mut().zip(&grid).rev() {
             *place = i % n;
             i /= n;
         }
-        sum += std::fs::metadata(folder.join(layout.keys.key(&at))).map_or(0, |m| m.len());
-    }
-    if asked == all { sum } else { (sum as f64 * all as f64 / asked as f64) as u64 }
+        join(path, &layout.keys.key(&at))
+    };
+    ((0..asked).map(name).collect(), all)
 }

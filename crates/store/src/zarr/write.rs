@@ -360,19 +360,18 @@ fn exchange(shared: &Shared, temp: &Path) -> Result<()> {
     if old {
         let tree = ZarrTree::open(&shared.target)?;
         let mut documents = BTreeMap::new();
-        collect(&tree, &shared.target, "", shared.version, &mut documents)?;
+        collect(&tree, "", shared.version, &mut documents)?;
         consolidate(&shared.target, shared.version, &documents).map_err(io)?;
     }
     Ok(())
 }
 
 /// The metadata documents of a store on disk.
-fn collect(tree: &ZarrTree, root: &Path, path: &str, version: ZarrVersion, into: &mut BTreeMap<String, Value>) -> Result<()> {
-    let Some(here) = folder(root, path) else { return Ok(()) };
+fn collect(tree: &ZarrTree, path: &str, version: ZarrVersion, into: &mut BTreeMap<String, Value>) -> Result<()> {
     let names: &[&str] = if version == ZarrVersion::V3 { &["zarr.json"] } else { &[".zgroup", ".zarray", ".zattrs"] };
     let mut group = true;
     for name in names {
-        if let Some(mut value) = tree.json(path, &here.join(name))? {
+        if let Some(mut value) = tree.json(path, name)? {
             if let Some(object) = value.as_object_mut() {
                 object.shift_remove("consolidated_metadata");
             }
@@ -382,7 +381,7 @@ fn collect(tree: &ZarrTree, root: &Path, path: &str, version: ZarrVersion, into:
     }
     if group {
         for name in tree.children(path)? {
-            collect(tree, root, &join(path, &name), version, into)?;
+            collect(tree, &join(path, &name), version, into)?;
         }
     }
     Ok(())

@@ -1,0 +1,62 @@
+//! A search whose lists are dealt out: to worker processes that see the rows, in order of position, in a file.
+
+use std::ops::Range;
+
+use cellmill_matrix::{Result, Watch};
+use serde::{Deserialize, Serialize};
+
+use super::kernel::Simd;
+use super::lists::Lists;
+use super::rows::{RowFile, Rows, Shelf};
+use super::{Metric, join};
+
+/// What is searched for: everything that the rows don't say. Mostly the means of lists of about 512 cells: 0.4 bytes a cell of 50 dimensions.
+#[derive(Serialize, Deserialize)]
+pub struct Order {
+    pub(super) lists: Lists,
+    /// Neighbours a cell.
+    pub(super) k: usize,
+    /// Lists looked at around a list, and how near they must be.
+    pub(super) width: usize,
+    pub(super) reach: f32,
+    pub(super) metric: Metric,
+}
+
+/// The neighbours of the cells of some lists, one list after the other.
+#[derive(Serialize, Deserialize)]
+pub struct Found {
+    /// `(rows, k)`, positions; ascending by distance.
+    pub(super) indices: Vec<u32>,
+    /// `(rows, k)`.
+    pub(super) distances: Vec<f32>,
+    /// Which of the lists around its own each cell searched.
+    pub(super) searched: Vec<u64>,
+}
+
+/// Others who search.
+pub trait Crew: Sync {
+    /// Has all lists searched; `rows` are in order of position. Hands the parts to `take` in the order of the lists.
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(Found)) -> Result<()>;
+}
+
+impl Order {
+    /// Number of lists.
+    pub fn n_lists(&self) -> usize {
+        self.lists.len()
+    }
+
+    /// Cells in the first `n` lists.
+    pub fn cells_before(&self, n: usize) -> u64 {
+        u64::from(self.lists.offsets[n])
+    }
+
+    /// Columns of the rows.
+    pub fn d(&self) -> usize {
+        self.lists.d
+    }
+
+    /// Searches for the cells of some lists, on the threads of the installed pool; the same bits whoever does it.
+    pub fn carry_out(&self, rows: &RowFile, lists: Range<usize>) -> Result<Found> {
+        join::part(Simd::detect(), Shelf::File(rows), self, lists)
+    }
+}
