@@ -72,6 +72,8 @@ pub struct Input<'a> {
     pub store: Option<&'a AnnData>,
     /// A folder for temporary files, where memory has no room for the components beside the graph.
     pub scratch: Option<&'a Path>,
+    /// Whether memory has room for the layout and the clusters at the same time.
+    pub beside: bool,
 }
 
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::analysis::{Analysis, Input, kept};
-use crate::observe::Observer;
+use crate::observe::{Observer, StageWatch};
 use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Resolutions, Stage as Through};
 
 /// Rows that are copied at a time.
@@ -96,18 +96,28 @@ impl Analysis {
         }
 
         let journal = input.journal;
-        // A start from PAGA needs the clusters first.
-        let first = recipe.umap.init_pos == "paga" && through >= Through::Umap;
-        let clusters = |a: &mut Self| a.clusters(recipe, &made, journal, observer);
-        let early = if first { Some(clusters(self)?) } else { None };
         if through >= Through::Umap {
-            self.layout(recipe, &made, early.as_ref(), input, observer)?;
-        }
-        if through >= Through::Leiden {
-            let found = early.map_or_else(|| clusters(self), Ok)?;
-            self.keep_clusters(recipe, &made, found)?;
-            if recipe.leiden.louvain {
-                self.louvain(recipe, &made, journal, observer)?;
+            let place = |clusters| self.layout(recipe, &made, clusters, input, observer);
+            let cluster = |watch| self.clusters(recipe, &made, journal, watch);
+            let watch = || observer.stage("leiden", "iterations");
+            // A start from PAGA needs the clusters first.
+            let early = if recipe.umap.init_pos == "paga" { Some(cluster(watch())?) } else { None };
+            let (placed, found) = match (early, through >= Through::Leiden) {
+                (early, false) => (place(early.as_ref())?, None),
+                (Some(found), true) => (place(Some(&found))?, Some(found)),
+                (None, true) if input.beside && input.processor.get()?.device().is_some() => {
+                    // A GPU places the cells while the CPU clusters them.
+                    let (found, placed) = rayon::join(|| cluster(observer.silent("leiden")), || place(None));
+                    (placed?, Some(found?))
+                }
+                (None, true) => (place(None)?, Some(cluster(watch())?)),
+            };
+            self.keep_layout(recipe, &made, &placed);
+            if let Some(found) = found {
+                self.keep_clusters(recipe, &made, found)?;
+                if recipe.leiden.louvain {
+                    self.louvain(recipe, &made, journal, observer)?;
+                }
             }
         }
         let Made { graph, found, .. } = made;
@@ -170,32 +180,20 @@ impl Analysis {
         Ok(Made { graph, found, head, wide })
     }
 
+    /// UMAP's places of the cells, by position.
     fn layout(
-        &mut self,
+        &self,
         recipe: &Recipe,
         made: &Made,
         clusters: Option<&Vec<Clusters>>,
         input: &Input<'_>,
         observer: &Observer<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<f32>> {
         let u = &recipe.umap;
         let (d, wide) = (u.n_components, made.wide);
         let columns =
             |rows: &[f32], wide: usize| -> Vec<f32> { rows.chunks_exact(wide).flat_map(|row| row[..d].iter().copied()).collect() };
-        let mut options = umap::Options {
-            n_components: d,
-            min_dist: u.min_dist,
-            spread: u.spread,
-            n_epochs: u.maxiter,
-            alpha: u.alpha,
-            gamma: u.gamma,
-            negative_sample_rate: u.negative_sample_rate,
-            a: u.a,
-            b: u.b,
-            init: umap::Init::Spectral,
-            coordinates: Some(Embedding::new(&made.head, wide)?),
-            seed: recipe.seed,
-        };
+        let mut options = umap::Options { coordinates: Some(Embedding::new(&made.head, wide)?), ..umap_options(recipe) };
         let (start, groups);
         match u.init_pos.as_str() {
             "spectral" => {}
@@ -221,26 +219,30 @@ impl Analysis {
                 options.init = umap::Init::Given(&start);
             }
         }
-        let (a, b) = options.curve();
         let watch = observer.stage("umap", "epochs");
         let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, &input.processor.get()?, &watch))?;
         watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok(placed)
+    }
+
+    /// Puts the places into obsm.
+    fn keep_layout(&mut self, recipe: &Recipe, made: &Made, placed: &[f32]) {
+        let u = &recipe.umap;
+        let (a, b) = umap_options(recipe).curve();
         let key = u.key_added.clone().unwrap_or_else(|| keys::X_UMAP.into());
-        let shape = vec![made.found.order.len(), d];
-        self.obsm.push((key, Array { shape, values: Values::F32(made.by_cell(&placed, d)) }));
+        let shape = vec![made.found.order.len(), u.n_components];
+        self.obsm.push((key, Array { shape, values: Values::F32(made.by_cell(placed, u.n_components)) }));
         let mut params = vec![("a".to_string(), Element::float(a)), ("b".into(), Element::float(b))];
         if recipe.seed != 0 {
             params.push(("random_state".into(), Element::int(recipe.seed as i64)));
         }
         let key = u.key_added.clone().unwrap_or_else(|| keys::UMAP.into());
         self.uns.push((key, Element::Dict(vec![("params".into(), Element::Dict(params))])));
-        Ok(())
     }
 
     /// Leiden's clusters at each resolution; of the restricted cells alone, if there is a restriction.
-    fn clusters(&self, recipe: &Recipe, made: &Made, journal: Option<&Journal>, observer: &Observer<'_>) -> Result<Vec<Clusters>> {
+    fn clusters(&self, recipe: &Recipe, made: &Made, journal: Option<&Journal>, watch: StageWatch<'_>) -> Result<Vec<Clusters>> {
         let l = &recipe.leiden;
-        let watch = observer.stage("leiden", "iterations");
         let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
         let within = match &l.restrict_to {
             None => None,
@@ -360,6 +362,25 @@ fn head(rows: &dyn Rows, order: &[u32], wide: usize) -> Result<Vec<f32>> {
         }
     }
     Ok(head)
+}
+
+/// What a recipe says of UMAP, but for its start.
+fn umap_options(recipe: &Recipe) -> umap::Options<'_> {
+    let u = &recipe.umap;
+    umap::Options {
+        n_components: u.n_components,
+        min_dist: u.min_dist,
+        spread: u.spread,
+        n_epochs: u.maxiter,
+        alpha: u.alpha,
+        gamma: u.gamma,
+        negative_sample_rate: u.negative_sample_rate,
+        a: u.a,
+        b: u.b,
+        init: umap::Init::Spectral,
+        coordinates: None,
+        seed: recipe.seed,
+    }
 }
 
 /// A matrix of obsm for the kept cells, and its width: one that was computed, or one of the input.

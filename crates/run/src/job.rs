@@ -195,6 +195,7 @@ impl Job {
             processor,
             store: data.anndata.as_ref(),
             scratch: aside,
+            beside: plan.beside,
         };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
