@@ -114,7 +114,7 @@ impl Analysis {
             return Ok((None, None));
         }
         let place = |clusters| self.layout(recipe, made, clusters, input, observer);
-        let cluster = |watch| self.clusters(recipe, made, input.journal, watch);
+        let cluster = |watch| self.clusters(recipe, made, input, watch);
         let watch = || observer.stage("leiden", "iterations");
         // A start from PAGA needs the clusters first.
         let early = if recipe.umap.init_pos == "paga" { Some(cluster(watch())?) } else { None };
@@ -122,7 +122,7 @@ impl Analysis {
             (early, false) => (place(early.as_ref())?, None),
             (Some(clusters), true) => (place(Some(&clusters))?, Some(clusters)),
             (None, true) if input.beside && input.processor.get()?.device().is_some() => {
-                // A GPU places the cells while the CPU clusters them.
+                // A GPU does a part of both: while one has it, the other has the CPU.
                 let (clusters, placed) = rayon::join(|| cluster(observer.silent("leiden")), || place(None));
                 (placed?, Some(clusters?))
             }

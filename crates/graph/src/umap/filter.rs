@@ -32,7 +32,7 @@ impl DeviceWalk {
     pub fn new(device: &Arc<Device>, walk: &Walk<'_>) -> Result<Option<Self>> {
         let (graph, n) = (walk.graph, walk.degrees.len());
         let bytes = 8 * graph.indices.len() + n * (16 + 3 * size_of::<Row>());
-        if bytes as u64 > device.room()? {
+        if !device.has_room(bytes as u64, "the start of the layout")? {
             return Ok(None);
         }
         let stream = device.stream()?;

@@ -7,7 +7,7 @@ use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Tabl
 use serde::{Deserialize, Serialize};
 
 use super::Made;
-use crate::analysis::{Analysis, kept};
+use crate::analysis::{Analysis, Input, kept};
 use crate::observe::{Observer, StageWatch};
 use crate::recipe::{Recipe, Resolutions};
 
@@ -27,17 +27,18 @@ impl From<Clustering> for Clusters {
 
 impl Analysis {
     /// Leiden's clusters at each resolution; of the restricted cells alone, if there is a restriction.
-    pub(super) fn clusters(&self, recipe: &Recipe, made: &Made, journal: Option<&Journal>, watch: StageWatch<'_>) -> Result<Vec<Clusters>> {
+    pub(super) fn clusters(&self, recipe: &Recipe, made: &Made, input: &Input<'_>, watch: StageWatch<'_>) -> Result<Vec<Clusters>> {
         let l = &recipe.leiden;
         let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
         let within = match &l.restrict_to {
             None => None,
             Some((column, categories)) => Some(made.by_position(&restricted(&self.obs, column, categories)?, 1)),
         };
-        let all: Vec<Clusters> = kept(journal, "leiden", || {
+        let all: Vec<Clusters> = kept(input.journal, "leiden", || {
+            let (resolutions, processor) = (l.resolution.list(), input.processor.get()?);
             let all = match &within {
-                None => leiden::leiden_many(&made.graph, &l.resolution.list(), &options, &watch)?,
-                Some(keep) => leiden::leiden_many(&leiden::within(&made.graph, keep)?, &l.resolution.list(), &options, &watch)?,
+                None => leiden::leiden_on(&made.graph, &resolutions, &options, &processor, &watch)?,
+                Some(keep) => leiden::leiden_on(&leiden::within(&made.graph, keep)?, &resolutions, &options, &processor, &watch)?,
             };
             Ok(all.into_iter().map(Clusters::from).collect())
         })?;
