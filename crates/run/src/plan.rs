@@ -9,6 +9,7 @@ use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::job::Job;
+use crate::output::SIDE_BY_SIDE;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
 /// The expected cost of a run.
@@ -182,7 +183,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
-        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
+        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8 * threads.min(SIDE_BY_SIDE as u64)) * (4 << 20)));
     }
     let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
     let (mut aside, mut beside) = (false, false);
