@@ -50,7 +50,7 @@ def main():
 
     checks = call("gpu", "check")
     report["checks"] = [json.loads(line) for line in checks.stdout.splitlines()]
-    tests = call("graph", "umap::filter")
+    tests = call("graph", "umap::filter", "umap::start", "leiden::twin")
     fine &= checks.returncode == 0 and tests.returncode == 0
     report["kernels_fine"] = fine
     print(f"kernels fine: {fine}", checks.stderr, "" if tests.returncode == 0 else tests.stdout, flush=True)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cellmill_matrix::{Error, Result};
 use cudarc::driver::{CudaContext, DriverError, sys};
 
-use crate::fault::{absent, refused};
+use crate::fault::{absent, mib, refused};
 use crate::find::{self, words};
 use crate::pool::{Memory, Pool, Usage};
 use crate::program::{Program, Source};
@@ -20,6 +20,9 @@ pub struct Options {
     pub ordinal: usize,
     /// Its memory pool.
     pub memory: Memory,
+    /// Whether the GPU was asked for: a lack of its memory is an error then. Otherwise the CPU does what has no room, and
+    /// [`Device::left`] says so.
+    pub required: bool,
     /// Folder that keeps compiled kernels between runs; `None`: they are compiled in each run (about 0.3 s).
     pub cache: Option<PathBuf>,
 }
@@ -39,6 +42,8 @@ pub struct Device {
     multiprocessors: u32,
     cache: Option<PathBuf>,
     driver: i32,
+    required: bool,
+    left: Mutex<Vec<String>>,
 }
 
 impl fmt::Debug for Device {
@@ -94,6 +99,8 @@ impl Device {
             multiprocessors: sms as u32,
             cache: options.cache.clone(),
             driver,
+            required: options.required,
+            left: Mutex::default(),
         });
         if options.memory.initial > 0 {
             // What is freed stays with the pool.
@@ -136,6 +143,30 @@ impl Device {
         let room = free + usage.reserved.saturating_sub(usage.used);
         let below = self.pool.max().map_or(u64::MAX, |max| max.saturating_sub(usage.used));
         Ok(room.min(below) / 10 * 9)
+    }
+
+    /// Whether there are `bytes` bytes for something ("finding neighbours"). If not, that is an error on a GPU that was asked for, and
+    /// the CPU's work otherwise.
+    pub fn has_room(&self, bytes: u64, what: &str) -> Result<bool> {
+        let room = self.room()?;
+        if bytes <= room {
+            return Ok(true);
+        }
+        if self.required {
+            return Err(self.pool.short(bytes, room, what));
+        }
+        self.leave(format!("{what} needs {} of GPU memory and {} are left", mib(bytes), mib(room)));
+        Ok(false)
+    }
+
+    /// Notes why something is left to the CPU.
+    pub fn leave(&self, why: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}; the CPU does that", self.place()));
+    }
+
+    /// Why some things were left to the CPU.
+    pub fn left(&self) -> Vec<String> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the pool has in use, and its peaks.

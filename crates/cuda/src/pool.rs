@@ -78,6 +78,14 @@ impl Pool {
         self.memory.max
     }
 
+    /// That there is less memory than something takes.
+    pub fn short(&self, bytes: u64, room: u64, what: &str) -> Error {
+        let remedy = if self.memory.max.is_some() { "raise it" } else { "free the card" };
+        let (found, needed) = (self.memory.max.map_or_else(|| format!("{} that are free", mib(room)), mib), mib(bytes));
+        let why = format!("{what} needs {needed} and {} are left: {remedy}, or let the CPU help (--device auto)", mib(room));
+        Error::option("gpu-memory-max", found, why)
+    }
+
     fn fault(&self, bytes: u64, error: DriverError) -> Error {
         if error.0 != sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY {
             return crate::fault::refused("cuda", "memory pool", words(error));

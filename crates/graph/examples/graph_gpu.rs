@@ -1,4 +1,4 @@
-//! Neighbours and layout on a GPU against the CPU: `gpu [CELLS]`. Prints JSON, one object a line; exit status 1 if they differ by more
+//! Neighbours, layout and clusters on a GPU against the CPU: `gpu [CELLS]`. Prints JSON, one object a line; exit status 1 if they differ by more
 //! than their contracts allow. Needs a GPU.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -8,6 +8,7 @@ use std::time::Instant;
 use cellmill_cuda::{Device, Options, Processor};
 use cellmill_graph::fuzzy::{Method, connectivities};
 use cellmill_graph::knn::{Metric, Mode, knn_on};
+use cellmill_graph::leiden::{self, leiden_many, leiden_on};
 use cellmill_graph::umap::umap_on;
 use cellmill_graph::{Embedding, knn, umap};
 use cellmill_matrix::Result;
@@ -58,6 +59,23 @@ fn all(n: usize) -> Result<bool> {
         let differ = here.iter().zip(&there).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         println!("{{\"umap\": \"{n} cells, {n_components} coordinates\", \"differ\": {differ}}}");
         fine &= differ == 0;
+    }
+    for resolution in [0.5, 1.0, 3.0] {
+        let options = leiden::Options::default();
+        let from = Instant::now();
+        let there = leiden_on(&graph, &[resolution], &options, &gpu, &())?.swap_remove(0);
+        let there_s = from.elapsed().as_secs_f64();
+        let from = Instant::now();
+        let here = leiden_many(&graph, &[resolution], &options, &())?.swap_remove(0);
+        println!(
+            "{{\"leiden\": \"{n} cells, resolution {resolution}\", \"gpu\": {:.6}, \"cpu\": {:.6}, \"clusters_gpu\": {}, \"clusters_cpu\": {}, \"gpu_s\": {there_s:.3}, \"cpu_s\": {:.3}}}",
+            there.modularity,
+            here.modularity,
+            there.n_clusters,
+            here.n_clusters,
+            from.elapsed().as_secs_f64()
+        );
+        fine &= there.modularity > here.modularity - 0.002;
     }
     println!("{{\"cells\": {n}, \"knn_gpu_s\": {:.3}, \"umap_gpu_s\": {:.3}, \"umap_cpu_s\": {:.3}}}", times[0], times[1], times[2]);
     Ok(fine)

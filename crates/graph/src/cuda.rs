@@ -4,5 +4,9 @@ use cellmill_cuda::Source;
 
 /// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is.
 pub fn sources() -> impl Iterator<Item = Source> {
-    crate::knn::SOURCES.into_iter().chain(crate::umap::SOURCES).chain([crate::umap::FILTER])
+    crate::knn::SOURCES
+        .into_iter()
+        .chain(crate::umap::SOURCES)
+        .chain([crate::umap::FILTER, crate::umap::START])
+        .chain(crate::leiden::SOURCES)
 }

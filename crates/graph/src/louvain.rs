@@ -10,5 +10,5 @@ use crate::leiden::{Clustering, Method, Options, level_0, run};
 /// from the clusters of the one before.
 pub fn louvain(graph: &Connectivities, options: &Options, watch: &dyn Watch) -> Result<Clustering> {
     let strength = strengths(graph)?;
-    run(&level_0(graph, &strength), options, Method::Louvain, watch)
+    run(&level_0(graph, &strength), options, Method::Louvain, None, watch)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use cellmill_engine::exec::Feed;
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::journal::Journal;
-use cellmill_engine::pca::{Columns, Crew, Rows, pca};
+use cellmill_engine::pca::{Columns, Crew, Rows, keep_scores, pca};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::Stage;
 use cellmill_graph::knn::RowFile;
@@ -72,6 +72,8 @@ pub struct Input<'a> {
     pub store: Option<&'a AnnData>,
     /// A folder for temporary files, where memory has no room for the components beside the graph.
     pub scratch: Option<&'a Path>,
+    /// Whether memory has room for the layout and the clusters at the same time.
+    pub beside: bool,
 }
 
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.
@@ -128,6 +130,9 @@ pub fn analyse(input: &Input<'_>, recipe: &Recipe, through: Through, observer: &
     (a.obs, a.var) = (found.obs, found.var);
     if through >= Through::Neighbors {
         a.graph(recipe, through, input, observer)?;
+    } else if through == Through::Pca && !input.last {
+        // Without X, writing them takes no longer than keeping them.
+        a.keep_scores(input.journal);
     }
     let text = methods(recipe, through, &a.outcome);
     a.uns.push((
@@ -162,6 +167,14 @@ fn largest(recipe: &Recipe, target_sum: Option<f64>, inverse_std: &[f64]) -> Opt
 }
 
 impl Analysis {
+    /// Keeps `X_pca` in the journal.
+    fn keep_scores(&self, journal: Option<&Journal>) {
+        let values = self.obsm.iter().find(|(name, _)| name == keys::X_PCA).map(|(_, array)| &array.values);
+        if let (Some(journal), Some(Values::F32(scores))) = (journal, values) {
+            keep_scores(journal, scores);
+        }
+    }
+
     /// Principal components of the chosen genes.
     fn components(&mut self, input: &Input<'_>, found: &Survey, recipe: &Recipe, observer: &Observer<'_>) -> Result<()> {
         let source = input.feed.source;
@@ -206,9 +219,8 @@ impl Analysis {
         let columns = Columns { detection, bound, largest, centred: true };
         let crew = input.cluster.map(|c| c as &dyn Crew);
         let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew };
-        let result =
-            kept(input.journal, "pca", || pca(rows, &columns, n_comps, input.selected, input.journal, &input.processor.get()?, &watch))
-                .map_err(|e| e.at(&Place::store(source.location())))?;
+        let result = pca(rows, &columns, n_comps, input.selected, input.journal, &input.processor.get()?, &watch)
+            .map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, result.source_reads);
         self.source_reads += result.source_reads;
         self.outcome.n_comps = n_comps;
@@ -232,6 +244,18 @@ impl Analysis {
             ]),
         ));
         Ok(())
+    }
+}
+
+/// Does `work` while the journal is given what it lacks.
+pub(crate) fn while_kept<R: Send>(journal: Option<&Journal>, keep: impl FnOnce(&Journal) + Send, work: impl FnOnce() -> R + Send) -> R {
+    match journal {
+        None => work(),
+        Some(journal) if rayon::current_num_threads() == 1 => {
+            keep(journal);
+            work()
+        }
+        Some(journal) => rayon::join(work, || keep(journal)).0,
     }
 }
 

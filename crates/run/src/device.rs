@@ -70,7 +70,7 @@ impl Choice {
             if auto && cellmill_cuda::count().is_err() {
                 return Ok(Processor::Cpu);
             }
-            let one = |ordinal| Device::open(&Options { ordinal, memory, cache: cache() });
+            let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
             let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
             devices.iter().for_each(cellmill_engine::pca::prepare);
             Ok(Processor::Cuda(devices))

@@ -1,18 +1,20 @@
 //! The second half of the main job: neighbours → weights → UMAP, clusters and PAGA, under AnnData's names.
 
+mod clusters;
+
 use std::path::Path;
 
 use cellmill_engine::journal::Journal;
+use cellmill_engine::pca::keep_scores;
 use cellmill_graph::knn::{Knn, RowFile, Rows};
-use cellmill_graph::leiden::{self, Clustering};
-use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed, louvain, paga, umap};
-use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, SparseFormat, Table, Values, keys};
+use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed, umap};
+use cellmill_matrix::{Array, Element, Error, Result, Sparse, SparseFormat, Values, keys};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use crate::analysis::{Analysis, Input, kept};
+use self::clusters::{Clusters, of_groups, restricted};
+use crate::analysis::{Analysis, Input, kept, while_kept};
 use crate::observe::Observer;
-use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Resolutions, Stage as Through};
+use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Stage as Through};
 
 /// Rows that are copied at a time.
 const BLOCK: usize = 1 << 14;
@@ -20,9 +22,10 @@ const BLOCK: usize = 1 << 14;
 const HEAD: usize = 8;
 
 /// `X_pca` while the graph is made.
-enum Scores {
-    Memory(Vec<f32>),
-    File(RowFile),
+enum Scores<'a> {
+    /// All columns, how many there are, and how many are looked at.
+    Memory(&'a [f32], usize, usize),
+    File(&'a RowFile),
 }
 
 /// What the later stages share.
@@ -49,20 +52,6 @@ impl Made {
     }
 }
 
-/// A clustering, as a journal keeps it: labels by position.
-#[derive(Clone, Serialize, Deserialize)]
-struct Clusters {
-    labels: Vec<u32>,
-    n_clusters: usize,
-    modularity: f64,
-}
-
-impl From<Clustering> for Clusters {
-    fn from(c: Clustering) -> Self {
-        Clusters { labels: c.labels, n_clusters: c.n_clusters, modularity: c.modularity }
-    }
-}
-
 impl Analysis {
     /// Neighbours, UMAP and clusters of `X_pca`.
     pub(crate) fn graph(&mut self, recipe: &Recipe, through: Through, input: &Input<'_>, observer: &Observer<'_>) -> Result<()> {
@@ -77,37 +66,31 @@ impl Analysis {
             Some(k) => return Err(Error::option("n_pcs", k, format!("X_pca has {n_comps} components"))),
         };
         self.outcome.n_pcs = n_pcs;
-        let place = self.obsm.iter().position(|(name, _)| name == keys::X_PCA);
-        let place = place.ok_or_else(|| Error::bug("X_pca is not there"))?;
-        let Values::F32(scores) = std::mem::replace(&mut self.obsm[place].1.values, Values::F32(Vec::new())) else {
-            return Err(Error::bug("X_pca is not f32"));
-        };
-        let scores = match input.scratch {
-            None => Scores::Memory(scores),
-            Some(folder) => Scores::File(set_aside(&scores, n_comps, folder)?.columns(n_pcs)),
-        };
-        let made = self.neighbors(recipe, &scores, (n_comps, n_pcs), input, observer)?;
-        match scores {
-            Scores::Memory(scores) => self.obsm[place].1.values = Values::F32(scores),
-            Scores::File(file) => {
-                let (name, Array { shape, .. }) = self.obsm.remove(place);
-                self.waiting.push((name, shape, file));
-            }
+        let at = self.obsm.iter().position(|(name, _)| name == keys::X_PCA).ok_or_else(|| Error::bug("X_pca is not there"))?;
+        if let Some(folder) = input.scratch {
+            let (name, Array { shape, values }) = self.obsm.remove(at);
+            let scores = numbers(&values)?;
+            input.journal.into_iter().for_each(|journal| keep_scores(journal, scores));
+            self.waiting.push((name, shape, set_aside(scores, n_comps, folder)?.columns(n_pcs)));
         }
-
-        let journal = input.journal;
-        // A start from PAGA needs the clusters first.
-        let first = recipe.umap.init_pos == "paga" && through >= Through::Umap;
-        let clusters = |a: &mut Self| a.clusters(recipe, &made, journal, observer);
-        let early = if first { Some(clusters(self)?) } else { None };
-        if through >= Through::Umap {
-            self.layout(recipe, &made, early.as_ref(), input, observer)?;
+        let (place, file) = (input.scratch.is_none().then_some(at), self.waiting.first().map(|(.., file)| file));
+        let scores = match (place, file) {
+            (Some(at), _) => Scores::Memory(numbers(&self.obsm[at].1.values)?, n_comps, n_pcs),
+            (None, Some(file)) => Scores::File(file),
+            (None, None) => return Err(Error::bug("a file of components that is not there")),
+        };
+        let (made, new) = neighbors(recipe, &scores, input, observer)?;
+        let journal = input.journal.filter(|_| new);
+        let keep = |journal: &Journal| keep_graph(journal, &made.graph);
+        let (placed, clusters) = while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?;
+        self.uns.push((options.key_added.clone().unwrap_or_else(|| keys::NEIGHBORS.into()), neighbors_params(recipe, n_pcs)));
+        if let Some(placed) = placed {
+            self.keep_layout(recipe, &made, &placed);
         }
-        if through >= Through::Leiden {
-            let found = early.map_or_else(|| clusters(self), Ok)?;
-            self.keep_clusters(recipe, &made, found)?;
+        if let Some(clusters) = clusters {
+            self.keep_clusters(recipe, &made, clusters)?;
             if recipe.leiden.louvain {
-                self.louvain(recipe, &made, journal, observer)?;
+                self.louvain(recipe, &made, input.journal, observer)?;
             }
         }
         let Made { graph, found, .. } = made;
@@ -117,88 +100,51 @@ impl Analysis {
         Ok(())
     }
 
-    /// Neighbours and the weights between them.
-    fn neighbors(
-        &mut self,
+    /// The layout and the clusters, as far as they are asked for.
+    #[allow(clippy::type_complexity)] // one caller
+    fn place_and_cluster(
+        &self,
         recipe: &Recipe,
-        scores: &Scores,
-        (n_comps, n_pcs): (usize, usize),
+        made: &Made,
+        through: Through,
         input: &Input<'_>,
         observer: &Observer<'_>,
-    ) -> Result<Made> {
-        let options = &recipe.neighbors;
-        let watch = observer.stage("neighbors", "cells");
-        let search = knn::Options {
-            n_neighbors: options.n_neighbors,
-            mode: match options.mode.as_str() {
-                "exact" => knn::Mode::Exact,
-                "fast" => knn::Mode::Fast,
-                _ => knn::Mode::Accurate,
-            },
-            metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
-            seed: recipe.seed,
+    ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
+        if through < Through::Umap {
+            return Ok((None, None));
+        }
+        let place = |clusters| self.layout(recipe, made, clusters, input, observer);
+        let cluster = |watch| self.clusters(recipe, made, input, watch);
+        let watch = || observer.stage("leiden", "iterations");
+        // A start from PAGA needs the clusters first.
+        let early = if recipe.umap.init_pos == "paga" { Some(cluster(watch())?) } else { None };
+        let (placed, clusters) = match (early, through >= Through::Leiden) {
+            (early, false) => (place(early.as_ref())?, None),
+            (Some(clusters), true) => (place(Some(&clusters))?, Some(clusters)),
+            (None, true) if input.beside && input.processor.get()?.device().is_some() => {
+                // A GPU does a part of both: while one has it, the other has the CPU.
+                let (clusters, placed) = rayon::join(|| cluster(observer.silent("leiden")), || place(None));
+                (placed?, Some(clusters?))
+            }
+            (None, true) => (place(None)?, Some(cluster(watch())?)),
         };
-        let crew = input.cluster.map(|c| c as &dyn knn::Crew);
-        let (order, k, indices, distances) = kept(input.journal, "neighbors", || {
-            let found = match (scores, input.scratch) {
-                (Scores::File(file), Some(folder)) => knn_streamed(file, &search, folder, crew, &watch)?,
-                (Scores::File(_), None) => return Err(Error::bug("a file of components and no folder")),
-                (Scores::Memory(x), _) => {
-                    knn::knn_on(Embedding::columns(x, n_comps, n_pcs)?, &search, &input.processor.get()?, crew, &watch)?
-                }
-            };
-            let Knn { order, distances: Distances { k, indices, distances } } = found;
-            Ok((order, k, indices, distances))
-        })?;
-        let found = Knn { order, distances: Distances { k, indices, distances } };
-        watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
-        let watch = observer.stage("connectivities", "cells");
-        let method = match options.method.as_str() {
-            "gauss" => fuzzy::Method::Gauss,
-            "jaccard" => fuzzy::Method::Jaccard,
-            _ => fuzzy::Method::UMAP,
-        };
-        let (indptr, indices, values) = kept(input.journal, "connectivities", || {
-            let Connectivities { indptr, indices, weights } = fuzzy::connectivities(&found.distances, method)?;
-            Ok((indptr, indices, weights))
-        })?;
-        let graph = Connectivities { indptr, indices, weights: values };
-        watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
-        self.uns.push((options.key_added.clone().unwrap_or_else(|| keys::NEIGHBORS.into()), neighbors_params(recipe, n_pcs)));
-        let wide = HEAD.min(n_pcs);
-        let head = match scores {
-            Scores::Memory(x) => head(&Embedding::columns(x, n_comps, n_pcs)?, &found.order, wide)?,
-            Scores::File(file) => head(file, &found.order, wide)?,
-        };
-        Ok(Made { graph, found, head, wide })
+        Ok((Some(placed), clusters))
     }
 
+    /// UMAP's places of the cells, by position.
     fn layout(
-        &mut self,
+        &self,
         recipe: &Recipe,
         made: &Made,
         clusters: Option<&Vec<Clusters>>,
         input: &Input<'_>,
         observer: &Observer<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<f32>> {
         let u = &recipe.umap;
         let (d, wide) = (u.n_components, made.wide);
         let columns =
             |rows: &[f32], wide: usize| -> Vec<f32> { rows.chunks_exact(wide).flat_map(|row| row[..d].iter().copied()).collect() };
-        let mut options = umap::Options {
-            n_components: d,
-            min_dist: u.min_dist,
-            spread: u.spread,
-            n_epochs: u.maxiter,
-            alpha: u.alpha,
-            gamma: u.gamma,
-            negative_sample_rate: u.negative_sample_rate,
-            a: u.a,
-            b: u.b,
-            init: umap::Init::Spectral,
-            coordinates: Some(Embedding::new(&made.head, wide)?),
-            seed: recipe.seed,
-        };
+        let mut options = umap::Options { coordinates: Some(Embedding::new(&made.head, wide)?), ..umap_options(recipe) };
         let (start, groups);
         match u.init_pos.as_str() {
             "spectral" => {}
@@ -224,101 +170,104 @@ impl Analysis {
                 options.init = umap::Init::Given(&start);
             }
         }
-        let (a, b) = options.curve();
         let watch = observer.stage("umap", "epochs");
         let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, &input.processor.get()?, &watch))?;
         watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok(placed)
+    }
+
+    /// Puts the places into obsm.
+    fn keep_layout(&mut self, recipe: &Recipe, made: &Made, placed: &[f32]) {
+        let u = &recipe.umap;
+        let (a, b) = umap_options(recipe).curve();
         let key = u.key_added.clone().unwrap_or_else(|| keys::X_UMAP.into());
-        let shape = vec![made.found.order.len(), d];
-        self.obsm.push((key, Array { shape, values: Values::F32(made.by_cell(&placed, d)) }));
+        let shape = vec![made.found.order.len(), u.n_components];
+        self.obsm.push((key, Array { shape, values: Values::F32(made.by_cell(placed, u.n_components)) }));
         let mut params = vec![("a".to_string(), Element::float(a)), ("b".into(), Element::float(b))];
         if recipe.seed != 0 {
             params.push(("random_state".into(), Element::int(recipe.seed as i64)));
         }
         let key = u.key_added.clone().unwrap_or_else(|| keys::UMAP.into());
         self.uns.push((key, Element::Dict(vec![("params".into(), Element::Dict(params))])));
-        Ok(())
     }
+}
 
-    /// Leiden's clusters at each resolution; of the restricted cells alone, if there is a restriction.
-    fn clusters(&self, recipe: &Recipe, made: &Made, journal: Option<&Journal>, observer: &Observer<'_>) -> Result<Vec<Clusters>> {
-        let l = &recipe.leiden;
-        let watch = observer.stage("leiden", "iterations");
-        let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
-        let within = match &l.restrict_to {
-            None => None,
-            Some((column, categories)) => Some(made.by_position(&restricted(&self.obs, column, categories)?, 1)),
-        };
-        let all: Vec<Clusters> = kept(journal, "leiden", || {
-            let all = match &within {
-                None => leiden::leiden_many(&made.graph, &l.resolution.list(), &options, &watch)?,
-                Some(keep) => leiden::leiden_many(&leiden::within(&made.graph, keep)?, &l.resolution.list(), &options, &watch)?,
-            };
-            Ok(all.into_iter().map(Clusters::from).collect())
-        })?;
-        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
-        Ok(all)
-    }
+/// Names of the notes in a journal.
+const SEARCHED: &str = "neighbors";
+const JOINED: &str = "connectivities";
 
-    /// Puts Leiden's clusters into obs, and PAGA's graph of them into uns.
-    fn keep_clusters(&mut self, recipe: &Recipe, made: &Made, all: Vec<Clusters>) -> Result<()> {
-        let l = &recipe.leiden;
-        self.outcome.n_clusters = all.first().map_or(0, |c| c.n_clusters);
-        let base = match (&l.key_added, &l.restrict_to) {
-            (Some(key), _) => key.clone(),
-            (None, Some(_)) => format!("{}_R", keys::LEIDEN),
-            (None, None) => keys::LEIDEN.to_string(),
-        };
-        for (at, (clusters, resolution)) in all.into_iter().zip(l.resolution.list()).enumerate() {
-            let key = at_resolution(&base, &l.resolution, resolution);
-            let column = match &l.restrict_to {
-                None => numbered(made, &clusters),
-                Some((column, categories)) => within_others(&self.obs, column, categories, made, &clusters)?,
-            };
-            if l.paga && at == 0 {
-                self.paga(made, &key, &column)?;
-            }
-            self.obs.set(&key, column);
-            self.uns.push((key, said(resolution, l.n_iterations, recipe.seed, clusters.modularity)));
+/// Neighbours and the weights between them; whether the weights are new to the journal.
+fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: &Observer<'_>) -> Result<(Made, bool)> {
+    let watch = observer.stage("neighbors", "cells");
+    let known = input.journal.and_then(|journal| journal.load(SEARCHED));
+    let journal = input.journal.filter(|_| known.is_none());
+    let crew = input.cluster.map(|c| c as &dyn knn::Crew);
+    let found = match (known, scores) {
+        (Some((order, k, indices, distances)), _) => Knn { order, distances: Distances { k, indices, distances } },
+        (None, Scores::Memory(all, wide, d)) => {
+            let x = Embedding::columns(all, *wide, *d)?;
+            let processor = input.processor.get()?;
+            while_kept(input.journal, |journal| keep_scores(journal, all), || knn::knn_on(x, &search(recipe), &processor, crew, &watch))?
         }
-        Ok(())
-    }
-
-    fn louvain(&mut self, recipe: &Recipe, made: &Made, journal: Option<&Journal>, observer: &Observer<'_>) -> Result<()> {
-        let l = &recipe.leiden;
-        let watch = observer.stage("louvain", "iterations");
-        let all: Vec<Clusters> = kept(journal, "louvain", || {
-            let one = |resolution| {
-                let options = leiden::Options { resolution, n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
-                louvain(&made.graph, &options, &watch).map(Clusters::from)
-            };
-            l.resolution.list().into_iter().map(one).collect()
-        })?;
-        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
-        for (clusters, resolution) in all.into_iter().zip(l.resolution.list()) {
-            let key = at_resolution(keys::LOUVAIN, &l.resolution, resolution);
-            self.obs.set(&key, numbered(made, &clusters));
-            self.uns.push((key, said(resolution, l.n_iterations, recipe.seed, clusters.modularity)));
+        (None, Scores::File(file)) => {
+            let folder = input.scratch.ok_or_else(|| Error::bug("a file of components and no folder"))?;
+            knn_streamed(*file, &search(recipe), folder, crew, &watch)?
         }
-        Ok(())
-    }
+    };
+    watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
 
-    /// scanpy's `uns['paga']` for the groups of a column.
-    fn paga(&mut self, made: &Made, key: &str, column: &Column) -> Result<()> {
-        let Column::Categorical { codes, categories, .. } = column else { return Err(Error::bug("clusters are not categories")) };
-        let labels: Vec<u32> = codes.iter().map(|&code| code as u32).collect();
-        let found = paga(&made.found.distances, &made.by_position(&labels, 1), categories.len())?;
-        let sizes = Values::I64(found.sizes.iter().map(|&s| s as i64).collect());
-        self.uns.push((
-            keys::PAGA.into(),
-            Element::Dict(vec![
-                ("connectivities".into(), Element::Sparse(found.connectivities)),
-                ("connectivities_tree".into(), Element::Sparse(found.connectivities_tree)),
-                ("groups".into(), Element::string(key)),
-            ]),
-        ));
-        self.uns.push((format!("{key}_sizes"), Element::Array(Array::vector(sizes))));
-        Ok(())
+    let watch = observer.stage("connectivities", "cells");
+    let known = input.journal.and_then(|journal| journal.load(JOINED));
+    let new = known.is_none();
+    let keep = |journal: &Journal| {
+        let Knn { order, distances: Distances { k, indices, distances } } = &found;
+        journal.save(SEARCHED, &(order, k, indices, distances));
+    };
+    let graph = while_kept(journal, keep, || match known {
+        Some((indptr, indices, weights)) => Ok(Connectivities { indptr, indices, weights }),
+        None => fuzzy::connectivities(&found.distances, method(recipe)),
+    })?;
+    watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
+    let (head, wide) = match scores {
+        Scores::Memory(all, wide, d) => head(&Embedding::columns(all, *wide, *d)?, &found.order)?,
+        Scores::File(file) => head(*file, &found.order)?,
+    };
+    Ok((Made { graph, found, head, wide }, new))
+}
+
+fn keep_graph(journal: &Journal, Connectivities { indptr, indices, weights }: &Connectivities) {
+    journal.save(JOINED, &(indptr, indices, weights));
+}
+
+/// What a recipe says of the search.
+fn search(recipe: &Recipe) -> knn::Options {
+    let options = &recipe.neighbors;
+    knn::Options {
+        n_neighbors: options.n_neighbors,
+        mode: match options.mode.as_str() {
+            "exact" => knn::Mode::Exact,
+            "fast" => knn::Mode::Fast,
+            _ => knn::Mode::Accurate,
+        },
+        metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
+        seed: recipe.seed,
+    }
+}
+
+/// What a recipe says of the weights.
+fn method(recipe: &Recipe) -> fuzzy::Method {
+    match recipe.neighbors.method.as_str() {
+        "gauss" => fuzzy::Method::Gauss,
+        "jaccard" => fuzzy::Method::Jaccard,
+        _ => fuzzy::Method::UMAP,
+    }
+}
+
+/// The numbers of `X_pca`.
+fn numbers(values: &Values) -> Result<&[f32]> {
+    match values {
+        Values::F32(numbers) => Ok(numbers),
+        _ => Err(Error::bug("X_pca is not f32")),
     }
 }
 
@@ -348,9 +297,10 @@ fn set_aside(scores: &[f32], wide: usize, folder: &Path) -> Result<RowFile> {
     Ok(file)
 }
 
-/// The first `wide` coordinates of the cell at each position.
-fn head(rows: &dyn Rows, order: &[u32], wide: usize) -> Result<Vec<f32>> {
+/// The first few coordinates of the cell at each position, and how many.
+fn head(rows: &dyn Rows, order: &[u32]) -> Result<(Vec<f32>, usize)> {
     let (n, d) = (rows.n(), rows.d());
+    let wide = HEAD.min(d);
     let mut position = vec![0u32; n];
     order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
     let mut head = vec![0.0; n * wide];
@@ -362,7 +312,26 @@ fn head(rows: &dyn Rows, order: &[u32], wide: usize) -> Result<Vec<f32>> {
             head[at as usize * wide..][..wide].copy_from_slice(&row[..wide]);
         }
     }
-    Ok(head)
+    Ok((head, wide))
+}
+
+/// What a recipe says of UMAP, but for its start.
+fn umap_options(recipe: &Recipe) -> umap::Options<'_> {
+    let u = &recipe.umap;
+    umap::Options {
+        n_components: u.n_components,
+        min_dist: u.min_dist,
+        spread: u.spread,
+        n_epochs: u.maxiter,
+        alpha: u.alpha,
+        gamma: u.gamma,
+        negative_sample_rate: u.negative_sample_rate,
+        a: u.a,
+        b: u.b,
+        init: umap::Init::Spectral,
+        coordinates: None,
+        seed: recipe.seed,
+    }
 }
 
 /// A matrix of obsm for the kept cells, and its width: one that was computed, or one of the input.
@@ -384,122 +353,9 @@ fn given(input: &Input<'_>, own: &[(String, Array)], keep: &[bool], key: &str) -
     }
 }
 
-/// Places of the clusters for a start from PAGA, a layout of PAGA's own graph, and to which each is tied most strongly.
-fn of_groups(made: &Made, clusters: &Clusters, d: usize, seed: u64) -> Result<(Vec<f32>, Vec<u32>)> {
-    let found = paga(&made.found.distances, &clusters.labels, clusters.n_clusters)?;
-    let Sparse { indptr, indices, values, .. } = found.connectivities;
-    let weights: Vec<f32> = (0..values.len()).map(|i| values.number(i).unwrap_or(0.0) as f32).collect();
-    let graph = Connectivities { indptr, indices, weights };
-    // Means of the clusters' cells tell where parts of that graph lie.
-    let wide = made.wide;
-    let mut means = vec![0f32; clusters.n_clusters * wide];
-    for (row, &label) in made.head.chunks_exact(wide).zip(&clusters.labels) {
-        let size = found.sizes[label as usize] as f32;
-        means[label as usize * wide..][..wide].iter_mut().zip(row).for_each(|(mean, x)| *mean += x / size);
-    }
-    let options = umap::Options { n_components: d, seed, coordinates: Some(Embedding::new(&means, wide)?), ..umap::Options::default() };
-    let positions = umap::umap(&graph, &options, &())?;
-    let nearest = (0..clusters.n_clusters)
-        .map(|group| {
-            let (others, weights) = graph.row(group);
-            others.iter().zip(weights).fold((group as u32, 0.0), |best, (&o, &w)| if w > best.1 { (o, w) } else { best }).0
-        })
-        .collect();
-    Ok((positions, nearest))
-}
-
 /// A name, or scanpy's composition of a key and a name.
 fn named(key: &Option<String>, name: &str) -> String {
     key.as_ref().map_or_else(|| name.to_string(), |key| format!("{key}_{name}"))
-}
-
-/// `base`, or `base_{resolution}` where there are several.
-fn at_resolution(base: &str, all: &Resolutions, resolution: f64) -> String {
-    match all {
-        Resolutions::One(_) => base.to_string(),
-        Resolutions::Many(_) => format!("{base}_{}", Values::F64(vec![resolution]).text(0)),
-    }
-}
-
-/// What uns says of a clustering.
-fn said(resolution: f64, n_iterations: i32, seed: u64, modularity: f64) -> Element {
-    let params = vec![
-        ("resolution".to_string(), Element::float(resolution)),
-        ("random_state".into(), Element::int(seed as i64)),
-        ("n_iterations".into(), Element::int(i64::from(n_iterations))),
-    ];
-    Element::Dict(vec![("params".into(), Element::Dict(params)), ("modularity".into(), Element::float(modularity))])
-}
-
-/// Clusters as categories '0', '1', … by size.
-fn numbered(made: &Made, clusters: &Clusters) -> Column {
-    let codes = by_size(&made.by_cell(&clusters.labels, 1), clusters.n_clusters);
-    Column::Categorical { codes, categories: Values::Str((0..clusters.n_clusters).map(|c| c.to_string()).collect()), ordered: false }
-}
-
-/// Which cells have one of these categories.
-fn restricted(obs: &Table, column: &str, categories: &[String]) -> Result<Vec<bool>> {
-    let values = obs.column(column).ok_or_else(|| Error::missing(Place::element("", "obs"), column, obs.names()))?;
-    let keep: Vec<bool> = (0..values.len()).map(|i| values.text(i).is_some_and(|text| categories.contains(&text))).collect();
-    for category in categories {
-        if !(0..values.len()).any(|i| values.text(i).as_deref() == Some(category)) {
-            return Err(Error::option("leiden.restrict_to", format!("'{category}'"), format!("no kept cell has it in obs['{column}']")));
-        }
-    }
-    Ok(keep)
-}
-
-/// scanpy's `rename_groups`: restricted cells are called after the categories and their cluster, as `a-b,0`; the others stay what they were.
-fn within_others(obs: &Table, column: &str, categories: &[String], made: &Made, clusters: &Clusters) -> Result<Column> {
-    let keep = restricted(obs, column, categories)?;
-    // Labels are of the kept positions, in their order.
-    let mut sub = vec![u32::MAX; keep.len()];
-    let inside = made.found.order.iter().filter(|&&cell| keep[cell as usize]);
-    inside.zip(&clusters.labels).for_each(|(&cell, &label)| sub[cell as usize] = label);
-    let inner: Vec<u32> = sub.iter().copied().filter(|&label| label != u32::MAX).collect();
-    let mut numbers = by_size(&inner, clusters.n_clusters).into_iter();
-    let values = obs.column(column).ok_or_else(|| Error::missing(Place::element("", "obs"), column, obs.names()))?;
-    let prefix = categories.join("-");
-    let names: Vec<Option<String>> = keep
-        .iter()
-        .enumerate()
-        .map(|(cell, &keep)| if keep { numbers.next().map(|number| format!("{prefix},{number}")) } else { values.text(cell) })
-        .collect();
-    let mut known: Vec<&String> = names.iter().flatten().collect();
-    known.sort_by_cached_key(|name| natural(name));
-    known.dedup();
-    let code: std::collections::HashMap<&String, i32> = known.iter().copied().zip(0..).collect();
-    let codes = names.iter().map(|name| name.as_ref().map_or(-1, |name| code[name])).collect();
-    Ok(Column::Categorical { codes, categories: Values::Str(known.into_iter().cloned().collect()), ordered: false })
-}
-
-/// A key by which names sort as people read them: runs of digits as numbers.
-fn natural(name: &str) -> Vec<(u8, u64, String)> {
-    let mut parts: Vec<(u8, u64, String)> = Vec::new();
-    for c in name.chars() {
-        match (c.to_digit(10), parts.last_mut()) {
-            (Some(digit), Some((0, number, _))) => *number = number.saturating_mul(10).saturating_add(u64::from(digit)),
-            (Some(digit), _) => parts.push((0, u64::from(digit), String::new())),
-            (None, Some((1, _, text))) => text.push(c),
-            (None, _) => parts.push((1, 0, c.to_string())),
-        }
-    }
-    parts
-}
-
-/// Labels renumbered by size, descending, ties by the smallest member.
-fn by_size(labels: &[u32], n_clusters: usize) -> Vec<i32> {
-    let mut size = vec![(0usize, usize::MAX); n_clusters];
-    for (cell, &label) in labels.iter().enumerate() {
-        let entry = &mut size[label as usize];
-        entry.0 += 1;
-        entry.1 = entry.1.min(cell);
-    }
-    let mut order: Vec<usize> = (0..n_clusters).collect();
-    order.sort_by_key(|&c| (std::cmp::Reverse(size[c].0), size[c].1));
-    let mut number = vec![0i32; n_clusters];
-    order.iter().zip(0..).for_each(|(&c, i)| number[c] = i);
-    labels.iter().map(|&label| number[label as usize]).collect()
 }
 
 fn neighbors_params(recipe: &Recipe, n_pcs: usize) -> Element {
@@ -528,16 +384,4 @@ fn rows(distances: Distances) -> Sparse {
     let n = distances.n();
     let indptr = (0..=n as u64).map(|i| i * distances.k as u64).collect();
     Sparse { format: SparseFormat::Csr, shape: [n, n], indptr, indices: distances.indices, values: Values::F32(distances.distances) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_sort_as_people_read_them() {
-        let mut names = ["10", "9", "B,10", "B,2", "A", "1"];
-        names.sort_by_key(|name| natural(name));
-        assert_eq!(names, ["1", "9", "10", "A", "B,2", "B,10"]);
-    }
 }

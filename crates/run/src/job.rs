@@ -196,6 +196,7 @@ impl Job {
             processor,
             store: data.anndata.as_ref(),
             scratch: aside,
+            beside: plan.beside,
         };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
@@ -233,6 +234,7 @@ impl Job {
         let names: Vec<String> = processor.devices().iter().map(ToString::to_string).collect();
         summary.device = (!names.is_empty()).then(|| names.join(", "));
         summary.device_peak_bytes = processor.devices().iter().map(|device| device.usage().reserved_peak).max().unwrap_or(0);
+        processor.devices().iter().flat_map(|device| device.left()).for_each(|why| listener.warn(&why));
         if let Some(trouble) = spill.trouble() {
             listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
         }

@@ -40,7 +40,7 @@ pub struct StageTrace {
     pub stage: String,
     /// Wall-clock seconds.
     pub wall_s: f64,
-    /// CPU seconds of all threads.
+    /// CPU seconds of all threads, those of stages beside it counted.
     pub cpu_s: f64,
     /// Rows (cells) that it went through.
     pub rows: u64,
@@ -71,6 +71,8 @@ pub struct StageWatch<'a> {
     cpu: f64,
     bytes_read: u64,
     bytes_decoded: u64,
+    /// Whether the listener hears of its end alone: another stage that runs at the same time shows its progress.
+    silent: bool,
 }
 
 impl<'a> Observer<'a> {
@@ -82,6 +84,15 @@ impl<'a> Observer<'a> {
     /// Begins a stage.
     pub fn stage(&'a self, stage: &str, unit: &str) -> StageWatch<'a> {
         self.listener.begin(stage, unit);
+        self.watch(stage, false)
+    }
+
+    /// Begins a stage beside another, whose progress is shown.
+    pub fn silent(&'a self, stage: &str) -> StageWatch<'a> {
+        self.watch(stage, true)
+    }
+
+    fn watch(&'a self, stage: &str, silent: bool) -> StageWatch<'a> {
         StageWatch {
             observer: self,
             stage: stage.to_string(),
@@ -89,6 +100,7 @@ impl<'a> Observer<'a> {
             cpu: cpu_seconds(),
             bytes_read: self.source.bytes_read(),
             bytes_decoded: self.source.bytes_decoded(),
+            silent,
         }
     }
 
@@ -130,7 +142,9 @@ impl Watch for StageWatch<'_> {
         if self.observer.listener.stopped() {
             return Err(ErrorKind::Interrupted.into());
         }
-        self.observer.listener.progress(done, total, note);
+        if !self.silent {
+            self.observer.listener.progress(done, total, note);
+        }
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::job::Job;
+use crate::output::SIDE_BY_SIDE;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
 /// The expected cost of a run.
@@ -36,6 +37,8 @@ pub struct Plan {
     pub aside: bool,
     /// Bytes of temporary files for that.
     pub aside_bytes: u64,
+    /// Whether the ceiling has room for the layout by a GPU and the clusters by the CPU at the same time.
+    pub beside: bool,
     /// The ceiling.
     pub ceiling_bytes: u64,
     /// Rough seconds by stage on this many threads.
@@ -180,10 +183,10 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
-        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
+        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8 * threads.min(SIDE_BY_SIDE as u64)) * (4 << 20)));
     }
     let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
-    let mut aside = false;
+    let (mut aside, mut beside) = (false, false);
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads);
@@ -194,6 +197,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(graph.rest);
         let at_hand = graph.search.max(graph.rest);
         aside = can && always + x_pca + at_hand > job.memory && streamed < x_pca + at_hand;
+        beside = always + if aside { 0 } else { x_pca } + graph.beside <= job.memory;
         needs.push((When::Graph, "graph", if aside { streamed } else { at_hand }));
         needs.push((When::Writing, "graph", graph.result));
     }
@@ -245,6 +249,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         stage_bytes,
         spill_bytes: staged.saturating_sub(stage_bytes),
         aside,
+        beside,
         aside_bytes: if aside { x_pca + 8 * n * n_pcs } else { 0 },
         ceiling_bytes: job.memory,
         seconds,
@@ -261,6 +266,8 @@ struct Graph {
     search: u64,
     /// At the worst moment after that.
     rest: u64,
+    /// While cells are laid out and clustered at the same time.
+    beside: u64,
     /// Of what is written.
     result: u64,
 }
@@ -282,9 +289,10 @@ impl Graph {
         let clusters = if through >= Stage::Leiden { found + graph + graph / 2 + 60 * n } else { 0 };
         let reordered = found + 2 * graph;
         // The order, and the first components of each cell.
-        let beside = 40 * n;
-        let rest = [joining, together, epochs, spectral, clusters, reordered].into_iter().max().unwrap_or(0) + beside;
-        Graph { search, rest, result: found + graph }
+        let always = 40 * n;
+        let rest = [joining, together, epochs, spectral, clusters, reordered].into_iter().max().unwrap_or(0) + always;
+        let beside = (epochs.max(spectral) + clusters).saturating_sub(found + graph) + always;
+        Graph { search, rest, beside, result: found + graph }
     }
 }
 

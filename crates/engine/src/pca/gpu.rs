@@ -134,7 +134,9 @@ pub(super) fn eigenpairs(
     k: usize,
 ) -> Result<std::result::Result<(f64, (Vec<f64>, Vec<f64>)), Covariance>> {
     let (mut buffer, stream) = match covariance {
-        Covariance::Device(buffer, stream) if p > eigen::SMALL && Solver::bytes(p) < stream.device().room()? => (buffer, stream),
+        Covariance::Device(buffer, stream) if p > eigen::SMALL && stream.device().has_room(Solver::bytes(p), "finding eigenvectors")? => {
+            (buffer, stream)
+        }
         other => return Ok(Err(other)),
     };
     let Ok(mut solver) = Solver::new(&stream) else { return Ok(Err(Covariance::Device(buffer, stream))) };
@@ -253,9 +255,19 @@ impl<'a> Feeder<'a> {
         let tasks = cut(source.shape().n_obs);
         let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
         let most = tasks.iter().map(entries).max().unwrap_or(0);
-        let room = devices.iter().map(|device| device.room()).collect::<Result<Vec<_>>>()?.into_iter().min().unwrap_or(0);
-        let n_lanes = (room.saturating_sub(bytes) / Batch::device_bytes(most)).min(LANES);
-        if n_lanes == 0 || most > MOST_ENTRIES {
+        let a_lane = Batch::device_bytes(most);
+        let mut n_lanes = if devices.is_empty() { 0 } else { LANES };
+        for device in devices {
+            if most > MOST_ENTRIES {
+                device.leave(format!("a task has {most} entries, and the kernels can address {MOST_ENTRIES}"));
+                return Ok(None);
+            }
+            if !device.has_room(bytes + a_lane, "finding principal components")? {
+                return Ok(None);
+            }
+            n_lanes = n_lanes.min(device.room()?.saturating_sub(bytes) / a_lane).max(1);
+        }
+        if n_lanes == 0 {
             return Ok(None);
         }
         Ok(Some(Feeder { devices, pass, route: Route::of(&pass.rows), tasks, n_lanes, memory: Mutex::default() }))

@@ -28,7 +28,7 @@ use crate::stage::Stage;
 pub use part::{Crew, Products, products, scores};
 
 /// Principal components.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Pca {
     /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32.
     pub scores: Vec<f32>,
@@ -104,6 +104,12 @@ struct Half {
 /// Names of the notes in a journal.
 const HALF: &str = "covariance";
 const FIT: &str = "components";
+const SCORES: &str = "scores";
+
+/// Keeps the scores of [`pca`] in a journal, for the next call: a caller can do other work while this is written.
+pub fn keep_scores(journal: &Journal, scores: &[f32]) {
+    journal.save(SCORES, &scores);
+}
 
 /// Time between two notes of the Gram matrix, in units of the time that the last one took: keeping them costs 3 % at most.
 const RARELY: u32 = 32;
@@ -133,9 +139,10 @@ pub fn pca(
             fit
         }
     };
-    let scores = match rows.crew {
-        Some(crew) => crew.scores(&rows, &fit, watch)?,
-        None => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
+    let scores = match (journal.and_then(|j| j.load::<Vec<f32>>(SCORES)), rows.crew) {
+        (Some(scores), _) => scores,
+        (None, Some(crew)) => crew.scores(&rows, &fit, watch)?,
+        (None, None) => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
     };
     if scores.len() != fit.n_scores() {
         return Err(Error::bug("other rows in the projection than in the covariance"));

@@ -51,9 +51,19 @@ pub type Found = (Vec<u32>, Vec<f32>);
 pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve: bool, watch: &dyn Watch) -> Result<Option<Found>> {
     let old = devices.iter().any(|device| device.capability() < LEAST_CAPABILITY);
     if d == 0 || d > MAX_DIMENSIONS || k == 0 || k > MAX_NEIGHBORS || old {
+        if let Some(device) = devices.first() {
+            device.leave(format!(
+                "the search for {k} neighbours in {d} dimensions (a GPU of compute capability 8.0 finds {MAX_NEIGHBORS} in {MAX_DIMENSIONS})"
+            ));
+        }
         return Ok(None);
     }
     let n = x.len() / d;
+    for device in devices {
+        if !device.has_room(bytes(device, n, d, k), "finding neighbours")? {
+            return Ok(None);
+        }
+    }
     if n <= k || n >= 1 << 31 || x.len() != n * d {
         return Err(Error::bug(format!("{k} neighbours of {} numbers in rows of {d}", x.len())));
     }
@@ -63,6 +73,22 @@ pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve:
     let parts = devices.par_iter().enumerate().map(|(i, device)| task.search(device, (i * share).min(n)..((i + 1) * share).min(n)));
     let (ids, distances): (Vec<_>, Vec<_>) = parts.collect::<Result<Vec<Found>>>()?.into_iter().unzip();
     Ok(Some((joined(ids), joined(distances))))
+}
+
+/// Multiples of 32 dimensions, and candidates that are kept.
+fn sizes(d: usize, k: usize) -> (usize, usize) {
+    (d.div_ceil(32), if k <= FEW { 32 } else { 64 })
+}
+
+/// Queries at a time, four blocks for each multiprocessor: often enough for the watch.
+fn batch(device: &Device, n_pad: usize) -> usize {
+    (device.multiprocessors() as usize * 4 * BLOCK).min(n_pad)
+}
+
+/// Device memory of a search.
+fn bytes(device: &Device, n: usize, d: usize, k: usize) -> u64 {
+    let ((pairs, keep), n_pad) = (sizes(d, k), n.next_multiple_of(BLOCK));
+    (4 * n * d + n_pad * (64 * pairs + 4) + batch(device, n_pad) * 2 * keep * 8 + n * k * 8) as u64
 }
 
 /// Pieces end to end; one alone is not copied.
@@ -91,7 +117,7 @@ impl Task<'_> {
     fn search(&self, device: &Arc<Device>, asked: Range<usize>) -> Result<Found> {
         let Task { x, d, k, .. } = *self;
         let n = x.len() / d;
-        let (pairs, keep) = (d.div_ceil(32), if k <= FEW { 32 } else { 64 });
+        let (pairs, keep) = sizes(d, k);
         let (width, n_pad) = (32 * pairs, n.next_multiple_of(BLOCK));
         let program = device.program(&SOURCES[pairs - 1 + if keep == 32 { 0 } else { 3 }])?;
         let (scan, rank) = (program.kernel("scan")?, program.kernel("rank")?);
@@ -115,8 +141,7 @@ impl Task<'_> {
         // SAFETY: the arguments of `halves`: `rows` is (n, d), `halves` (n_pad, width), `norms` (n_pad,).
         unsafe { stream.launch(&program.kernel("halves")?, Grid::new(n_pad.div_ceil(8), 256), &args)? };
 
-        // Four blocks for each multiprocessor at a time: often enough for the watch.
-        let batch = (device.multiprocessors() as usize * 4 * BLOCK).min(n_pad);
+        let batch = batch(device, n_pad);
         let mut lists = stream.alloc::<u64>(batch * 2 * keep)?;
         let mut ids = stream.alloc::<u32>(n * k)?;
         let mut distances = stream.alloc::<f32>(n * k)?;

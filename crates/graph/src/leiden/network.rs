@@ -1,5 +1,6 @@
 //! The graph of one level: level 0 borrows the cells' graph, later levels own what aggregation made.
 
+use cellmill_cuda::Plain;
 use cellmill_matrix::{Error, Place, Result};
 use rayon::prelude::*;
 
@@ -9,7 +10,7 @@ use crate::Connectivities;
 pub(crate) const ROWS: usize = 4096;
 
 /// An edge weight: f32 between cells, f64 between aggregates (sums of many).
-pub(crate) trait Weight: Copy + Send + Sync {
+pub(crate) trait Weight: Plain {
     /// The weight for sums.
     fn get(self) -> f64;
 }

@@ -23,7 +23,7 @@ fn graph(n: usize, edges: impl IntoIterator<Item = (u32, u32, f32)>) -> Connecti
 }
 
 /// `n` vertices in `n_groups` groups (vertex v in v mod n_groups); each draws `within` neighbours in its group and `between` anywhere.
-fn planted(n: u32, n_groups: u32, within: u64, between: u64, seed: u64) -> Connectivities {
+pub(super) fn planted(n: u32, n_groups: u32, within: u64, between: u64, seed: u64) -> Connectivities {
     let draw = |v: u32, j: u64| mix(mix(seed, u64::from(v)), j);
     let edges = (0..n).flat_map(|v| {
         (0..within + between).map(move |j| {
@@ -53,7 +53,7 @@ fn by_pairs(graph: &Connectivities, labels: &[u32], resolution: f64) -> f64 {
 }
 
 /// Connected parts of the graph inside labels, by repeated spreading of the smallest number.
-fn n_parts(graph: &Connectivities, labels: &[u32]) -> usize {
+pub(super) fn n_parts(graph: &Connectivities, labels: &[u32]) -> usize {
     let mut part: Vec<u32> = (0..graph.n() as u32).collect();
     loop {
         let mut changed = false;

@@ -3,9 +3,11 @@
 //! Centres are a maximal independent set (Luby 1986, with priorities drawn from the seed), and every other cell joins the neighbouring
 //! centre to which it is tied most strongly. The smaller graph is Galerkin's: weights and degrees of a group are sums over its cells.
 
+use cellmill_matrix::Result;
 use rayon::prelude::*;
 
 use super::random::{self, Use};
+use super::start::DeviceGraph;
 use crate::Connectivities;
 use crate::leiden::aggregate::{Members, fold};
 
@@ -26,8 +28,36 @@ pub(super) struct Coarse {
     pub groups: Vec<u32>,
 }
 
-/// Groups the cells of a graph whose cells have these `degrees`; edges below `least` do not count.
-pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed: u64) -> Coarse {
+/// Groups the cells of a graph whose cells have these `degrees`; edges below `least` do not count. `on_gpu` is the same graph.
+pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed: u64, on_gpu: Option<&DeviceGraph>) -> Result<Coarse> {
+    let n = graph.n();
+    let joined = match on_gpu {
+        Some(graph) => graph.centres(seed)?,
+        None => centres(graph, least, seed),
+    };
+    let mut number = vec![0u32; n];
+    let mut n_groups = 0;
+    for (_, number) in number.iter_mut().enumerate().filter(|&(i, _)| joined[i] as usize == i) {
+        *number = n_groups;
+        n_groups += 1;
+    }
+    let groups: Vec<u32> = joined.par_iter().map(|&centre| number[centre as usize]).collect();
+    drop((joined, number));
+    let members = Members::new(&groups, n_groups as usize);
+    let (indptr, indices, weights) = fold(&members, &groups, |i| {
+        let (indices, weights) = graph.row(i as usize);
+        indices.iter().zip(weights).filter(move |edge| *edge.1 >= least).map(|(&j, &w)| (j, f64::from(w)))
+    });
+    let sum = |group: usize| members.of(group).iter().map(|&i| f64::from(degrees[i as usize])).sum::<f64>() as f32;
+    Ok(Coarse {
+        graph: Connectivities { indptr, indices, weights: weights.iter().map(|&w| w as f32).collect() },
+        degrees: (0..n_groups as usize).into_par_iter().with_min_len(ROWS).map(sum).collect(),
+        groups,
+    })
+}
+
+/// The centre that each cell joins, a centre itself.
+fn centres(graph: &Connectivities, least: f32, seed: u64) -> Vec<u32> {
     let n = graph.n();
     let edges = |i: usize| {
         let (indices, weights) = graph.row(i);
@@ -51,13 +81,7 @@ pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed:
             break;
         }
     }
-    let mut number = vec![0u32; n];
-    let mut n_groups = 0;
-    for (number, _) in number.iter_mut().zip(&state).filter(|(_, state)| **state == CENTRE) {
-        *number = n_groups;
-        n_groups += 1;
-    }
-    let group = |i: usize| {
+    let nearest = |i: usize| {
         let mut best = (i, 0.0f32);
         if state[i] != CENTRE {
             // The first of the strongest ties.
@@ -67,17 +91,9 @@ pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed:
                 }
             });
         }
-        number[best.0]
+        best.0 as u32
     };
-    let groups: Vec<u32> = (0..n).into_par_iter().with_min_len(ROWS).map(group).collect();
-    let members = Members::new(&groups, n_groups as usize);
-    let (indptr, indices, weights) = fold(&members, &groups, |i| edges(i as usize).map(|(j, w)| (j as u32, f64::from(w))));
-    let sum = |group: usize| members.of(group).iter().map(|&i| f64::from(degrees[i as usize])).sum::<f64>() as f32;
-    Coarse {
-        graph: Connectivities { indptr, indices, weights: weights.iter().map(|&w| w as f32).collect() },
-        degrees: (0..n_groups as usize).into_par_iter().with_min_len(ROWS).map(sum).collect(),
-        groups,
-    }
+    (0..n).into_par_iter().with_min_len(ROWS).map(nearest).collect()
 }
 
 #[cfg(test)]
@@ -97,7 +113,7 @@ mod tests {
             graph.indptr.push(graph.indices.len() as u64);
         }
         let degrees = vec![3.0; n as usize];
-        let Coarse { graph: small, degrees: sums, groups } = coarsen(&graph, 0.0, &degrees, 3);
+        let Coarse { graph: small, degrees: sums, groups } = coarsen(&graph, 0.0, &degrees, 3, None).unwrap();
         assert_eq!(groups.len(), n as usize);
         assert_eq!(small.n(), sums.len());
         // Independent centres two apart at least, none farther than five from the next.

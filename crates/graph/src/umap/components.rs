@@ -1,10 +1,33 @@
 //! Parts of the graph that no edge joins, and where they go.
 
+use cellmill_matrix::Result;
+use rayon::prelude::*;
+
+use super::start::DeviceGraph;
 use crate::Connectivities;
 
 /// Connected components of the edges with weight at least `least`: a label a cell, labels by descending size, ties by first cell;
-/// and the sizes.
-pub(super) fn components(graph: &Connectivities, least: f32) -> (Vec<u32>, Vec<u32>) {
+/// and the sizes. `on_gpu` is the same graph.
+pub(super) fn components(graph: &Connectivities, least: f32, on_gpu: Option<&DeviceGraph>) -> Result<(Vec<u32>, Vec<u32>)> {
+    let n = graph.n();
+    let mut labels = match on_gpu {
+        Some(graph) => graph.first_of_part()?,
+        None => first_of_part(graph, least),
+    };
+    let mut sizes = vec![0u32; n];
+    labels.iter().for_each(|&own| sizes[own as usize] += 1);
+    let mut roots: Vec<u32> = (0..n as u32).filter(|&i| sizes[i as usize] > 0).collect();
+    roots.sort_by_key(|&i| (std::cmp::Reverse(sizes[i as usize]), i));
+    let mut rank = vec![0u32; n];
+    for (r, &i) in roots.iter().enumerate() {
+        rank[i as usize] = r as u32;
+    }
+    labels.par_iter_mut().for_each(|label| *label = rank[*label as usize]);
+    Ok((labels, roots.iter().map(|&i| sizes[i as usize]).collect()))
+}
+
+/// The first cell of each cell's part.
+fn first_of_part(graph: &Connectivities, least: f32) -> Vec<u32> {
     let n = graph.n();
     let mut parent: Vec<u32> = (0..n as u32).collect();
     // Union by smaller root, with path halving.
@@ -27,21 +50,7 @@ pub(super) fn components(graph: &Connectivities, least: f32) -> (Vec<u32>, Vec<u
             }
         }
     }
-    let mut sizes = vec![0u32; n];
-    let mut labels = vec![0u32; n];
-    for i in 0..n as u32 {
-        let own = root(&mut parent, i);
-        labels[i as usize] = own;
-        sizes[own as usize] += 1;
-    }
-    let mut roots: Vec<u32> = (0..n as u32).filter(|&i| sizes[i as usize] > 0).collect();
-    roots.sort_by_key(|&i| (std::cmp::Reverse(sizes[i as usize]), i));
-    let mut rank = vec![0u32; n];
-    for (r, &i) in roots.iter().enumerate() {
-        rank[i as usize] = r as u32;
-    }
-    labels.iter_mut().for_each(|label| *label = rank[*label as usize]);
-    (labels, roots.iter().map(|&i| sizes[i as usize]).collect())
+    (0..n as u32).map(|i| root(&mut parent, i)).collect()
 }
 
 /// Radius that a component of `size` cells gets: equal area a cell.
@@ -119,7 +128,7 @@ mod tests {
             indices: vec![4, 2, 3, 1, 4, 1, 0, 2],
             weights: vec![1.0, 0.1, 1.0, 0.1, 1.0, 1.0, 1.0, 1.0],
         };
-        assert_eq!(components(&graph, 0.5), (vec![0, 1, 0, 1, 0, 2], vec![3, 2, 1]));
-        assert_eq!(components(&graph, 0.0), (vec![0, 0, 0, 0, 0, 1], vec![5, 1]));
+        assert_eq!(components(&graph, 0.5, None).unwrap(), (vec![0, 1, 0, 1, 0, 2], vec![3, 2, 1]));
+        assert_eq!(components(&graph, 0.0, None).unwrap(), (vec![0, 0, 0, 0, 0, 1], vec![5, 1]));
     }
 }

@@ -56,7 +56,7 @@ pub struct Plan {
     pub pool: usize,
 }
 
-/// Moves the points, `(n, S)` in the order of the blocks, `S` 2 or 4, through some epochs.
+/// Moves the points, `(n, S)` in the order of the blocks, `S` 2 or 4, through some epochs; `false` if the device has no room.
 pub fn optimise<const S: usize>(
     device: &Arc<Device>,
     edges: &Edges<'_>,
@@ -64,13 +64,16 @@ pub fn optimise<const S: usize>(
     points: &mut [[f32; S]],
     epochs: Range<usize>,
     watch: &dyn Watch,
-) -> Result<()> {
+) -> Result<bool> {
     let n = points.len();
     let ordered = edges.starts.windows(2).all(|w| w[0] <= w[1]) && edges.starts.last() == Some(&n);
     let fits = edges.indptr.len() == n + 1 && edges.indptr.windows(2).all(|w| w[0] <= w[1]);
     let whole = edges.indptr.last() == Some(&(edges.targets.len() as u64)) && edges.rates.len() == edges.targets.len();
     if !ordered || !fits || !whole || n >= 1 << 31 || edges.targets.iter().any(|&t| t as usize >= n) || ![2, 4].contains(&S) {
         return Err(Error::bug(format!("a layout of {n} cells with {} edges that don't fit", edges.targets.len())));
+    }
+    if !device.has_room((8 * edges.targets.len() + n * (8 + 8 * S) + plan.pool * 4 * S) as u64, "the layout")? {
+        return Ok(false);
     }
     let program = device.program(&SOURCES[S / 4])?;
     let (advance, commit, draw) = (program.kernel("advance")?, program.kernel("commit")?, program.kernel("draw")?);
@@ -125,5 +128,5 @@ pub fn optimise<const S: usize>(
         }
     }
     points.as_flattened_mut().copy_from_slice(&stream.download(&here, n * S)?);
-    Ok(())
+    Ok(true)
 }

@@ -1,11 +1,10 @@
 //! The filter of `spectral.rs` on a GPU. Tolerance: none, the bits are those of [`Walk::filter`].
 
-use std::sync::Arc;
-
-use cellmill_cuda::{Arg, Buffer, Device, Grid, Kernel, Source, Stream};
+use cellmill_cuda::{Arg, Buffer, Grid, Kernel, Source};
 use cellmill_matrix::Result;
 
 use super::spectral::{Row, WIDTH, Walk, scales, step};
+use super::start::DeviceGraph;
 
 /// The kernel.
 pub(crate) const SOURCE: Source = Source { name: "filter", parts: &[include_str!("filter.cu")], kernels: &["filter"] };
@@ -15,56 +14,45 @@ const THREADS: u32 = 256;
 const ROWS: usize = THREADS as usize / WIDTH;
 
 /// A random walk in device memory.
-pub(super) struct DeviceWalk {
-    stream: Stream,
+pub(super) struct DeviceWalk<'a> {
+    graph: &'a DeviceGraph,
     filter: Kernel,
-    n: usize,
-    least: f32,
-    indptr: Buffer<u64>,
-    indices: Buffer<u32>,
-    weights: Buffer<f32>,
     degrees: Buffer<f32>,
     stay: Option<Buffer<f32>>,
 }
 
-impl DeviceWalk {
-    /// Copies a walk; `None` if the device has no room for it. The graph's columns lie below its rows.
-    pub fn new(device: &Arc<Device>, walk: &Walk<'_>) -> Result<Option<Self>> {
-        let (graph, n) = (walk.graph, walk.degrees.len());
-        let bytes = 8 * graph.indices.len() + n * (16 + 3 * size_of::<Row>());
-        if bytes as u64 > device.room()? {
-            return Ok(None);
-        }
-        let stream = device.stream()?;
-        Ok(Some(DeviceWalk {
-            filter: device.program(&SOURCE)?.kernel("filter")?,
-            n,
-            least: walk.least,
-            indptr: stream.upload(&graph.indptr)?,
-            indices: stream.upload(&graph.indices)?,
-            weights: stream.upload(&graph.weights)?,
+/// Device memory of a cell's part in a walk and in its filter, in bytes.
+pub(super) const A_CELL: usize = 8 + 3 * size_of::<Row>();
+
+impl<'a> DeviceWalk<'a> {
+    /// Copies what a walk has beside its graph, which is that of the device.
+    pub fn new(graph: &'a DeviceGraph, walk: &Walk<'_>) -> Result<Self> {
+        let stream = &graph.stream;
+        Ok(DeviceWalk {
+            graph,
+            filter: stream.device().program(&SOURCE)?.kernel("filter")?,
             degrees: stream.upload(&walk.degrees)?,
             stay: if walk.stay.is_empty() { None } else { Some(stream.upload(&walk.stay)?) },
-            stream,
-        }))
+        })
     }
 
     /// [`Walk::filter`].
     pub fn filter(&self, cut: f64, degree: usize, basis: &mut [Row]) -> Result<()> {
-        let mut x = self.stream.upload(basis.as_flattened())?;
-        let mut y = self.stream.zeros::<f32>(x.len())?;
-        let mut spare = self.stream.alloc::<f32>(x.len())?;
+        let DeviceGraph { stream, n, least, indptr, indices, weights, .. } = self.graph;
+        let mut x = stream.upload(basis.as_flattened())?;
+        let mut y = stream.zeros::<f32>(x.len())?;
+        let mut spare = stream.alloc::<f32>(x.len())?;
         let (centre, _) = scales(cut);
         for k in 0..degree {
             let (factor, keep) = step(cut, k);
             let args: [Arg; 13] = [
-                (&self.indptr).into(),
-                (&self.indices).into(),
-                (&self.weights).into(),
-                self.least.into(),
+                indptr.into(),
+                indices.into(),
+                weights.into(),
+                (*least).into(),
                 (&self.degrees).into(),
                 self.stay.as_ref().into(),
-                (self.n as u32).into(),
+                (*n as u32).into(),
                 centre.into(),
                 factor.into(),
                 keep.into(),
@@ -73,29 +61,30 @@ impl DeviceWalk {
                 (&mut spare).into(),
             ];
             // SAFETY: the arguments of `filter`; the graph is (n, n), and x, y and spare have a row of WIDTH for each of its cells.
-            unsafe { self.stream.launch(&self.filter, Grid::new(self.n.div_ceil(ROWS), THREADS), &args)? };
+            unsafe { stream.launch(&self.filter, Grid::new(n.div_ceil(ROWS), THREADS), &args)? };
             // (x, y) = (T_{k+1}, T_k)
             std::mem::swap(&mut x, &mut y);
             std::mem::swap(&mut x, &mut spare);
         }
-        basis.as_flattened_mut().copy_from_slice(&self.stream.download(&x, x.len())?);
+        basis.as_flattened_mut().copy_from_slice(&stream.download(&x, x.len())?);
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use cellmill_cuda::Options;
+    use cellmill_cuda::{Device, Options};
 
     use super::*;
     use crate::Connectivities;
     use crate::umap::random::{self, Use};
+    use crate::umap::start::ON_GPU;
 
     /// On a machine with a GPU: the bits of the CPU, with and without steps that stay.
     #[test]
     fn the_bits_are_those_of_the_cpu() {
         let Ok(device) = Device::open(&Options::default()) else { return };
-        let n = 5000u32;
+        let n = (ON_GPU + 5) as u32;
         let mut graph = Connectivities { indptr: vec![0], indices: vec![], weights: vec![] };
         for i in 0..n {
             for t in 1..=1 + i % 40 {
@@ -112,7 +101,8 @@ mod tests {
             let (mut x, mut y, mut spare) = (start.clone(), vec![[0.0; WIDTH]; n as usize], vec![[0.0; WIDTH]; n as usize]);
             walk.filter(0.93, 17, &mut x, &mut y, &mut spare);
             let mut found = start.clone();
-            DeviceWalk::new(&device, &walk).unwrap().unwrap().filter(0.93, 17, &mut found).unwrap();
+            let there = DeviceGraph::new(Some(&device), &graph, walk.least, A_CELL).unwrap().unwrap();
+            DeviceWalk::new(&there, &walk).unwrap().filter(0.93, 17, &mut found).unwrap();
             let bits = |rows: &[Row]| rows.as_flattened().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&found), bits(&x));
         }

@@ -8,6 +8,7 @@ use super::components::{components, radius};
 use super::placing::Placing;
 use super::random::{self, Use};
 use super::spectral::spectral;
+use super::start::DeviceGraph;
 use super::{Init, Options};
 use crate::Connectivities;
 
@@ -130,7 +131,7 @@ fn rescale(layout: &mut [f32], d: usize) {
 /// placed and turned as the cells' coordinates say. Where the graph is connected, this is umap-learn's start.
 fn parts(graph: &Connectivities, least: f32, d: usize, options: &Options, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
     let (n, seed) = (graph.n(), options.seed);
-    let (labels, sizes) = components(graph, least);
+    let (labels, sizes) = components(graph, least, DeviceGraph::new(processor.device(), graph, least, 8)?.as_ref())?;
     if sizes.len() <= 1 {
         return part(graph, least, d, seed, 0, processor, watch);
     }
@@ -176,14 +177,27 @@ fn parts(graph: &Connectivities, least: f32, d: usize, options: &Options, proces
 
 /// The graph among `members`, numbered by their rank; edges below `least` are left out.
 fn inside(graph: &Connectivities, least: f32, members: &[u32], rank: &[u32]) -> Connectivities {
-    let mut part = Connectivities { indptr: vec![0], indices: Vec::new(), weights: Vec::new() };
-    for &i in members {
-        let (indices, weights) = graph.row(i as usize);
-        for (&j, &w) in indices.iter().zip(weights).filter(|edge| *edge.1 >= least) {
-            part.indices.push(rank[j as usize]);
-            part.weights.push(w);
+    const ROWS: usize = 1 << 12;
+    let piece = |cells: &[u32]| {
+        let mut piece = Connectivities { indptr: Vec::with_capacity(cells.len()), indices: Vec::new(), weights: Vec::new() };
+        for &i in cells {
+            let (indices, weights) = graph.row(i as usize);
+            for (&j, &w) in indices.iter().zip(weights).filter(|edge| *edge.1 >= least) {
+                piece.indices.push(rank[j as usize]);
+                piece.weights.push(w);
+            }
+            piece.indptr.push(piece.indices.len() as u64);
         }
-        part.indptr.push(part.indices.len() as u64);
+        piece
+    };
+    let pieces: Vec<Connectivities> = members.par_chunks(ROWS).map(piece).collect();
+    let nnz = pieces.iter().map(|piece| piece.indices.len()).sum();
+    let mut part = Connectivities { indptr: vec![0], indices: Vec::with_capacity(nnz), weights: Vec::with_capacity(nnz) };
+    for piece in pieces {
+        let before = part.indices.len() as u64;
+        part.indptr.extend(piece.indptr.iter().map(|end| before + end));
+        part.indices.extend_from_slice(&piece.indices);
+        part.weights.extend_from_slice(&piece.weights);
     }
     part
 }

@@ -149,8 +149,10 @@ where
     if let Some(device) = processor.device() {
         let Blocks { starts, indptr, targets, rates, .. } = &blocks;
         let pool = if n > DIRECT { POOL } else { 0 };
-        cuda::optimise(device, &Edges { starts, indptr, targets, rates }, &plan.on_gpu(pool), &mut points, epochs, watch)?;
-        return Ok(blocks.in_graph_order(&points));
+        let edges = Edges { starts, indptr, targets, rates };
+        if cuda::optimise(device, &edges, &plan.on_gpu(pool), &mut points, epochs.clone(), watch)? {
+            return Ok(blocks.in_graph_order(&points));
+        }
     }
     let longest = blocks.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
     let mut moved = vec![[0.0; S]; longest];

@@ -15,6 +15,7 @@ mod layout;
 mod placing;
 mod random;
 mod spectral;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub(crate) use self::cuda::SOURCES;
 pub use self::curve::find_ab;
 pub(crate) use self::filter::SOURCE as FILTER;
 use self::layout::Plan;
+pub(crate) use self::start::SOURCE as START;
 use crate::{Connectivities, Embedding};
 
 /// Where the cells stand before the first epoch.

@@ -11,8 +11,9 @@ use rayon::prelude::*;
 
 use super::coarsen::{Coarse, coarsen};
 use super::dense::eigen;
-use super::filter::DeviceWalk;
+use super::filter::{A_CELL, DeviceWalk};
 use super::random::{self, Use};
+use super::start::DeviceGraph;
 use crate::Connectivities;
 
 /// Columns of the basis: those wanted and some guards, one AVX register wide.
@@ -21,8 +22,6 @@ pub(super) const WIDTH: usize = 8;
 const ROWS: usize = 1 << 12;
 /// Graphs beyond this size start from the solution of a smaller one.
 const LARGE: usize = 1 << 14;
-/// Graphs from this size on are filtered by the GPU, where there is one: smaller ones stay in the CPU's caches.
-const ON_GPU: usize = 1 << 17;
 
 /// When the iteration ends.
 #[derive(Clone, Copy)]
@@ -79,21 +78,22 @@ fn smoothest(
     watch: &dyn Watch,
 ) -> Result<(Vec<Row>, (f64, f64))> {
     let n = walk.graph.n();
+    let on_gpu = DeviceGraph::new(device, walk.graph, walk.least, A_CELL)?;
     if n > LARGE {
-        let Coarse { graph, degrees, groups } = coarsen(walk.graph, walk.least, &walk.degrees, seed);
+        let Coarse { graph, degrees, groups } = coarsen(walk.graph, walk.least, &walk.degrees, seed, on_gpu.as_ref())?;
         // A graph that hardly shrinks is a few hubs with many leaves: nothing is gained.
         if 2 * graph.n() <= n {
             let (small, ends) = smoothest(&Walk::of(&graph, 0.0, degrees), n_components, seed, device, watch)?;
             drop(graph);
             let basis = groups.par_iter().map(|&group| small[group as usize]).collect();
-            return iterate(walk, basis, ends, n_components, FINE, device, watch);
+            return iterate(walk, basis, ends, n_components, FINE, on_gpu.as_ref(), watch);
         }
     }
     let basis = (0..n)
         .into_par_iter()
         .map(|i| std::array::from_fn(|c| random::normal(random::bits(seed, Use::Start, i as u64, c as u64)) as f32))
         .collect();
-    iterate(walk, basis, (1.0, CUTS.0), n_components, FROM_NOTHING, device, watch)
+    iterate(walk, basis, (1.0, CUTS.0), n_components, FROM_NOTHING, on_gpu.as_ref(), watch)
 }
 
 /// Improves a basis until its first columns are eigenvectors. `first` and `cut`: eigenvalues to begin with.
@@ -103,7 +103,7 @@ fn iterate(
     (mut first, mut cut): (f64, f64),
     n_components: usize,
     effort: Effort,
-    device: Option<&Arc<Device>>,
+    on_gpu: Option<&DeviceGraph>,
     watch: &dyn Watch,
 ) -> Result<(Vec<Row>, (f64, f64))> {
     let mut image = vec![[0.0; WIDTH]; basis.len()];
@@ -111,13 +111,10 @@ fn iterate(
     // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
     cut = cut.clamp(CUTS.1, 1.0 - 1e-6);
     let mut products = 0;
-    let on_device = match device.filter(|_| basis.len() >= ON_GPU) {
-        Some(device) => DeviceWalk::new(device, walk)?,
-        None => None,
-    };
+    let on_gpu = on_gpu.map(|graph| DeviceWalk::new(graph, walk)).transpose()?;
     loop {
         let degree = degree(cut, first, effort.longest);
-        match &on_device {
+        match &on_gpu {
             Some(walk) => walk.filter(cut, degree, &mut basis)?,
             None => walk.filter(cut, degree, &mut basis, &mut image, &mut spare),
         }
