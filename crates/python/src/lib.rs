@@ -35,6 +35,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pool::available_memory, m)?)?;
     m.add_function(wrap_pyfunction!(pool::parse_memory, m)?)?;
     m.add_function(wrap_pyfunction!(qc::quality, m)?)?;
+    m.add_function(wrap_pyfunction!(qc::highly_expressed, m)?)?;
     m.add_function(wrap_pyfunction!(moments::moments, m)?)?;
     m.add_function(wrap_pyfunction!(pca::pca, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable, m)?)?;

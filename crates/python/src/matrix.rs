@@ -209,7 +209,7 @@ impl Matrix {
     /// Whether values differ from those of the origin.
     #[getter]
     fn changed(&self) -> bool {
-        self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals))
+        self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals | Step::TakeTotalsOf { .. }))
     }
 
     /// The recorded steps as JSON.
@@ -240,9 +240,13 @@ impl Matrix {
         Ok(self.columns(mask))
     }
 
-    /// x · target_sum / Σ row.
-    fn normalize_total(&self, target_sum: f64) -> Self {
-        self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))
+    /// x · target_sum / Σ row, where only columns whose flag in `counted` is true are summed.
+    #[pyo3(signature = (target_sum, counted=None))]
+    fn normalize_total(&self, target_sum: f64, counted: Option<Vec<bool>>) -> PyResult<Self> {
+        let Some(mask) = counted else { return Ok(self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))) };
+        check_length(&mask, self.n_vars, "columns")?;
+        let taken = self.then(Step::TakeTotalsOf { mask }, Known::default());
+        Ok(taken.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection())))
     }
 
     /// ln(1 + x) / ln(base).

@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._cellmill import moments, quality
+from .._cellmill import highly_expressed, moments, quality
 from .._matrix import actual, apply, check_adata, is_dask, is_sparse, matrix_of, put, values_of
 from .._report import say
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-#: Rows that are looked at a time.
-ROWS = 4096
 
 
 def _floating(x: Any, otherwise: type) -> np.dtype:
@@ -83,16 +79,18 @@ def normalize_total(
     x = values_of(adata, layer)
     matrix = matrix_of(x)
     dtype = _floating(x, np.float32)
-    sums = None
+    counted, part = None, matrix
     if exclude_highly_expressed:
-        out, sums, target_sum = _without_highly_expressed(adata, x, matrix, target_sum, max_fraction, dtype)
-    else:
-        # The sums are known only after a pass: where nobody asks for them the step is just recorded.
-        if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
-            sums = quality(matrix, [], [], False)["row_total"]
-        if target_sum is None:
-            target_sum = _median(np.asarray(sums))
-        out = apply(x, "normalize_total", float(target_sum), dtype=dtype)
+        counted = ~highly_expressed(matrix, max_fraction)
+        say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
+        part = matrix.keep_columns(counted)
+    # The sums are known only after a pass: where nobody asks for them the step is just recorded.
+    sums = None
+    if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
+        sums = quality(part, [], [], False)["row_total"]
+    if target_sum is None:
+        target_sum = _median(np.asarray(sums))
+    out = apply(x, "normalize_total", float(target_sum), *(() if counted is None else (counted,)), dtype=dtype)
     factor = None if sums is None else (sums / target_sum).astype(dtype)
     if sums is not None and not np.all(sums > 0):
         warnings.warn("Some cells have zero counts", UserWarning, stacklevel=2)
@@ -109,47 +107,6 @@ def _median(sums: np.ndarray) -> float:
     """Median of the sums of cells with counts; 1 if there are none."""
     positive = sums[sums > 0]
     return float(np.median(positive)) if len(positive) else 1.0
-
-
-def _without_highly_expressed(adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype) -> tuple[Any, np.ndarray, float]:
-    """Normalised values where some genes don't count in the sums; they are normalised like the others."""
-    if not (is_sparse(x) or is_dask(x) or isinstance(x, np.ndarray)):
-        msg = "exclude_highly_expressed: values of a store, but they must lie in memory or be a Dask array; call to_memory() or to_dask() first"
-        raise ValueError(msg)
-    n_obs, n_vars = matrix.shape
-    all_sums = quality(matrix, [], [], False)["row_total"]
-    counted = np.ones(n_vars, bool)
-    for start in range(0, n_obs, ROWS):
-        indptr, indices, data = matrix.collect(start, min(start + ROWS, n_obs))
-        high = data > max_fraction * np.repeat(all_sums[start : start + ROWS], np.diff(indptr))
-        counted[indices[high]] = False
-    say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
-    sums = quality(matrix.keep_columns(counted), [], [], False)["row_total"]
-    target = _median(sums) if target_sum is None else float(target_sum)
-    times = Times(np.divide(target, sums, out=np.ones_like(sums), where=sums != 0), dtype)
-    if is_dask(x):
-        return x.map_blocks(times, dtype=dtype, meta=x._meta.astype(dtype)), sums, target
-    return times.rows(x, 0, n_obs), sums, target
-
-
-class Times:
-    """Multiplies rows, each by its factor."""
-
-    def __init__(self, factors: np.ndarray, dtype: np.dtype) -> None:
-        self.factors, self.dtype = factors, dtype
-
-    def rows(self, x: Any, start: int, stop: int) -> Any:
-        """Rows ``start`` to ``stop`` of the matrix, which ``x`` holds."""
-        factors = self.factors[start:stop]
-        if not is_sparse(x):
-            return (x * factors[:, None]).astype(self.dtype)
-        rows = x.tocsr()
-        out = rows.astype(self.dtype)
-        out.data = (rows.data * np.repeat(factors, np.diff(rows.indptr))).astype(self.dtype)
-        return out.asformat(x.format)
-
-    def __call__(self, block: Any, block_info: Any = None) -> Any:
-        return self.rows(block, *block_info[0]["array-location"][0])
 
 
 def log1p(
