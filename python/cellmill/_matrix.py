@@ -158,6 +158,13 @@ def apply(x: Any, name: str, *args: Any, dtype: np.dtype) -> Any:
     return land(getattr(matrix_of(x), name)(*args), x, dtype)
 
 
+def check_writable(x: Any, verb: str) -> None:
+    """Values of a file that anndata holds open are only read."""
+    if is_backed(x):
+        msg = f"{verb} is not implemented for matrices of type {type(x)}; open the file with cellmill.read_lazy, or call to_memory()"
+        raise NotImplementedError(msg)
+
+
 def actual(adata: AnnData) -> None:
     """Makes a view a data set of its own, as scanpy does before it changes values."""
     if adata.is_view:

@@ -148,11 +148,23 @@ pub struct Draw {
     seed: u32,
 }
 
+impl From<Draw> for score::Options {
+    fn from(Draw { ctrl_size, n_bins, ctrl_as_ref, pool, seed }: Draw) -> Self {
+        score::Options { ctrl_size, n_bins, ctrl_as_ref, gene_pool: pool, random_state: seed }
+    }
+}
+
+/// The control genes of a set, by number. `means`: of each gene, `(n_vars,)`; a gene without one is not drawn.
+#[pyfunction]
+pub fn control_genes(means: PyReadonlyArray1<'_, f64>, genes: Vec<u32>, draw: Draw) -> PyResult<Vec<u32>> {
+    let means = means.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
+    score::control_genes(means, &genes, &draw.into()).map_err(raised)
+}
+
 /// Score of each cell for a set of genes, by number: `(n_obs,)` f64.
 #[pyfunction]
 pub fn score_genes<'py>(py: Python<'py>, matrix: &Matrix, genes: Vec<u32>, draw: Draw) -> PyResult<Bound<'py, PyAny>> {
-    let Draw { ctrl_size, n_bins, ctrl_as_ref, pool: gene_pool, seed } = draw;
-    let options = score::Options { ctrl_size, n_bins, ctrl_as_ref, gene_pool, random_state: seed };
+    let options: score::Options = draw.into();
     let scores = viewed(py, matrix, |view| {
         pool::run(py, "scores", |call| {
             let (means, _) = score::gene_means(view, call)?;

@@ -48,6 +48,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(paga::paga, m)?)?;
     m.add_function(wrap_pyfunction!(groups::rank_genes_groups, m)?)?;
     m.add_function(wrap_pyfunction!(groups::aggregate, m)?)?;
+    m.add_function(wrap_pyfunction!(groups::control_genes, m)?)?;
     m.add_function(wrap_pyfunction!(groups::score_genes, m)?)?;
     m.add_function(wrap_pyfunction!(dense::pearson_fit, m)?)?;
     m.add_function(wrap_pyfunction!(dense::pearson_rows, m)?)?;

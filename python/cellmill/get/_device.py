@@ -41,11 +41,11 @@ def anndata_to_CPU(adata: AnnData, layer: str | None = None, *, convert_all: boo
     return adata.copy() if copy else None
 
 
-def X_to_GPU(X: Any, **_: Any) -> Any:
+def X_to_GPU(X: Any, *_: Any, **__: Any) -> Any:
     """Returns ``X`` as it is."""
     return X
 
 
-def X_to_CPU(X: Any, **_: Any) -> Any:
+def X_to_CPU(X: Any, *_: Any, **__: Any) -> Any:
     """Returns ``X`` as it is."""
     return X

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import highly_variable, highly_variable_pearson, highly_variable_v3, quality
 from .._matrix import check_adata, matrix_of, values_of
 from .._report import _outside, say
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _DISPERSIONS = ("means", "dispersions", "mean_bin", "dispersions_norm", "highly_variable")
 
 
+@old_positionals()
 def highly_variable_genes(
     adata: AnnData,
     *,
@@ -153,6 +155,11 @@ def _by_residuals(
         n = adata.n_obs if batch_key is None else np.unique(adata.obs[batch_key].to_numpy(), return_counts=True)[1][0]
         clip = float(np.sqrt(n))
     columns, _ = highly_variable_pearson(matrix, min(n_top_genes, adata.n_vars), float(theta), clip, batch)
+    if batch is None:
+        # Genes of equal variance in the order that numpy gives them, as in scanpy.
+        rank = np.argsort(np.argsort(-columns["residual_variances"]))
+        columns["highly_variable"] = rank < n_top_genes
+        columns["highly_variable_rank"] = np.where(rank < n_top_genes, rank, np.nan).astype(np.float32)
     found = pd.DataFrame(columns, index=adata.var_names)
     return _land(adata, found, {"flavor": "pearson_residuals", "computed_on": layer or "adata.X"}, subset, inplace)
 

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 _UNSET: Any = "highly_variable if it is there"
 N_PCS = 50
 
-#: Solvers that scanpy knows, by whether values are centred and sparse. All give the same here; of others it warns.
+#: Solvers that scanpy knows, by whether values are centred and how they are held. All give the same here; of others it warns.
 _SOLVERS = {
-    (True, True): {"arpack", "covariance_eigh"},
-    (True, False): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
-    (False, True): {"arpack", "randomized"},
-    (False, False): {"arpack", "randomized"},
+    (True, "sparse"): {"arpack", "covariance_eigh"},
+    (True, "dense"): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
+    (True, "dask of sparse"): {"covariance_eigh"},
+    (True, "dask"): {"arpack", "auto", "covariance_eigh", "full", "randomized", "tsqr"},
+    (False, "sparse"): {"arpack", "randomized"},
+    (False, "dense"): {"arpack", "randomized"},
+    (False, "dask of sparse"): {"arpack", "randomized", "tsqr"},
+    (False, "dask"): {"arpack", "randomized", "tsqr"},
 }
 
 
@@ -93,8 +97,7 @@ def pca(
     is_adata = hasattr(data, "obs")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata, layer) if is_adata else data
-    if svd_solver is not None and svd_solver not in _SOLVERS[zero_center, is_sparse(x)] | ({"tsqr"} if is_dask(x) else set()):
-        warnings.warn(f"Ignoring {svd_solver=}: components are exact", UserWarning, stacklevel=2)
+    _warn_of_words(x, svd_solver, random_state, zero_center)
     matrix = matrix_of(x)
     if not zero_center and matrix.base() is not None:
         # A centred handle leaves out what a zero has become, which changes nothing but this.
@@ -106,9 +109,15 @@ def pca(
     if mask is not None:
         mask = np.ascontiguousarray(mask, dtype=bool)
         matrix = matrix.keep_columns(mask)
+    smallest = min(matrix.shape)
     if n_comps is None:
-        smallest = min(matrix.shape)
-        n_comps = smallest - 1 if smallest <= N_PCS else N_PCS
+        n_comps = max(smallest - 1, 1) if smallest <= N_PCS else N_PCS
+    if not 1 <= n_comps < smallest:
+        n_obs, n_vars = matrix.shape
+        allowed = f"allow 1 to {smallest - 1}" if smallest > 1 else "allow none"
+        hint = f"n_components={n_comps} must be between 1 and one below {smallest} with svd_solver='arpack'"
+        msg = f"n_comps: {n_comps}, but {n_obs} cells and {n_vars} genes {allowed} ({hint})"
+        raise ValueError(msg)
     found = components(matrix, int(n_comps), zero_center)
     scores = found["scores"].astype(dtype, copy=False)
     if is_dask(x):
@@ -130,6 +139,21 @@ def pca(
     adata.uns[uns] = dict(params=params, variance=found["variance"], variance_ratio=found["variance_ratio"])
     say(f"pca: {n_comps} components of {matrix.shape[1]} genes")
     return adata if copy else None
+
+
+def _warn_of_words(x: Any, svd_solver: str | None, random_state: Any, zero_center: bool) -> None:
+    """Warns, as scanpy does, of words that have no meaning for values of this kind."""
+    held = ("dask of sparse" if is_sparse(x._meta) else "dask") if is_dask(x) else "sparse" if is_sparse(x) else "dense"
+    where = " when using a sparse dask array" if held == "dask of sparse" else ""
+    if held == "dask of sparse" and random_state not in (0, None):
+        warnings.warn(f"Ignoring {random_state=}{where}", UserWarning, stacklevel=3)
+    if svd_solver is None or svd_solver in _SOLVERS[zero_center, held]:
+        return
+    if svd_solver == "lobpcg" and held == "sparse":
+        text = f"{svd_solver=} for sparse relies on legacy code and will not be supported in the future: components are exact"
+        warnings.warn(text, FutureWarning, stacklevel=3)
+    else:
+        warnings.warn(f"Ignoring {svd_solver=}{where}: components are exact", UserWarning, stacklevel=3)
 
 
 def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tuple[Any, np.ndarray | None]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import highly_expressed, moments, quality
-from .._matrix import actual, apply, check_adata, is_dask, is_sparse, matrix_of, put, values_of
+from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, matrix_of, put, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def _floating(x: Any, otherwise: type) -> np.dtype:
     return np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(otherwise)
 
 
+@old_positionals()
 def normalize_total(
     adata: AnnData,
     target_sum: float | None = None,
@@ -66,6 +68,7 @@ def normalize_total(
     [[2.0, 0.0, 6.0], [0.0, 0.0, 8.0]]
     """
     check_adata(adata)
+    check_writable(values_of(adata, layer), "normalize_total")
     if copy:
         if not inplace:
             msg = "`copy=True` cannot be used with `inplace=False`."
@@ -110,7 +113,7 @@ def _median(sums: np.ndarray) -> float:
 
 
 def log1p(
-    data: AnnData | Any,
+    data: AnnData | Any = None,
     *,
     base: float | None = None,
     copy: bool = False,
@@ -119,6 +122,7 @@ def log1p(
     layer: str | None = None,
     obsm: str | None = None,
     inplace: bool = True,
+    X: Any = None,
 ) -> Any:
     """Takes logarithms: ln(1 + x) / ln(base).
 
@@ -136,6 +140,8 @@ def log1p(
         What to change instead of X.
     inplace
         Whether ``data`` is changed; else the changed array is returned.
+    X
+        Old word for ``data``.
 
     Returns
     -------
@@ -150,11 +156,20 @@ def log1p(
     >>> adata.X.tolist()
     [[0.0, 1.0], [2.0, 0.0]]
     """
+    if X is not None:
+        warnings.warn("In a future version, the argument `X` will be removed: `X` was renamed to `data`", FutureWarning, stacklevel=2)
+        data = X
+    if data is None:
+        msg = "log1p() missing 1 required positional argument: 'data'"
+        raise TypeError(msg)
     if not hasattr(data, "obs"):
         return _changed(data, "log1p", base)
     if "log1p" in data.uns:
         warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
-    out = _changed(data.obsm[obsm] if obsm is not None else values_of(data, layer), "log1p", base)
+    x = data.obsm[obsm] if obsm is not None else values_of(data, layer)
+    if is_backed(x):
+        return _log1p_backed(data, x, base, layer=layer, chunked=bool(chunked), chunk_size=chunk_size)
+    out = _changed(x, "log1p", base)
     if not inplace:
         return out
     adata = data.copy() if copy else data
@@ -167,11 +182,26 @@ def log1p(
     return adata if copy else None
 
 
+def _log1p_backed(adata: AnnData, x: Any, base: float | None, *, layer: str | None, chunked: bool, chunk_size: int | None) -> None:
+    """Logarithms of a file that anndata has open, in the file: scanpy's rules and errors."""
+    if chunked and adata.file._filemode != "r+":
+        msg = "log1p is not implemented for backed AnnData with backed mode not r+"
+        raise NotImplementedError(msg)
+    if layer is not None or not chunked:
+        where = f" from layers {layer}" if layer is not None else " without `chunked=True`"
+        msg = f"log1p is not implemented for matrices of type {type(x)}{where}"
+        raise NotImplementedError(msg)
+    for part, start, end in adata.chunked_X(chunk_size):
+        adata.X[start:end] = _changed(part, "log1p", base)
+    adata.uns["log1p"] = {"base": base}
+
+
 def _changed(x: Any, name: str, *args: Any) -> Any:
     """An array after one step."""
     return apply(x, name, *args, dtype=_floating(x, np.float64))
 
 
+@old_positionals()
 def sqrt(data: AnnData | Any, *, copy: bool = False, chunked: bool = False, chunk_size: int | None = None) -> Any:
     """Takes square roots.
 
@@ -190,12 +220,14 @@ def sqrt(data: AnnData | Any, *, copy: bool = False, chunked: bool = False, chun
     """
     if not hasattr(data, "obs"):
         return _changed(data, "sqrt")
+    check_writable(data.X, "sqrt")
     adata = data.copy() if copy else data
     actual(adata)
     put(adata, _changed(values_of(adata), "sqrt"))
     return adata if copy else None
 
 
+@old_positionals()
 def scale(
     data: AnnData | Any,
     *,
@@ -248,6 +280,7 @@ def scale(
             msg = "Cannot refer to mask with string without providing anndata object as argument"
             raise ValueError(msg)
         return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
+    check_writable(data.obsm[obsm] if obsm is not None else values_of(data, layer), "scale")
     adata = data.copy() if copy and inplace else data
     if inplace:
         actual(adata)
@@ -282,7 +315,7 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     mean, std = found["mean"], np.sqrt(found["var"])
     std[std == 0] = 1
     dtype = _floating(x, np.float64)
-    if zero_center and is_sparse(x):
+    if zero_center and (is_sparse(x) or (is_dask(x) and is_sparse(x._meta))):
         warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=3)
     centre = mean if zero_center else None
     if mask is None:

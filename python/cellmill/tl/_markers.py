@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
+from .._calls import old_positionals
 from .._elements import element
 from .._labels import labels_of
 from .._matrix import check_adata, is_lazy, matrix_of, values_of
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 BINS = 200
 
 
+@old_positionals(
+    "mask_var",
+    "use_raw",
+    "groups",
+    "reference",
+    "n_genes",
+    "rankby_abs",
+    "pts",
+    "key_added",
+    "copy",
+    "method",
+    "corr_method",
+    "tie_correct",
+    "layer",
+)
 def rank_genes_groups(
     adata: AnnData,
     groupby: str,

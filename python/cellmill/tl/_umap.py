@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import find_ab
 from .._cellmill import umap as layout
 from .._graph import neighbors_of, parts
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@old_positionals(
+    "min_dist",
+    "spread",
+    "n_components",
+    "maxiter",
+    "alpha",
+    "gamma",
+    "negative_sample_rate",
+    "init_pos",
+    "random_state",
+    "a",
+    "b",
+    "copy",
+    "method",
+    "neighbors_key",
+)
 def umap(
     adata: AnnData,
     *,

@@ -1,0 +1,44 @@
+"""Calls as older scripts make them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import warnings
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def old_positionals(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Takes by position, with scanpy's warning, what scanpy took so before 1.10.
+
+    Parameters
+    ----------
+    *names
+        The arguments in their order then, behind those that are still taken by position; the keywords in their own order without.
+    """
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(function).parameters.values()
+        n = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+        old = names or tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            more = dict(zip(old, args[n:], strict=False))
+            if more and len(args) <= n + len(old) and not kwargs.keys() & more:
+                how = ", ".join(f"{name}={value!r}" for name, value in more.items())
+                text = f"The specified parameters {tuple(more)} are no longer positional. Please specify them like `{how}`"
+                warnings.warn(text, FutureWarning, stacklevel=2)
+                return function(*args[:n], **kwargs, **more)  # type: ignore[arg-type]
+            # Too many, or one twice: Python says so.
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
