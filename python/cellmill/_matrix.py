@@ -11,6 +11,7 @@ import numpy as np
 from ._cellmill import Matrix
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 _DATA = (np.float32, np.float64, np.int32, np.int64)
@@ -156,6 +157,25 @@ def apply(x: Any, name: str, *args: Any, dtype: np.dtype) -> Any:
 
         return dask.apply(x, name, args, dtype)
     return land(getattr(matrix_of(x), name)(*args), x, dtype)
+
+
+def mask_of(frame: pd.DataFrame, mask: Any, axis: str) -> np.ndarray:
+    """Flags of the rows of obs or var (``axis``), given as such or as the name of a column; scanpy's errors."""
+    if isinstance(mask, str):
+        if mask not in frame:
+            msg = f"Did not find `adata.{axis}[{mask!r}]`. Either add the mask first to `adata.{axis}`or consider using the mask argument with an array."
+            raise ValueError(msg)
+        mask = frame[mask]
+    flags = np.asarray(mask)
+    if flags.shape != (len(frame),):
+        msg = "The shape of the mask do not match the data."
+        raise ValueError(msg)
+    if flags.dtype == object and all(isinstance(flag, (bool, np.bool_)) for flag in flags):
+        flags = flags.astype(bool)
+    if flags.dtype != bool:
+        msg = "Mask array must be boolean."
+        raise ValueError(msg)
+    return np.ascontiguousarray(flags)
 
 
 def check_writable(x: Any, verb: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
-from .._matrix import is_dask, matrix_of, values_of
+from .._matrix import is_dask, mask_of, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,7 +90,7 @@ def aggregate(
         msg = f"func: {unknown[0]!r}, but it is one of {', '.join(FUNCS)}"
         raise ValueError(msg)
     if mask is not None:
-        mask = np.ascontiguousarray(frame[mask] if isinstance(mask, str) else mask, dtype=bool)
+        mask = mask_of(frame, mask, "var" if of_genes else "obs")
     x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     matrix = _rows(x, of_genes and varm is None)
     streamed = [name for name in funcs if name != "median"]

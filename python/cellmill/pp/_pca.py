@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import pca as components
-from .._matrix import is_dask, is_sparse, matrix_of, values_of
+from .._matrix import is_dask, is_sparse, mask_of, matrix_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -105,9 +105,8 @@ def pca(
     if is_adata:
         name, mask = _mask(adata, mask_var, use_highly_variable)
     else:
-        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.asarray(mask_var)
+        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.ascontiguousarray(mask_var, dtype=bool)
     if mask is not None:
-        mask = np.ascontiguousarray(mask, dtype=bool)
         matrix = matrix.keep_columns(mask)
     smallest = min(matrix.shape)
     if n_comps is None:
@@ -169,16 +168,7 @@ def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tu
         mask_var = "highly_variable" if "highly_variable" in adata.var else None
     if mask_var is None:
         return None, None
-    if isinstance(mask_var, str):
-        if mask_var not in adata.var:
-            if mask_var == "highly_variable":
-                msg = "Did not find `adata.var['highly_variable']`. Either your data already only consists of highly-variable genes or consider running `pp.highly_variable_genes` first."
-            else:
-                msg = f"Did not find `adata.var[{mask_var!r}]`. Either add the mask first to `adata.var`or consider using the mask argument with an array."
-            raise ValueError(msg)
-        return mask_var, adata.var[mask_var].to_numpy()
-    mask = np.asarray(mask_var)
-    if mask.shape != (adata.n_vars,):
-        msg = "The shape of the mask do not match the data."
+    if isinstance(mask_var, str) and mask_var == "highly_variable" and mask_var not in adata.var:
+        msg = "Did not find `adata.var['highly_variable']`. Either your data already only consists of highly-variable genes or consider running `pp.highly_variable_genes` first."
         raise ValueError(msg)
-    return mask_var, mask
+    return mask_var, mask_of(adata.var, mask_var, "var")

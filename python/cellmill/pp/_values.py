@@ -9,7 +9,7 @@ import numpy as np
 
 from .._calls import old_positionals
 from .._cellmill import highly_expressed, moments, quality
-from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, matrix_of, put, values_of
+from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ def scale(
     names, mask = ("mean", "std"), None
     if mask_obs is not None:
         names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
-        mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
+        mask = mask_of(adata.obs, mask_obs, "obs")
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     out, mean, std = _scaled(x, zero_center, max_value, mask)
     if not inplace:

@@ -11,7 +11,7 @@ from .. import _cellmill
 from .._calls import old_positionals
 from .._elements import element
 from .._labels import labels_of
-from .._matrix import check_adata, is_lazy, matrix_of, values_of
+from .._matrix import check_adata, is_lazy, mask_of, matrix_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -159,8 +159,8 @@ def rank_genes_groups(
     var = adata.raw.var if use_raw else adata.var
     genes = np.asarray(var.index, dtype=str)
     if mask_var is not None:
-        mask = np.asarray(var[mask_var] if isinstance(mask_var, str) else mask_var, dtype=bool)
-        matrix, genes = matrix.keep_columns(np.ascontiguousarray(mask)), genes[mask]
+        mask = mask_of(var, mask_var, "var")
+        matrix, genes = matrix.keep_columns(mask), genes[mask]
     unnatural = set(kwds) - {"C", "tol", "max_iter"}
     if unnatural:
         msg = f"rank_genes_groups() got an unexpected keyword argument {sorted(unnatural)[0]!r}"
