@@ -5,6 +5,7 @@ mod cluster;
 mod convert;
 mod dataset;
 mod dense;
+mod device;
 mod error;
 mod groups;
 mod hvg;
@@ -34,6 +35,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(pool::configure, m)?)?;
     m.add_function(wrap_pyfunction!(pool::available_memory, m)?)?;
     m.add_function(wrap_pyfunction!(pool::parse_memory, m)?)?;
+    m.add_function(wrap_pyfunction!(device::choose_device, m)?)?;
     m.add_function(wrap_pyfunction!(qc::quality, m)?)?;
     m.add_function(wrap_pyfunction!(qc::highly_expressed, m)?)?;
     m.add_function(wrap_pyfunction!(moments::moments, m)?)?;

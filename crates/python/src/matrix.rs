@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::error::raised;
 use crate::many::{Held, Many, Part};
-use crate::origin::{Blocks, Origin};
+use crate::origin::{Blocks, Opened, Origin};
 use crate::{convert, pool, rows};
 
 /// Cells by genes, with recorded steps. Verbs give a new matrix; the rows and the stage that keeps them packed are shared.
@@ -125,6 +125,14 @@ impl Matrix {
         set(&self.known.detection, Arc::new(detection));
     }
 
+    /// What a worker opens for these rows, if it can.
+    pub fn opened(&self) -> Option<&Opened> {
+        match &*self.origin {
+            Origin::Store(_, opened) => opened.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Calls `f` with where rows come from.
     pub fn feed<T>(&self, py: Python<'_>, f: impl FnOnce(Feed<'_>) -> PyResult<T>) -> PyResult<T> {
         self.origin.with(py, |source: &dyn Source| f(Feed { source, stage: self.stage.as_deref() }))
@@ -184,7 +192,7 @@ impl Matrix {
                 return Err(PyValueError::new_err(format!("{} columns for {} genes", columns.len(), part.n_vars)));
             }
             let source: Arc<dyn Source> = match &*part.origin {
-                Origin::Store(source) => source.clone(),
+                Origin::Store(source, _) => source.clone(),
                 // What Python lends for a call alone is copied.
                 other => Arc::new(other.with(py, |source| Held::of(source).map_err(raised))?),
             };
@@ -192,7 +200,7 @@ impl Matrix {
             let columns = columns.into_iter().map(|j| u32::try_from(j).ok()).collect();
             list.push(Part { source, steps: rows::columns_first(&part.steps), rows, columns });
         }
-        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)))))
+        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)), None)))
     }
 
     #[getter]

@@ -1,6 +1,5 @@
 //! Principal components.
 
-use cellmill_cuda::Processor;
 use cellmill_engine::pca::{Columns, Rows, pca as components};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Stage};
@@ -9,6 +8,7 @@ use numpy::IntoPyArray;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::device::processor;
 use crate::error::raised;
 use crate::matrix::Matrix;
 use crate::moments::overall;
@@ -36,7 +36,7 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
     let found = matrix.feed(py, |feed| {
         let selected = Stage::new(n_tasks, &Allowance::new(pool::memory() / SELECTED_SHARE), None);
         let rows = Rows { feed, select, n_genes: p, transform, last: false, crew: None };
-        pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &Processor::Cpu, call))
+        pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &processor(call)?, call))
     })?;
     let out = PyDict::new(py);
     out.set_item("scores", convert::rows(py, found.scores, n_comps)?)?;

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
+from .._crew import workers
 from .._matrix import is_dask, mask_of, matrix_of, values_of
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def aggregate(
     x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     matrix = _rows(x, of_genes and varm is None)
     streamed = [name for name in funcs if name != "median"]
-    found: dict[str, Any] = _cellmill.aggregate(matrix, codes, list(groups.index), streamed, mask, dof)[0] if streamed else {}
+    found: dict[str, Any] = {}
+    if streamed:
+        with workers() as crew:
+            found, _ = _cellmill.aggregate(matrix, codes, list(groups.index), streamed, mask, dof, crew)
     if "median" in funcs:
         member = codes if mask is None else np.where(mask, codes, -1)
         found["median"] = np.array([_medians(matrix.keep_rows(member == group)) for group in range(len(groups))]).reshape(-1, matrix.shape[1])

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _cellmill
 from .._calls import old_positionals
+from .._crew import workers
 from .._elements import element
 from .._labels import labels_of
 from .._matrix import check_adata, is_lazy, mask_of, matrix_of, values_of
@@ -173,7 +174,8 @@ def rank_genes_groups(
         corr_method=corr_method, tie_correct=tie_correct, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
         layer=layer, c=float(kwds.get("C", 1.0)), tol=float(kwds.get("tol", 1e-4)), max_iter=int(kwds.get("max_iter", 100)),
     )  # fmt: skip
-    found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask)
+    with workers() as crew:
+        found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask, crew)
     for text in said:
         warnings.warn(text, UserWarning, stacklevel=2)
     result = element(found)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _cellmill
 from .._calls import old_positionals
+from .._crew import workers
 from .._matrix import check_adata, is_lazy, is_sparse, matrix_of, seed_of, values_of
 from .._report import say
 
@@ -94,7 +95,11 @@ def score_genes(
     genes = np.flatnonzero(names.isin(wanted)).tolist()
     draw = dict(ctrl_size=ctrl_size, n_bins=n_bins, ctrl_as_ref=ctrl_as_ref, pool=pool, seed=seed_of(random_state))
     try:
-        adata.obs[score_name] = _with_gaps(x, genes, draw) if _has_gaps(x) else _cellmill.score_genes(matrix_of(x), genes, draw)
+        if _has_gaps(x):
+            adata.obs[score_name] = _with_gaps(x, genes, draw)
+        else:
+            with workers() as crew:
+                adata.obs[score_name] = _cellmill.score_genes(matrix_of(x), genes, draw, crew)
     except ValueError as error:
         # scanpy's kind of error.
         if str(error).startswith("No control genes"):
