@@ -26,9 +26,19 @@ mod workers;
 
 use pyo3::prelude::*;
 
+/// The program's allocator: threads don't wait for each other, and free memory goes back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `mi_option_purge_delay` in mimalloc's `mi_option_e`.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
 /// The native half of cellmill.
 #[pymodule]
 fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    // Free memory goes back at once, as in the program.
+    // SAFETY: the option is one of the allocator's, and modules are loaded under the interpreter's lock, before any of our threads runs.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 0) };
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<matrix::Matrix>()?;
     m.add_class::<dataset::Store>()?;

@@ -133,6 +133,11 @@ impl Matrix {
         }
     }
 
+    /// Whether rows come from a store, which can be read again where memory is better used than for packed rows.
+    pub fn is_of_store(&self) -> bool {
+        matches!(&*self.origin, Origin::Store(..))
+    }
+
     /// Calls `f` with where rows come from.
     pub fn feed<T>(&self, py: Python<'_>, f: impl FnOnce(Feed<'_>) -> PyResult<T>) -> PyResult<T> {
         self.origin.with(py, |source: &dyn Source| f(Feed { source, stage: self.stage.as_deref() }))

@@ -35,7 +35,7 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
     let n_tasks = matrix.feed(py, |feed| Ok(cellmill_engine::exec::cut(feed.source.shape().n_obs).len()))?;
     let found = matrix.feed(py, |feed| {
         let selected = Stage::new(n_tasks, &Allowance::new(pool::memory() / SELECTED_SHARE), None);
-        let rows = Rows { feed, select, n_genes: p, transform, last: false, crew: None };
+        let rows = Rows { feed, select, n_genes: p, transform, last: matrix.is_of_store(), crew: None };
         pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &processor(call)?, call))
     })?;
     let out = PyDict::new(py);

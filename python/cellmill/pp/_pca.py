@@ -50,6 +50,8 @@ def pca(
 ) -> Any:
     """Principal components: exact, from the covariance of the genes, in one pass and a projection.
 
+    Packed rows of a store are given back meanwhile: neighbours and layouts need the memory. Verbs that look at values afterwards read them again.
+
     Parameters
     ----------
     data
