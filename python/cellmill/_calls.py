@@ -14,6 +14,23 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def renamed(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Takes an argument by its old name, too, with scanpy's warning."""
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if old in kwargs:
+                text = f"In a future version, the argument `{old}` will be gone: `{old}` was renamed to `{new}`"
+                warnings.warn(text, FutureWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
 def old_positionals(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Takes by position, with scanpy's warning, what scanpy took so before 1.10.
 

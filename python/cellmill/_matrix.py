@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._cellmill import Matrix
+from ._report import _outside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +191,7 @@ def actual(adata: AnnData) -> None:
     if adata.is_view:
         from anndata import ImplicitModificationWarning
 
-        warnings.warn("Received a view of an AnnData. Making a copy.", ImplicitModificationWarning, stacklevel=3)
+        warnings.warn("Received a view of an AnnData. Making a copy.", ImplicitModificationWarning, stacklevel=_outside())
         adata._init_as_actual(adata.copy())
 
 

@@ -109,7 +109,7 @@ def highly_variable_genes(
     matrix = matrix_of(values_of(adata, layer))
     if not v3 and n_top_genes is not None and n_top_genes > matrix.shape[1]:
         # scanpy chooses all genes then.
-        warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=2)
+        warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=_outside())
         n_top_genes = matrix.shape[1]
     cutoffs = dict(n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
     batch = None if batch_key is None else _codes(adata, batch_key)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._cellmill import pca as components
 from .._matrix import is_dask, is_sparse, mask_of, matrix_of, values_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -147,21 +147,21 @@ def _warn_of_words(x: Any, svd_solver: str | None, random_state: Any, zero_cente
     held = ("dask of sparse" if is_sparse(x._meta) else "dask") if is_dask(x) else "sparse" if is_sparse(x) else "dense"
     where = " when using a sparse dask array" if held == "dask of sparse" else ""
     if held == "dask of sparse" and random_state not in (0, None):
-        warnings.warn(f"Ignoring {random_state=}{where}", UserWarning, stacklevel=3)
+        warnings.warn(f"Ignoring {random_state=}{where}", UserWarning, stacklevel=_outside())
     if svd_solver is None or svd_solver in _SOLVERS[zero_center, held]:
         return
     if svd_solver == "lobpcg" and held == "sparse":
         text = f"{svd_solver=} for sparse relies on legacy code and will not be supported in the future: components are exact"
-        warnings.warn(text, FutureWarning, stacklevel=3)
+        warnings.warn(text, FutureWarning, stacklevel=_outside())
     else:
-        warnings.warn(f"Ignoring {svd_solver=}{where}: components are exact", UserWarning, stacklevel=3)
+        warnings.warn(f"Ignoring {svd_solver=}{where}: components are exact", UserWarning, stacklevel=_outside())
 
 
 def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tuple[Any, np.ndarray | None]:
     """What ``params`` says of the genes, and their mask; scanpy's rules."""
     if use_highly_variable is not None:
         hint = 'Use_highly_variable=True can be called through mask_var="highly_variable". Use_highly_variable=False can be called through mask_var=None'
-        warnings.warn(f"Argument `use_highly_variable` is deprecated, consider using the mask argument. {hint}", FutureWarning, stacklevel=3)
+        warnings.warn(f"Argument `use_highly_variable` is deprecated, consider using the mask argument. {hint}", FutureWarning, stacklevel=_outside())
         if mask_var is not _UNSET:
             msg = f"These arguments are incompatible. {hint}"
             raise ValueError(msg)

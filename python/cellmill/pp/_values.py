@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._calls import old_positionals
+from .._calls import old_positionals, renamed
 from .._cellmill import highly_expressed, moments, quality
 from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -96,7 +96,7 @@ def normalize_total(
     out = apply(x, "normalize_total", float(target_sum), *(() if counted is None else (counted,)), dtype=dtype)
     factor = None if sums is None else (sums / target_sum).astype(dtype)
     if sums is not None and not np.all(sums > 0):
-        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=2)
+        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=_outside())
     if not inplace:
         return {"X": out, "norm_factor": factor}
     if key_added is not None:
@@ -112,8 +112,9 @@ def _median(sums: np.ndarray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
+@renamed("X", "data")
 def log1p(
-    data: AnnData | Any = None,
+    data: AnnData | Any,
     *,
     base: float | None = None,
     copy: bool = False,
@@ -122,7 +123,6 @@ def log1p(
     layer: str | None = None,
     obsm: str | None = None,
     inplace: bool = True,
-    X: Any = None,
 ) -> Any:
     """Takes logarithms: ln(1 + x) / ln(base).
 
@@ -140,8 +140,6 @@ def log1p(
         What to change instead of X.
     inplace
         Whether ``data`` is changed; else the changed array is returned.
-    X
-        Old word for ``data``.
 
     Returns
     -------
@@ -156,16 +154,10 @@ def log1p(
     >>> adata.X.tolist()
     [[0.0, 1.0], [2.0, 0.0]]
     """
-    if X is not None:
-        warnings.warn("In a future version, the argument `X` will be removed: `X` was renamed to `data`", FutureWarning, stacklevel=2)
-        data = X
-    if data is None:
-        msg = "log1p() missing 1 required positional argument: 'data'"
-        raise TypeError(msg)
     if not hasattr(data, "obs"):
         return _changed(data, "log1p", base)
     if "log1p" in data.uns:
-        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
+        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=_outside())
     x = data.obsm[obsm] if obsm is not None else values_of(data, layer)
     if is_backed(x):
         return _log1p_backed(data, x, base, layer=layer, chunked=bool(chunked), chunk_size=chunk_size)
@@ -316,7 +308,7 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     std[std == 0] = 1
     dtype = _floating(x, np.float64)
     if zero_center and (is_sparse(x) or (is_dask(x) and is_sparse(x._meta))):
-        warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=3)
+        warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=_outside())
     centre = mean if zero_center else None
     if mask is None:
         return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std

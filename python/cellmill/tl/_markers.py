@@ -13,7 +13,7 @@ from .._crew import workers
 from .._elements import element
 from .._labels import labels_of
 from .._matrix import check_adata, is_lazy, mask_of, matrix_of, values_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +177,7 @@ def rank_genes_groups(
     with workers() as crew:
         found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask, crew)
     for text in said:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=_outside())
     result = element(found)
     params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
