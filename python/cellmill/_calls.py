@@ -14,6 +14,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def no_verb(module: str, verbs: list[str], name: str) -> AttributeError:
+    """What is said of a verb of scanpy or rapids-singlecell that is not here."""
+    msg = f"module {module!r} has no attribute {name!r}"
+    if name.startswith("_"):
+        return AttributeError(msg)
+    short = module.rpartition(".")[2]
+    return AttributeError(f"{msg}; it has {', '.join(verbs)}. scanpy.{short} takes the same AnnData (a lazy handle after to_memory())")
+
+
 def renamed(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Takes an argument by its old name, too, with scanpy's warning."""
 

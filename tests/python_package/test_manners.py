@@ -169,3 +169,9 @@ def test_words_of_rapids_singlecell_choose_the_device(counts, monkeypatch):
     with pytest.raises(ValueError, match="it is auto, cpu, cuda"):
         cm.settings.device = "tpu"
     assert cm.settings.device == "cuda:97"
+
+
+def test_verbs_that_are_not_here_are_said_to_be():
+    with pytest.raises(AttributeError, match="no attribute 'bbknn'; it has calculate_qc_metrics.*scanpy.pp takes the same AnnData"):
+        cm.pp.bbknn  # noqa: B018
+    assert not hasattr(cm.tl, "tsne")

@@ -3,7 +3,7 @@
 use cellmill_engine::pca::{Columns, Rows, pca as components};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Stage};
-use cellmill_matrix::Error;
+use cellmill_matrix::{Error, Place};
 use numpy::IntoPyArray;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,6 +26,11 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
         return Err(raised(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}"))));
     }
     let (moments, detection) = overall(py, matrix)?;
+    if !moments.mean.iter().chain(&moments.squares).all(|m| m.is_finite()) {
+        let place = Place { element: Some("X".into()), ..Place::default() };
+        let found = "values that are missing or infinite (Input contains NaN)";
+        return Err(raised(Error::invalid(place, found, "components are made of numbers")));
+    }
     let bound = moments.sum_of_squares().into_iter().fold(1.0, f64::max) * 1.001;
     let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest: None, centred };
     let recipe = matrix.recipe(&rows::columns_first(matrix.steps()), matrix.keep());

@@ -209,6 +209,9 @@ def regress_out(
         raise KeyError(msg)
     if inplace:
         actual(adata)
+    if inplace:
+        # Text becomes categories, as in scanpy.
+        adata.strings_to_categoricals()
     columns = adata.obs[keys]
     labels = [key for key in keys if not pd.api.types.is_numeric_dtype(columns[key].dtype)]
     if labels and len(keys) > 1:

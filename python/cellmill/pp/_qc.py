@@ -86,6 +86,9 @@ def calculate_qc_metrics(
     frame = adata.raw.var if use_raw and adata.raw is not None else adata.var
     x = values_of(adata, layer, use_raw=use_raw)
     matrix = matrix_of(x)
+    if 0 in matrix.shape:
+        msg = f"X: {matrix.shape[0]} cells by {matrix.shape[1]} genes, but there is nothing to look at"
+        raise ValueError(msg)
     if percent_top is _UNSET:
         # Without a word about it: scanpy's for arrays in memory, none of what is streamed, as in rapids-singlecell.
         held = is_sparse(x) or isinstance(x, np.ndarray)
@@ -107,6 +110,8 @@ def calculate_qc_metrics(
 
     plain = (expr_type, var_type) == ("counts", "genes")
     wide, whole = np.dtype(x.dtype) == np.float64, np.issubdtype(x.dtype, np.integer)
+    # Sums of whole numbers are whole numbers in numpy.
+    sums = np.uint64 if np.issubdtype(x.dtype, np.unsignedinteger) else np.int64
     n_name, total_name = f"n_{var_type}_by_{expr_type}", f"total_{expr_type}"
     obs = {}
     for column, values in found["rows"].items():
@@ -117,9 +122,8 @@ def calculate_qc_metrics(
         if log1p:
             obs[f"log1p_{total_name}"] = np.log1p(obs[total_name])
     elif whole:
-        # Sums of whole numbers are whole numbers in numpy.
         for suffix in ("", *(f"_{name}" for name in qc_vars)):
-            obs[total_name + suffix] = (obs[total_name + suffix] if suffix else found["row_total"]).astype(np.int64)
+            obs[total_name + suffix] = (obs[total_name + suffix] if suffix else found["row_total"]).astype(sums)
             if log1p:
                 obs[f"log1p_{total_name}{suffix}"] = np.log1p(obs[total_name + suffix])
             if suffix:
@@ -134,7 +138,7 @@ def calculate_qc_metrics(
     n_cells = found["n_cells"].astype(x.indptr.dtype) if along == 0 else found["n_cells"]
     obs = pd.DataFrame(obs, index=adata.obs_names)
     n = matrix.shape[0]
-    total = found["total"] if wide else found["total"].astype(np.int64 if whole else np.float32)
+    total = found["total"] if wide else found["total"].astype(sums if whole else np.float32)
     var = pd.DataFrame({f"n_cells_by_{expr_type}": n_cells}, index=frame.index)
     with np.errstate(invalid="ignore", divide="ignore"):
         var[f"mean_{expr_type}"] = found["total"] / n
