@@ -5,13 +5,24 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Returned(dict[str, Any]):
+    """What scanpy's verbs return instead of changing X: a dict. numpy takes it for its ``'X'``, which is what rapids-singlecell returns."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        x = self["X"]
+        x = x.compute() if hasattr(x, "compute") else x
+        return np.asarray(x.toarray() if hasattr(x, "toarray") else x, dtype)
 
 
 def no_verb(module: str, verbs: list[str], name: str) -> AttributeError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._calls import old_positionals
+from .._calls import Returned, old_positionals
 from .._cellmill import Matrix, moments, pearson_fit, pearson_rows, quality, regress_fit, regress_rows
 from .._labels import categories_of
 from .._matrix import actual, check_adata, check_writable, is_dask, matrix_of, put, values_of
@@ -148,7 +148,7 @@ def normalize_pearson_residuals(
     out = _turned(x, matrix, Residuals(share, float(theta), limit), dtype)
     settings = dict(theta=theta, clip=clip, computed_on=layer or "adata.X")
     if not inplace:
-        return dict(X=out, **settings)
+        return Returned(X=out, **settings)
     put(adata, out, layer)
     adata.uns["pearson_residuals_normalization"] = settings
     say(f"normalize_pearson_residuals: theta {theta:g}, clip {limit:g}")

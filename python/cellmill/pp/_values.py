@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._calls import old_positionals, renamed
+from .._calls import Returned, old_positionals, renamed
 from .._cellmill import highly_expressed, moments, quality
 from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
 from .._report import _outside, say
@@ -98,7 +98,7 @@ def normalize_total(
     if sums is not None and not np.all(sums > 0):
         warnings.warn("Some cells have zero counts", UserWarning, stacklevel=_outside())
     if not inplace:
-        return {"X": out, "norm_factor": factor}
+        return Returned(X=out, norm_factor=factor)
     if key_added is not None:
         adata.obs[key_added] = factor
     put(adata, out, layer)
