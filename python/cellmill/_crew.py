@@ -7,11 +7,14 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import _cellmill
+from ._settings import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 #: Key, what the worker is told, first task, the one after the last, tasks of the whole pass.
@@ -131,6 +134,17 @@ class Crew:
         """Lets the workers forget a run."""
         if self._client.status == "running":
             self._client.run(leave, run, wait=False)
+
+
+@contextmanager
+def workers(client: Any = None) -> Iterator[Crew | None]:
+    """The workers of a client, or of that of the settings; None if there is neither."""
+    client = settings.client if client is None else client
+    if client is None:
+        yield None
+        return
+    with Crew.of(client) as crew:
+        yield crew
 
 
 def work(order: str) -> tuple[str, str | None]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._cellmill import Matrix
+from ._report import _outside
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 _DATA = (np.float32, np.float64, np.int32, np.int64)
@@ -158,12 +160,38 @@ def apply(x: Any, name: str, *args: Any, dtype: np.dtype) -> Any:
     return land(getattr(matrix_of(x), name)(*args), x, dtype)
 
 
+def mask_of(frame: pd.DataFrame, mask: Any, axis: str) -> np.ndarray:
+    """Flags of the rows of obs or var (``axis``), given as such or as the name of a column; scanpy's errors."""
+    if isinstance(mask, str):
+        if mask not in frame:
+            msg = f"Did not find `adata.{axis}[{mask!r}]`. Either add the mask first to `adata.{axis}`or consider using the mask argument with an array."
+            raise ValueError(msg)
+        mask = frame[mask]
+    flags = np.asarray(mask)
+    if flags.shape != (len(frame),):
+        msg = "The shape of the mask do not match the data."
+        raise ValueError(msg)
+    if flags.dtype == object and all(isinstance(flag, (bool, np.bool_)) for flag in flags):
+        flags = flags.astype(bool)
+    if flags.dtype != bool:
+        msg = "Mask array must be boolean."
+        raise ValueError(msg)
+    return np.ascontiguousarray(flags)
+
+
+def check_writable(x: Any, verb: str) -> None:
+    """Values of a file that anndata holds open are only read."""
+    if is_backed(x):
+        msg = f"{verb} is not implemented for matrices of type {type(x)}; open the file with cellmill.read_lazy, or call to_memory()"
+        raise NotImplementedError(msg)
+
+
 def actual(adata: AnnData) -> None:
     """Makes a view a data set of its own, as scanpy does before it changes values."""
     if adata.is_view:
         from anndata import ImplicitModificationWarning
 
-        warnings.warn("Received a view of an AnnData. Making a copy.", ImplicitModificationWarning, stacklevel=3)
+        warnings.warn("Received a view of an AnnData. Making a copy.", ImplicitModificationWarning, stacklevel=_outside())
         adata._init_as_actual(adata.copy())
 
 

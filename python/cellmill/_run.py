@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from . import _cellmill
+from ._crew import workers
 from ._settings import settings
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(
     resume: bool = False,
     genome: str | None = None,
     spill_dir: str | os.PathLike[str] | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     client: Any = None,
 ) -> dict[str, Any]:
     """Analyses a store and writes a new one: the job of ``cellmill run``.
@@ -68,7 +69,7 @@ def run(
     spill_dir
         Folder for packed rows that memory has no room for.
     device
-        ``'cpu'``, ``'auto'``, ``'cuda'``, ``'cuda:N'`` or, for several GPUs, ``'cuda:N,M'``.
+        ``'cpu'``, ``'auto'``, ``'cuda'``, ``'cuda:N'`` or, for several GPUs, ``'cuda:N,M'``; ``cm.settings.device`` without.
     client
         A ``dask.distributed.Client``, or the address of a scheduler: its workers read the rows, up to the components, with the same
         result. ``cm.settings.client`` without.
@@ -90,14 +91,9 @@ def run(
     text = recipe if isinstance(recipe, str) else _toml(recipe or {})
     request = dict(
         input=input, output=output, format=format, overwrite=overwrite, in_place=in_place, with_x=with_x, through=through, genome=genome,
-        spill_dir=spill_dir, resume=resume, device=device,
+        spill_dir=spill_dir, resume=resume, device=device or settings.device,
     )  # fmt: skip
-    client = settings.client if client is None else client
-    if client is None:
-        return json.loads(_cellmill.run(request, text))
-    from ._crew import Crew
-
-    with Crew.of(client) as crew:
+    with workers(client) as crew:
         return json.loads(_cellmill.run(request, text, crew))
 
 

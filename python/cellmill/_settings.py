@@ -17,10 +17,14 @@ class Settings:
         Threads of the engine; 0, the default, takes all cores. Also ``CELLMILL_NUM_THREADS``.
     memory
         Memory ceiling: bytes, or text such as ``"4GiB"``; 0, the default, takes 80 % of what is free. Also ``CELLMILL_MEMORY``.
+    device
+        What ``pp.pca``, ``pp.neighbors`` and ``tl.umap`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
+        ``"cuda:N"`` or, for several GPUs, ``"cuda:N,M"``. Also ``CELLMILL_DEVICE``.
     verbosity
         0: warnings alone; 1, the default: progress bars in terminals and notebooks; 2: a log line for each verb.
     client
-        A ``dask.distributed.Client`` (or a scheduler's address) whose workers :func:`run` uses; none, the default, works here.
+        A ``dask.distributed.Client`` (or a scheduler's address) whose workers read the rows for :func:`run`, and those of a store for
+        ``tl.rank_genes_groups``, ``tl.score_genes`` and ``get.aggregate``; none, the default, works here.
 
     Examples
     --------
@@ -36,6 +40,7 @@ class Settings:
         self._n_threads = int(os.environ.get("CELLMILL_NUM_THREADS") or 0)
         self._memory = _cellmill.parse_memory(os.environ["CELLMILL_MEMORY"]) if os.environ.get("CELLMILL_MEMORY") else 0
         self.verbosity = 1
+        self.device = os.environ.get("CELLMILL_DEVICE") or "cpu"
         self.client: Any = None
         self._configure()
 
@@ -64,8 +69,17 @@ class Settings:
         self._memory = _cellmill.parse_memory(size) if isinstance(size, str) and size != "0" else int(size or 0)
         self._configure()
 
+    @property
+    def device(self) -> str:
+        return self._device
+
+    @device.setter
+    def device(self, word: str) -> None:
+        _cellmill.choose_device(word)
+        self._device = word
+
     def __repr__(self) -> str:
-        return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity})"
+        return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity}, device={self.device!r})"
 
 
 settings = Settings()

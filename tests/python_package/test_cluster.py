@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from kinds import PBMC, ROOT
 from workers import LOCAL, RECIPE, same
 
 import cellmill as cm
+from cellmill._crew import Crew
 
 distributed = pytest.importorskip("distributed")
 
@@ -135,3 +137,28 @@ def test_statistics(cells, tmp_path, client, name):
     same(tmp_path)
     read = [stage["bytes_read"] for stage in json.loads(ended.stdout)["stages"]]
     assert sum(read) == 0, "this process reads no row but the first, before the stages"
+
+
+VERBS = {
+    "aggregate": lambda a: cm.get.aggregate(a, "batch", ["mean", "var"]).layers["var"],
+    "t-test": lambda a: cm.tl.rank_genes_groups(a, "batch", copy=True).uns["rank_genes_groups"]["pvals"],
+    "wilcoxon": lambda a: cm.tl.rank_genes_groups(a, "batch", method="wilcoxon", copy=True).uns["rank_genes_groups"]["scores"],
+    "score": lambda a: cm.tl.score_genes(a, a.var_names[:20].tolist(), ctrl_size=5, copy=True).obs["score"].to_numpy(),
+}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_verbs_on_a_handle(cells, client, monkeypatch, name):
+    """The settings' client reads the rows, of the cells and genes that are left, as they are after the recorded steps: the same bits."""
+    adata = cm.read_lazy(cells)
+    cm.pp.normalize_total(adata, target_sum=100)
+    cm.pp.log1p(adata)
+    adata = adata[np.arange(adata.n_obs) % 5 != 0, np.arange(adata.n_vars) % 3 != 0]
+    here = VERBS[name](adata)
+    monkeypatch.setattr(cm.settings, "client", client)
+    orders = []
+    monkeypatch.setattr(Crew, "submit", lambda crew, given, submit=Crew.submit: (orders.extend(given), submit(crew, given)))
+    there = VERBS[name](adata)
+    assert here.tobytes() == there.tobytes()
+    assert len(orders) >= 4, "workers have read"
+    assert [p.name for p in cells.parent.iterdir()] == [cells.name], "the workers' notes are gone"

@@ -139,3 +139,11 @@ def test_what_does_not_fit_is_refused(chosen):
             cm.pp.regress_out(chosen, "depth")
     finally:
         cm.settings.memory = 0
+
+
+def test_what_is_returned_is_a_dict_and_an_array(counts):
+    """scanpy returns a dict, rapids-singlecell its X."""
+    found = cm.pp.normalize_pearson_residuals(counts, inplace=False)
+    assert isinstance(found, dict) and set(found) == {"X", "theta", "clip", "computed_on"}
+    np.testing.assert_array_equal(found, found["X"])
+    assert np.max(cm.pp.normalize_total(counts, target_sum=10, inplace=False)) <= 10

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 
+import anndata as ad
 import cellmill as cm
+import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
@@ -100,3 +102,39 @@ def test_rank_genes_groups_df_of_a_regression(ranked):
     ours = cm.get.rank_genes_groups_df(ranked, None, key="logreg", pval_cutoff=0.05)
     theirs = sc.get.rank_genes_groups_df(ranked, None, key="logreg", pval_cutoff=0.05)
     pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
+
+
+def test_older_calls(counts):
+    """Arguments by position and by old names, with the warning that scanpy gives."""
+    with pytest.warns(FutureWarning, match="min_counts=500"):
+        mask, _ = cm.pp.filter_cells(counts.X, 500)
+    np.testing.assert_array_equal(mask, np.asarray(counts.X.sum(axis=1)).ravel() >= 500)
+    with pytest.warns(FutureWarning, match="`X` was renamed to `data`"):
+        cm.pp.log1p(X=counts.X)
+    with pytest.raises(TypeError, match="positional argument"):
+        cm.pp.filter_cells(counts.X, 500, min_counts=3)
+    cm.pp.filter_genes(counts, qc_var="n_cells_by_counts", min_count=3, max_count=600)
+    cells = np.asarray((counts.X > 0).sum(axis=0)).ravel()
+    assert cells.min() >= 3 and cells.max() <= 600 and (counts.var["n_cells_by_counts"] == cells).all()
+
+
+def test_values_of_a_file_are_not_changed_in_place(counts, tmp_path):
+    counts.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    for verb in (cm.pp.scale, cm.pp.normalize_total, cm.pp.sqrt, lambda a: cm.pp.filter_cells(a, min_genes=5)):
+        with pytest.raises(NotImplementedError, match="is not implemented for matrices of type.*cellmill.read_lazy"):
+            verb(backed)
+    with pytest.raises(NotImplementedError, match="without `chunked=True`"):
+        cm.pp.log1p(backed)
+    backed.file.close()
+    written = ad.read_h5ad(tmp_path / "a.h5ad", backed="r+")
+    cm.pp.log1p(written, chunked=True, chunk_size=100)
+    np.testing.assert_allclose(written.X[:].toarray(), np.log1p(counts.X.toarray()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mask", ["absent", [True], np.ones(3, int)], ids=str)
+def test_masks_have_scanpys_errors(counts, mask):
+    counts = counts[:3, :3].copy()
+    for verb in (lambda: cm.pp.scale(counts, mask_obs=mask), lambda: cm.pp.pca(counts, n_comps=1, mask_var=mask)):
+        with pytest.raises(ValueError, match="Did not find|shape of the mask|must be boolean"):
+            verb()

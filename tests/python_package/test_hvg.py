@@ -104,3 +104,13 @@ def test_wrong_options(logged):
         cm.pp.highly_variable_genes(logged, flavor="seurat_v4")
     with pytest.raises(KeyError, match="nobody"):
         cm.pp.highly_variable_genes(logged, batch_key="nobody")
+
+
+def test_cells_without_a_batch_are_left_out(logged):
+    """As in scanpy, which also makes text categories."""
+    logged.obs["batch"] = logged.obs["batch"].where(np.arange(logged.n_obs) % 7 != 0)
+    ours, theirs = logged.copy(), logged.copy()
+    for module, adata in ((cm, ours), (sc, theirs)):
+        module.pp.highly_variable_genes(adata, n_top_genes=300, batch_key="batch")
+    assert ours.obs["batch"].dtype == theirs.obs["batch"].dtype == "category"
+    assert (ours.var["highly_variable"] == theirs.var["highly_variable"]).all()

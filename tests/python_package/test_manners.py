@@ -150,3 +150,28 @@ def test_run_is_the_command_lines_job(tmp_path):
     with pytest.raises(ValueError, match="through"):
         cm.run(PBMC, tmp_path / "x.zarr", through="everything")
     json.dumps(summary)
+
+
+def test_words_of_rapids_singlecell_choose_the_device(counts, monkeypatch):
+    """Harmless where there is no GPU; one that is named must be there."""
+    monkeypatch.setattr(cm.settings, "device", "cpu")
+    cm.pp.pca(counts, n_comps=5)
+    here = counts.obsm["X_pca"].copy()
+    cm.get.anndata_to_GPU(counts)
+    assert cm.settings.device == "auto"
+    cm.pp.pca(counts, n_comps=5)
+    np.testing.assert_allclose(counts.obsm["X_pca"], here, rtol=1e-3, atol=1e-3)
+    cm.get.anndata_to_CPU(counts)
+    assert cm.settings.device == "cpu"
+    cm.settings.device = "cuda:97"
+    with pytest.raises(Exception, match="(?i)cuda|gpu"):
+        cm.pp.pca(counts, n_comps=5)
+    with pytest.raises(ValueError, match="it is auto, cpu, cuda"):
+        cm.settings.device = "tpu"
+    assert cm.settings.device == "cuda:97"
+
+
+def test_verbs_that_are_not_here_are_said_to_be():
+    with pytest.raises(AttributeError, match="no attribute 'bbknn'; it has calculate_qc_metrics.*scanpy.pp takes the same AnnData"):
+        cm.pp.bbknn  # noqa: B018
+    assert not hasattr(cm.tl, "tsne")

@@ -103,3 +103,9 @@ def test_wrong_options(logged):
         cm.pp.pca(logged, n_comps=10**6)
     with pytest.raises(ValueError, match="Did not find"):
         cm.pp.pca(logged, mask_var="highly_variable")
+
+
+def test_values_that_are_no_numbers(counts):
+    counts.X.data[5] = np.nan
+    with pytest.raises(ValueError, match="X: values that are missing or infinite"):
+        cm.pp.pca(counts, n_comps=5)

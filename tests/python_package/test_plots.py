@@ -90,7 +90,7 @@ def test_numbers_are_drawn_from_low_to_high(cells):
     norm = mpl.colors.Normalize(values[0], values[-1])
     assert np.allclose(colours(ax), mpl.colormaps["viridis"](norm(values)), atol=0.01)
     ax = cm.pl.umap(cells, color="score", vmin=0, vmax="p90")
-    assert ax.figure.axes[-1].get_ylim() == pytest.approx((0, np.percentile(cells.obs["score"], 90)))
+    assert ax.child_axes[-1].get_ylim() == pytest.approx((0, np.percentile(cells.obs["score"], 90)))
 
 
 def test_names_on_the_cells(cells):
@@ -177,3 +177,18 @@ def test_dots_are_those_of_scanpy(only_expressed, cells):
 def test_dots_of_markers(cells):
     ax = cm.pl.rank_genes_groups_dotplot(cells, n_genes=3)
     assert len(ax.collections[0].get_sizes()) == 3 * 9
+
+
+def test_words_of_scanpy(cells):
+    """What is drawn here, what has no meaning, and what says that it is not there."""
+    some = np.arange(cells.n_obs) % 2 == 0
+    ax = cm.pl.umap(cells, color="kind", mask_obs=some, components="2,1", wspace=0.3, edges=False)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["B", "NK", "T", "NA"]
+    assert ax.get_xlabel() == "UMAP2"
+    assert (np.sort(np.unique(colours(ax), axis=0, return_counts=True)[1]) >= 1).all()
+    figure = cm.pl.umap(cells, color="score", color_map="magma", vcenter=0, colorbar_loc=None, return_fig=True)
+    assert figure.axes[0].get_title() == "score" and len(figure.axes) == 1
+    with pytest.raises(ValueError, match="edges: True, but this is not drawn here"):
+        cm.pl.umap(cells, edges=True)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        cm.pl.umap(cells, colour="kind")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pytest
 import scanpy as sc
@@ -36,7 +37,14 @@ def test_without_inplace_both(counts):
     obs, var = cm.pp.calculate_qc_metrics(counts)
     same_frame(counts.obs[obs.columns], obs)
     same_frame(counts.var, var)
-    assert not any("top" in name for name in obs)
+    for found, expected in zip((obs, var), sc.pp.calculate_qc_metrics(counts[:, :]), strict=True):
+        same_frame(found, expected)
+    few = counts[:, :90].copy()
+    obs, _ = cm.pp.calculate_qc_metrics(few)
+    assert [name for name in obs if "top" in name] == ["pct_counts_in_top_50_genes"]
+    few.X = da.from_array(few.X.toarray(), chunks=(100, 90))
+    obs, _ = cm.pp.calculate_qc_metrics(few)
+    assert not any("top" in name for name in obs), "none of what is streamed"
 
 
 def test_other_words(counts):

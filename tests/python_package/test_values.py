@@ -67,6 +67,24 @@ def test_genes_that_take_too_much(counts, kind, target_sum):
     np.testing.assert_allclose(dense(ours.X), dense(theirs.X), rtol=1e-5)
 
 
+def test_genes_that_take_too_much_of_a_store(stores, counts):
+    """The sums are those of the genes that count, also where genes are chosen afterwards or values are looked at in another order."""
+    ours = cm.read_lazy(stores / "small.zarr")
+    for adata, tool in ((ours, cm), (counts, sc)):
+        tool.pp.normalize_total(adata, exclude_highly_expressed=True, max_fraction=0.04, key_added="factor")
+        tool.pp.log1p(adata)
+    np.testing.assert_allclose(ours.obs["factor"], counts.obs["factor"], rtol=1e-6)
+    np.testing.assert_allclose(ours.X.to_memory(dense=True), dense(counts.X), rtol=1e-5)
+    some = np.arange(counts.n_vars) % 7 == 0
+    np.testing.assert_allclose(ours[:, some].X.to_memory(dense=True), dense(counts[:, some].X), rtol=1e-5)
+    np.testing.assert_allclose(ours[:, some].copy().X.mean(axis=0), dense(counts[:, some].X).mean(axis=0), rtol=1e-4, atol=1e-7)
+    half = np.arange(counts.n_obs) % 2 == 0
+    for adata in (ours, counts):
+        adata.obs["half"] = np.where(half, "a", "b")
+    found, expected = (cm.get.aggregate(a, "half", "mean").layers["mean"] for a in (ours, counts))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_layers_copies_and_arrays(counts):
     before = counts.X.copy()
     counts.layers["l"] = counts.X.copy()

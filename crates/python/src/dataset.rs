@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::error::raised;
 use crate::matrix::Matrix;
-use crate::origin::Origin;
+use crate::origin::{Opened, Origin};
 use crate::{convert, pool};
 
 /// AnnData in zarr or h5ad, 10x h5, or a 10x mtx folder, open for reading.
@@ -22,6 +22,11 @@ pub struct Store {
     obs: Table,
     var: Table,
     source: Arc<dyn Source>,
+    /// Which matrix that is, and of which genome.
+    matrix: String,
+    genome: Option<String>,
+    /// Whether other features than genes were left out, as workers leave them out.
+    gex_only: bool,
     scratch: PathBuf,
 }
 
@@ -33,6 +38,10 @@ impl Store {
             memory_bytes: pool::memory() / 4,
             ..OpenOptions::default()
         }
+    }
+
+    fn opened(&self, matrix: &str) -> Option<Opened> {
+        self.gex_only.then(|| Opened { input: self.path.clone(), matrix: matrix.to_string(), genome: self.genome.clone() })
     }
 }
 
@@ -50,15 +59,20 @@ impl Store {
         scratch: Option<PathBuf>,
     ) -> PyResult<Self> {
         let scratch = scratch.unwrap_or_else(std::env::temp_dir);
-        let options =
-            OpenOptions { matrix: matrix.to_string(), genome, gex_only, scratch: scratch.clone(), memory_bytes: pool::memory() / 4 };
+        let options = OpenOptions {
+            matrix: matrix.to_string(),
+            genome: genome.clone(),
+            gex_only,
+            scratch: scratch.clone(),
+            memory_bytes: pool::memory() / 4,
+        };
         let data = pool::run(py, "opening", |call| {
             let data = Dataset::open(&path, &options, call)?;
             data.warnings.iter().for_each(|w| cellmill_run::observe::Listener::warn(call, w));
             Ok(data)
         })?;
         let Dataset { format, anndata, obs, var, source, .. } = data;
-        Ok(Store { path, format, anndata, obs, var, source: source.into(), scratch })
+        Ok(Store { path, format, anndata, obs, var, source: source.into(), matrix: matrix.into(), genome, gex_only, scratch })
     }
 
     /// What people call its format.
@@ -84,14 +98,14 @@ impl Store {
 
     /// The chosen matrix.
     fn matrix(&self) -> Matrix {
-        Matrix::of(Origin::Store(self.source.clone()))
+        Matrix::of(Origin::Store(self.source.clone(), self.opened(&self.matrix)))
     }
 
     /// Another matrix of the store: `X`, `layers/NAME`, `raw/X`.
     fn other_matrix(&self, py: Python<'_>, name: &str) -> PyResult<Matrix> {
         let options = self.options(name);
         let data = pool::run(py, "opening", |call| Dataset::open(&self.path, &options, call))?;
-        Ok(Matrix::of(Origin::Store(data.source.into())))
+        Ok(Matrix::of(Origin::Store(data.source.into(), self.opened(name))))
     }
 
     /// Names in a mapping: `layers`, `obsm`, `varm`, `obsp`, `varp`, `uns`.

@@ -29,7 +29,7 @@ fn rows_of<'py>(py: Python<'py>, matrix: &Matrix, turn: impl Fn(&Csr, &[u64], &m
         all.extend(rows);
         Ok(())
     };
-    viewed(py, matrix, |view| pool::run(py, "dense rows", |call| dense_rows(view, turn, call, &mut take)))?;
+    viewed(py, matrix, None, |view| pool::run(py, "dense rows", |call| dense_rows(view, turn, call, &mut take)))?;
     convert::rows(py, all, n_vars)
 }
 
@@ -38,7 +38,7 @@ fn rows_of<'py>(py: Python<'py>, matrix: &Matrix, turn: impl Fn(&Csr, &[u64], &m
 #[pyo3(signature = (matrix, theta, clip=None))]
 pub fn pearson_fit<'py>(py: Python<'py>, matrix: &Matrix, theta: f64, clip: Option<f64>) -> PyResult<(Bound<'py, PyAny>, f64)> {
     let PearsonResiduals { share, model } =
-        viewed(py, matrix, |view| pool::run(py, "counts", |call| PearsonResiduals::fit(view, theta, clip, &mut 0, call)))?;
+        viewed(py, matrix, None, |view| pool::run(py, "counts", |call| PearsonResiduals::fit(view, theta, clip, &mut 0, call)))?;
     Ok((share.into_pyarray(py).into_any(), model.clip))
 }
 
@@ -89,7 +89,7 @@ impl Spread {
 #[pyfunction]
 pub fn regress_fit<'py>(py: Python<'py>, matrix: &Matrix, regressors: Given<'py>) -> PyResult<Bound<'py, PyAny>> {
     let held = Spread::new(matrix, &regressors)?;
-    let effects = viewed(py, matrix, |view| pool::run(py, "regression", |call| Effects::fit(view, held.regressors(), &mut 0, call)))?;
+    let effects = viewed(py, matrix, None, |view| pool::run(py, "regression", |call| Effects::fit(view, held.regressors(), &mut 0, call)))?;
     convert::rows(py, effects.coefficients, matrix.n_vars())
 }
 

@@ -1,10 +1,15 @@
 //! What is asked of groups of cells and of sets of genes: markers, aggregates, scores.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::Step;
 use cellmill_matrix::Element;
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
+use cellmill_run::cluster::{About, Cluster};
 use cellmill_run::markers::{Correction, Method, Options, Params, Regression, rank_genes_groups as ranked, uns};
+use cellmill_run::recipe::{Input, Recipe};
 use cellmill_run::score;
 use cellmill_run::view::{Groups, View};
 use numpy::PyReadonlyArray1;
@@ -14,15 +19,35 @@ use pyo3::types::PyDict;
 
 use crate::error::raised;
 use crate::matrix::Matrix;
+use crate::origin::Opened;
+use crate::workers::Crew;
 use crate::{convert, pool};
 
-/// Calls `f` with the rows of a matrix as statistics look at them.
-pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
+/// Calls `f` with the rows of a matrix as statistics look at them. A `cellmill._crew.Crew` has its workers read them, if they lie in a store
+/// that workers can open.
+pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
     let recipe = matrix.whole_recipe();
     // Everything up to the last choice of rows or columns selects; the rest changes values.
     let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);
     let (select, values) = recipe.split_at(cut);
-    matrix.feed(py, |feed| f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: None }))
+    let crew = crew.map(Crew);
+    matrix.feed(py, |feed| {
+        let cluster = match (&crew, matrix.opened()) {
+            (Some(crew), Some(opened)) => Some(cluster(crew, opened, feed.source.shape().n_obs).map_err(raised)?),
+            _ => None,
+        };
+        f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref() })
+    })
+}
+
+/// The workers of a crew. Their notes lie beside the store until all is done.
+fn cluster<'a>(crew: &'a Crew, opened: &Opened, n_obs: u64) -> cellmill_matrix::Result<Cluster<'a>> {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let recipe = Recipe { input: Input { matrix: opened.matrix.clone() }, ..Recipe::default() };
+    let about = About { input: &opened.input, genome: opened.genome.as_deref(), recipe: &recipe, n_obs };
+    let mut notes = opened.input.clone().into_os_string();
+    notes.push(format!(".{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)));
+    Cluster::passing(crew, Path::new(&notes), &about, true)
 }
 
 /// Values of the rows that are left, at their places among all rows of the origin.
@@ -71,6 +96,7 @@ pub struct Ask {
 /// `uns['rank_genes_groups']` as an element, and warnings. `codes`: group of each cell, negative for none. `names`: the groups'; `genes`: the
 /// genes'.
 #[pyfunction]
+#[pyo3(signature = (matrix, codes, names, genes, ask, crew=None))]
 pub fn rank_genes_groups<'py>(
     py: Python<'py>,
     matrix: &Matrix,
@@ -78,6 +104,7 @@ pub fn rank_genes_groups<'py>(
     names: Vec<String>,
     genes: Vec<String>,
     ask: Ask,
+    crew: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Vec<String>)> {
     let codes = codes_of(matrix, &codes)?;
     let options = Options {
@@ -94,7 +121,7 @@ pub fn rank_genes_groups<'py>(
         regression: Regression { c: ask.c, tol: ask.tol, max_iter: ask.max_iter },
     };
     let groups = Groups { codes: &codes, names: &names };
-    let mut found = viewed(py, matrix, |view| pool::run(py, "markers", |call| ranked(view, &groups, &options, call)))?;
+    let mut found = viewed(py, matrix, crew, |view| pool::run(py, "markers", |call| ranked(view, &groups, &options, call)))?;
     let warnings = std::mem::take(&mut found.warnings);
     let reference = ask.reference.map_or("rest", |g| names[g as usize].as_str());
     let params = Params {
@@ -111,6 +138,8 @@ pub fn rank_genes_groups<'py>(
 
 /// `{function: (groups, n_vars) f64}` and `n_obs` of each group.
 #[pyfunction]
+#[pyo3(signature = (matrix, codes, names, funcs, mask, dof, crew=None))]
+#[expect(clippy::too_many_arguments, reason = "Python's arguments")]
 pub fn aggregate<'py>(
     py: Python<'py>,
     matrix: &Matrix,
@@ -119,6 +148,7 @@ pub fn aggregate<'py>(
     funcs: Vec<String>,
     mask: Option<PyReadonlyArray1<'py, bool>>,
     dof: u32,
+    crew: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyDict>, Vec<u64>)> {
     let codes = codes_of(matrix, &codes)?;
     let funcs = funcs.iter().map(|f| Func::of_name(f)).collect::<Result<Vec<_>, _>>().map_err(raised)?;
@@ -128,7 +158,7 @@ pub fn aggregate<'py>(
     };
     let groups = Groups { codes: &codes, names: &names };
     let found =
-        viewed(py, matrix, |view| pool::run(py, "aggregate", |call| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))?;
+        viewed(py, matrix, crew, |view| pool::run(py, "aggregate", |call| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))?;
     let out = PyDict::new(py);
     for (func, layer) in found.layers {
         out.set_item(func.name(), convert::rows(py, layer, matrix.n_vars())?)?;
@@ -148,12 +178,31 @@ pub struct Draw {
     seed: u32,
 }
 
+impl From<Draw> for score::Options {
+    fn from(Draw { ctrl_size, n_bins, ctrl_as_ref, pool, seed }: Draw) -> Self {
+        score::Options { ctrl_size, n_bins, ctrl_as_ref, gene_pool: pool, random_state: seed }
+    }
+}
+
+/// The control genes of a set, by number. `means`: of each gene, `(n_vars,)`; a gene without one is not drawn.
+#[pyfunction]
+pub fn control_genes(means: PyReadonlyArray1<'_, f64>, genes: Vec<u32>, draw: Draw) -> PyResult<Vec<u32>> {
+    let means = means.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?;
+    score::control_genes(means, &genes, &draw.into()).map_err(raised)
+}
+
 /// Score of each cell for a set of genes, by number: `(n_obs,)` f64.
 #[pyfunction]
-pub fn score_genes<'py>(py: Python<'py>, matrix: &Matrix, genes: Vec<u32>, draw: Draw) -> PyResult<Bound<'py, PyAny>> {
-    let Draw { ctrl_size, n_bins, ctrl_as_ref, pool: gene_pool, seed } = draw;
-    let options = score::Options { ctrl_size, n_bins, ctrl_as_ref, gene_pool, random_state: seed };
-    let scores = viewed(py, matrix, |view| {
+#[pyo3(signature = (matrix, genes, draw, crew=None))]
+pub fn score_genes<'py>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    genes: Vec<u32>,
+    draw: Draw,
+    crew: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let options: score::Options = draw.into();
+    let scores = viewed(py, matrix, crew, |view| {
         pool::run(py, "scores", |call| {
             let (means, _) = score::gene_means(view, call)?;
             let control = score::control_genes(&means, &genes, &options)?;

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 
 use crate::error::raised;
 use crate::many::{Held, Many, Part};
-use crate::origin::{Blocks, Origin};
+use crate::origin::{Blocks, Opened, Origin};
 use crate::{convert, pool, rows};
 
 /// Cells by genes, with recorded steps. Verbs give a new matrix; the rows and the stage that keeps them packed are shared.
@@ -125,6 +125,19 @@ impl Matrix {
         set(&self.known.detection, Arc::new(detection));
     }
 
+    /// What a worker opens for these rows, if it can.
+    pub fn opened(&self) -> Option<&Opened> {
+        match &*self.origin {
+            Origin::Store(_, opened) => opened.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether rows come from a store, which can be read again where memory is better used than for packed rows.
+    pub fn is_of_store(&self) -> bool {
+        matches!(&*self.origin, Origin::Store(..))
+    }
+
     /// Calls `f` with where rows come from.
     pub fn feed<T>(&self, py: Python<'_>, f: impl FnOnce(Feed<'_>) -> PyResult<T>) -> PyResult<T> {
         self.origin.with(py, |source: &dyn Source| f(Feed { source, stage: self.stage.as_deref() }))
@@ -184,7 +197,7 @@ impl Matrix {
                 return Err(PyValueError::new_err(format!("{} columns for {} genes", columns.len(), part.n_vars)));
             }
             let source: Arc<dyn Source> = match &*part.origin {
-                Origin::Store(source) => source.clone(),
+                Origin::Store(source, _) => source.clone(),
                 // What Python lends for a call alone is copied.
                 other => Arc::new(other.with(py, |source| Held::of(source).map_err(raised))?),
             };
@@ -192,7 +205,7 @@ impl Matrix {
             let columns = columns.into_iter().map(|j| u32::try_from(j).ok()).collect();
             list.push(Part { source, steps: rows::columns_first(&part.steps), rows, columns });
         }
-        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)))))
+        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)), None)))
     }
 
     #[getter]
@@ -209,7 +222,7 @@ impl Matrix {
     /// Whether values differ from those of the origin.
     #[getter]
     fn changed(&self) -> bool {
-        self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals))
+        self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals | Step::TakeTotalsOf { .. }))
     }
 
     /// The recorded steps as JSON.
@@ -240,9 +253,13 @@ impl Matrix {
         Ok(self.columns(mask))
     }
 
-    /// x · target_sum / Σ row.
-    fn normalize_total(&self, target_sum: f64) -> Self {
-        self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))
+    /// x · target_sum / Σ row, where only columns whose flag in `counted` is true are summed.
+    #[pyo3(signature = (target_sum, counted=None))]
+    fn normalize_total(&self, target_sum: f64, counted: Option<Vec<bool>>) -> PyResult<Self> {
+        let Some(mask) = counted else { return Ok(self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))) };
+        check_length(&mask, self.n_vars, "columns")?;
+        let taken = self.then(Step::TakeTotalsOf { mask }, Known::default());
+        Ok(taken.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection())))
     }
 
     /// ln(1 + x) / ln(base).

@@ -1,6 +1,7 @@
 //! Where the rows of a matrix come from.
 
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow};
@@ -11,8 +12,8 @@ use crate::memory::{Held, HeldDense, Sparse};
 
 /// A matrix of cells by genes as it was given to us.
 pub enum Origin {
-    /// A store that the engine reads.
-    Store(Arc<dyn Source>),
+    /// A store that the engine reads; and what a worker is told to open, if it is one matrix of one store.
+    Store(Arc<dyn Source>, Option<Opened>),
     /// Three numpy arrays.
     Csr { indptr: Py<PyAny>, indices: Py<PyAny>, data: Py<PyAny>, shape: Shape },
     /// One numpy array.
@@ -21,11 +22,21 @@ pub enum Origin {
     Blocks(Blocks),
 }
 
+/// A matrix of a store, by the words that open it.
+pub struct Opened {
+    /// The store.
+    pub input: PathBuf,
+    /// `X`, `layers/NAME`, `raw/X`.
+    pub matrix: String,
+    /// The genome of a 10x file that has several.
+    pub genome: Option<String>,
+}
+
 impl Origin {
     /// Cells and genes.
     pub fn shape(&self) -> Shape {
         match self {
-            Origin::Store(source) => source.shape(),
+            Origin::Store(source, _) => source.shape(),
             Origin::Csr { shape, .. } | Origin::Dense { shape, .. } => *shape,
             Origin::Blocks(blocks) => blocks.shape,
         }
@@ -33,13 +44,13 @@ impl Origin {
 
     /// Whether rows cost more to come by than to keep packed.
     pub fn is_far(&self) -> bool {
-        matches!(self, Origin::Store(_) | Origin::Blocks(_))
+        matches!(self, Origin::Store(..) | Origin::Blocks(_))
     }
 
     /// Calls `f` with the rows as a source; arrays are borrowed for the time of the call.
     pub fn with<T>(&self, py: Python<'_>, f: impl FnOnce(&dyn Source) -> PyResult<T>) -> PyResult<T> {
         match self {
-            Origin::Store(source) => f(&**source),
+            Origin::Store(source, _) => f(&**source),
             Origin::Blocks(blocks) => f(blocks),
             Origin::Csr { indptr, indices, data, shape } => {
                 let held = [indptr, indices, data].map(|a| Held::of(a.bind(py)));

@@ -1,14 +1,14 @@
 //! Principal components.
 
-use cellmill_cuda::Processor;
 use cellmill_engine::pca::{Columns, Rows, pca as components};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Stage};
-use cellmill_matrix::Error;
+use cellmill_matrix::{Error, Place};
 use numpy::IntoPyArray;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::device::processor;
 use crate::error::raised;
 use crate::matrix::Matrix;
 use crate::moments::overall;
@@ -26,6 +26,11 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
         return Err(raised(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}"))));
     }
     let (moments, detection) = overall(py, matrix)?;
+    if !moments.mean.iter().chain(&moments.squares).all(|m| m.is_finite()) {
+        let place = Place { element: Some("X".into()), ..Place::default() };
+        let found = "values that are missing or infinite (Input contains NaN)";
+        return Err(raised(Error::invalid(place, found, "components are made of numbers")));
+    }
     let bound = moments.sum_of_squares().into_iter().fold(1.0, f64::max) * 1.001;
     let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest: None, centred };
     let recipe = matrix.recipe(&rows::columns_first(matrix.steps()), matrix.keep());
@@ -35,8 +40,8 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
     let n_tasks = matrix.feed(py, |feed| Ok(cellmill_engine::exec::cut(feed.source.shape().n_obs).len()))?;
     let found = matrix.feed(py, |feed| {
         let selected = Stage::new(n_tasks, &Allowance::new(pool::memory() / SELECTED_SHARE), None);
-        let rows = Rows { feed, select, n_genes: p, transform, last: false, crew: None };
-        pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &Processor::Cpu, call))
+        let rows = Rows { feed, select, n_genes: p, transform, last: matrix.is_of_store(), crew: None };
+        pool::run(py, "principal components", |call| components(rows, &columns, n_comps, &selected, None, &processor(call)?, call))
     })?;
     let out = PyDict::new(py);
     out.set_item("scores", convert::rows(py, found.scores, n_comps)?)?;

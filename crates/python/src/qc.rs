@@ -1,7 +1,7 @@
 //! Quality control: columns of obs and totals of genes in one pass.
 
 use cellmill_engine::exec::{self, Aside};
-use cellmill_engine::fold::{At, EXACT_TOTAL, Qc};
+use cellmill_engine::fold::{At, EXACT_TOTAL, High, Qc};
 use cellmill_engine::recipe::RowQc;
 use cellmill_matrix::Values;
 use numpy::IntoPyArray;
@@ -45,4 +45,14 @@ pub fn quality<'py>(
     out.set_item("whole", done.output.whole)?;
     out.set_item("largest", done.output.largest)?;
     Ok(out)
+}
+
+/// Whether each gene holds more than a share of the counts of at least one cell: `(n_vars,)` bool.
+#[pyfunction]
+pub fn highly_expressed<'py>(py: Python<'py>, matrix: &Matrix, max_fraction: f64) -> PyResult<Bound<'py, PyAny>> {
+    let recipe = matrix.whole_recipe();
+    let fold = At { step: recipe.len(), fold: High { n_vars: matrix.n_vars(), above: max_fraction } };
+    let done = matrix
+        .feed(py, |feed| pool::run(py, "highly expressed genes", |call| exec::run(feed, &recipe, &fold, &Aside::default(), None, call)))?;
+    Ok(done.output.into_pyarray(py).into_any())
 }

@@ -29,7 +29,7 @@ pub fn columns_first(steps: &[Step]) -> Vec<Step> {
                 Step::NormalizeTotal { .. } if out[..at - 1].iter().any(|s| matches!(s, Step::NormalizeTotal { .. })) => break,
                 Step::NormalizeTotal { .. } => {
                     out.swap(at - 1, at);
-                    if !out[..at - 1].iter().any(|s| matches!(s, Step::TakeTotals)) {
+                    if !out[..at - 1].iter().any(|s| matches!(s, Step::TakeTotals | Step::TakeTotalsOf { .. })) {
                         out.insert(at - 1, Step::TakeTotals);
                     }
                     break;
@@ -54,7 +54,7 @@ pub fn base(steps: &[Step]) -> Option<Vec<f32>> {
                 let mut flags = mask.iter();
                 base.retain(|_| flags.next() == Some(&true));
             }
-            (Step::KeepVar { .. } | Step::TakeTotals, _) => {}
+            (Step::KeepVar { .. } | Step::TakeTotals | Step::TakeTotalsOf { .. }, _) => {}
             (_, base) => *base = None,
         }
     }

@@ -1,6 +1,5 @@
 //! UMAP.
 
-use cellmill_cuda::Processor;
 use cellmill_graph::Embedding;
 use cellmill_graph::umap::{Init, Options, find_ab as curve, umap_on};
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -8,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::cluster::graph_of;
+use crate::device::processor;
 use crate::error::raised;
 use crate::{convert, pool};
 
@@ -79,6 +79,6 @@ pub fn umap<'py>(
         coordinates,
         seed: shape.seed,
     };
-    let placed = pool::run(py, "umap", |call| umap_on(&graph, &options, &Processor::Cpu, call))?;
+    let placed = pool::run(py, "umap", |call| umap_on(&graph, &options, &processor(call)?, call))?;
     convert::rows(py, placed, d)
 }

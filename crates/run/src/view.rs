@@ -47,7 +47,7 @@ impl View<'_> {
     /// The steps to some genes, `(n_vars,)`. Cells are normalised by their totals over all genes all the same.
     pub fn steps_of(&self, genes: &[bool]) -> Vec<Step> {
         let mut steps = self.select.to_vec();
-        let taken = steps.iter().any(|s| matches!(s, Step::TakeTotals));
+        let taken = steps.iter().any(|s| matches!(s, Step::TakeTotals | Step::TakeTotalsOf { .. }));
         if !taken && self.values.iter().any(|s| matches!(s, Step::NormalizeTotal { .. })) {
             steps.push(Step::TakeTotals);
         }

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
-from .._matrix import is_dask, matrix_of, values_of
+from .._crew import workers
+from .._matrix import is_dask, mask_of, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import pandas as pd
     from anndata import AnnData
+
+
+FUNCS = ("sum", "mean", "var", "count_nonzero", "median")
 
 
 def aggregate(
@@ -38,7 +42,8 @@ def aggregate(
     by
         Columns of obs; each combination that occurs is a group.
     func
-        ``'sum'``, ``'mean'``, ``'var'``, ``'count_nonzero'``, or several of them.
+        ``'sum'``, ``'mean'``, ``'var'``, ``'count_nonzero'``, ``'median'``, or several of them. All but the median are streamed; for it, the
+        cells of one group at a time are in memory.
     axis
         ``'obs'`` (or 0), the default, groups cells; ``'var'`` (or 1) groups genes by columns of var, in memory.
     mask
@@ -52,7 +57,7 @@ def aggregate(
 
     Returns
     -------
-    An AnnData of groups by genes, with a layer for each function (float64) and ``n_obs_aggregated`` in obs.
+    An AnnData of groups by genes, with a layer for each function (float64).
 
     Examples
     --------
@@ -72,7 +77,7 @@ def aggregate(
         raise TypeError(msg)
     axis = ("obs" if varm is None else "var") if axis is None else axis
     if axis not in (0, "obs", 1, "var"):
-        msg = f"axis: {axis!r}, but it is 'obs' (0) or 'var' (1)"
+        msg = f"axis must be 'obs' (0) or 'var' (1), but it was {axis!r}"
         raise ValueError(msg)
     of_genes = axis in (1, "var")
     if (varm is not None and not of_genes) or (obsm is not None and of_genes):
@@ -81,16 +86,27 @@ def aggregate(
     frame = adata.var if of_genes else adata.obs
     codes, groups = _groups(frame, [by] if isinstance(by, str) else list(by), "var" if of_genes else "obs")
     funcs = [func] if isinstance(func, str) else list(func)
+    unknown = [name for name in funcs if name not in FUNCS]
+    if unknown:
+        msg = f"func: {unknown[0]!r}, but it is one of {', '.join(FUNCS)}"
+        raise ValueError(msg)
     if mask is not None:
-        mask = np.ascontiguousarray(frame[mask] if isinstance(mask, str) else mask, dtype=bool)
+        mask = mask_of(frame, mask, "var" if of_genes else "obs")
     x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
-    layers: dict[str, Any]
-    layers, counts = _cellmill.aggregate(_rows(x, of_genes and varm is None), codes, list(groups.index), funcs, mask, dof)
+    matrix = _rows(x, of_genes and varm is None)
+    streamed = [name for name in funcs if name != "median"]
+    found: dict[str, Any] = {}
+    if streamed:
+        with workers() as crew:
+            found, _ = _cellmill.aggregate(matrix, codes, list(groups.index), streamed, mask, dof, crew)
+    if "median" in funcs:
+        member = codes if mask is None else np.where(mask, codes, -1)
+        found["median"] = np.array([_medians(matrix.keep_rows(member == group)) for group in range(len(groups))]).reshape(-1, matrix.shape[1])
+    layers = {name: found[name] for name in funcs}
     if return_sparse:
         import scipy.sparse as sp
 
         layers = {name: sp.csr_matrix(values) for name, values in layers.items()}
-    groups["n_obs_aggregated"] = np.asarray(counts, dtype=np.int64)
     made = anndata.AnnData(layers=layers, obs=groups, var=_columns(adata, x, of_genes, obsm is not None or varm is not None))
     return made.T if of_genes else made
 
@@ -121,6 +137,27 @@ def _rows(x: Any, turned: bool) -> _cellmill.Matrix:
         return matrix_of(x)
     x = x.to_memory() if hasattr(x, "_cellmill_matrix") else x.compute() if is_dask(x) else x
     return matrix_of(x.T)
+
+
+def _medians(matrix: _cellmill.Matrix) -> np.ndarray:
+    """Median of each column: `(n_vars,)`, NaN if there are no rows."""
+    n, n_vars = matrix.shape
+    if n == 0:
+        return np.full(n_vars, np.nan)
+    _, columns, values = matrix.collect()
+    order = np.lexsort((values, columns))
+    columns, values = columns[order], values[order].astype(np.float64)
+    held = np.bincount(columns, minlength=n_vars)
+    # In each column: values below zero, the zeros that are not stored, the others.
+    first, below, zeros = np.cumsum(held) - held, np.bincount(columns[values < 0], minlength=n_vars), n - held
+
+    def smallest(k: int) -> np.ndarray:
+        stored = first + np.where(k < below, k, k - zeros)
+        inside = (k >= below) & (k < below + zeros)
+        return np.where(inside, 0.0, np.append(values, 0.0)[np.where(inside, len(values), stored)])
+
+    base = matrix.base()
+    return (smallest((n - 1) // 2) + smallest(n // 2)) / 2 + (0.0 if base is None else base)
 
 
 def _columns(adata: AnnData, x: Any, of_genes: bool, of_mapping: bool) -> pd.DataFrame:

@@ -1,17 +1,20 @@
-"""rapids-singlecell's words for where arrays live. Arrays of cellmill stay in main memory: the engine moves what it needs by itself."""
+"""rapids-singlecell's words for where arrays live. Arrays of cellmill stay in main memory: the engine moves what it needs by itself, to the
+device that ``cellmill.settings.device`` names."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._report import say
+from .._settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def anndata_to_GPU(adata: AnnData, layer: str | None = None, *, convert_all: bool = False, copy: bool = False) -> AnnData | None:
-    """Accepts a script's wish for a GPU; nothing is moved.
+    """Has the verbs that follow compute on a GPU if there is one; else nothing changes.
+
+    Sets ``cellmill.settings.device`` to ``"auto"``, unless a GPU has been named there. Arrays stay in main memory.
 
     Parameters
     ----------
@@ -22,12 +25,13 @@ def anndata_to_GPU(adata: AnnData, layer: str | None = None, *, convert_all: boo
     copy
         Whether a copy is returned.
     """
-    say("anndata_to_GPU: arrays stay in main memory")
+    if settings.device == "cpu":
+        settings.device = "auto"
     return adata.copy() if copy else None
 
 
 def anndata_to_CPU(adata: AnnData, layer: str | None = None, *, convert_all: bool = False, copy: bool = False) -> AnnData | None:
-    """Accepts a script's wish for main memory, where arrays are already.
+    """Has the verbs that follow compute on the CPU: sets ``cellmill.settings.device`` to ``"cpu"``. Arrays are in main memory anyway.
 
     Parameters
     ----------
@@ -38,14 +42,15 @@ def anndata_to_CPU(adata: AnnData, layer: str | None = None, *, convert_all: boo
     copy
         Whether a copy is returned.
     """
+    settings.device = "cpu"
     return adata.copy() if copy else None
 
 
-def X_to_GPU(X: Any, **_: Any) -> Any:
+def X_to_GPU(X: Any, *_: Any, **__: Any) -> Any:
     """Returns ``X`` as it is."""
     return X
 
 
-def X_to_CPU(X: Any, **_: Any) -> Any:
+def X_to_CPU(X: Any, *_: Any, **__: Any) -> Any:
     """Returns ``X`` as it is."""
     return X

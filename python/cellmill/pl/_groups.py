@@ -180,12 +180,15 @@ def _dots(share: pd.DataFrame, mean: pd.DataFrame, labels: dict[str, list[str]],
     panel.set_yticks(range(len(rows)), rows)
     panel.set(xlim=(-0.6, len(columns) - 0.4), ylim=(len(rows) - 0.4, -0.6))
     at = 0
+    upright = any(len(label) >= 4 * len(part) for label, part in labels.items())
     for label, part in labels.items():
-        middle = at + (len(part) - 1) / 2
+        middle, ends = at + (len(part) - 1) / 2, (at - 0.3, at + len(part) - 0.7)
         if swap:
-            panel.text(len(columns) - 0.3, middle, label, va="center", ha="left")
+            panel.plot([len(columns) - 0.3] * 2, ends, color="black", linewidth=1, clip_on=False)
+            panel.text(len(columns) - 0.1, middle, label, va="center", ha="left")
         else:
-            panel.text(middle, -0.8, label, va="bottom", ha="center", rotation=0 if len(label) < 4 * len(part) else 90)
+            panel.plot(ends, [-0.75, -0.75], color="black", linewidth=1, clip_on=False)
+            panel.text(middle, -0.95, label, va="bottom", ha="center", rotation=90 if upright else 0)
         at += len(part)
     side.set_axis_off()
     figure.colorbar(dots, ax=side, label="mean expression", location="right", fraction=0.3)

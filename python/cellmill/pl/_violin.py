@@ -31,7 +31,7 @@ def violin(
     log: bool = False,
     use_raw: bool | None = None,
     stripplot: bool = True,
-    jitter: float = 0.4,
+    jitter: float | bool = True,
     size: float = 1,
     layer: str | None = None,
     order: Sequence[str] | None = None,
@@ -91,7 +91,9 @@ def violin(
         msg = f"order: {', '.join(map(repr, unknown))}, but {groupby} has {', '.join(map(repr, labels or []))}"
         raise ValueError(msg)
     width = 3.2 if chosen is None else max(3.2, 0.45 * len(chosen) + 1)
-    panels = [ax] if ax is not None else grid(len(names), 4, width, 3.4)
+    # Names that stand upright take room below.
+    below = 0.07 * max((len(str(c)) for c in chosen or []), default=0) if rotation else 0
+    panels = [ax] if ax is not None else grid(len(names), 4, width, 3.4 + below)
     for panel, name in zip(panels, names, strict=True):
         values = column(adata, name, layer=layer, use_raw=use_raw).to_numpy(dtype=np.float64, na_value=np.nan)
         if groups is None or chosen is None or labels is None or groupby is None:
@@ -104,12 +106,11 @@ def violin(
             table = category_colors(adata, groupby, labels, None)
             colors = [table[labels.index(c)] for c in chosen]
             panel.set_xticks(range(len(chosen)), [str(c) for c in chosen], rotation=rotation or 0)
-            panel.set_xlabel(groupby)
             panel.set_ylabel(name)
         if log:
             panel.set_yscale("log")
         for i, (part, color) in enumerate(zip(sets, colors, strict=True)):
-            _one(panel, i, part[np.isfinite(part)], color, jitter if stripplot else None, size)
+            _one(panel, i, part[np.isfinite(part)], color, float(0.4 if jitter is True else jitter) if stripplot else None, size)
     return finish(panels, show=show, save=save, name="violin")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .._calls import no_verb
 from ._dense import normalize_pearson_residuals, regress_out
 from ._filter import filter_cells, filter_genes, filter_highly_variable, flag_gene_family, sample
 from ._hvg import highly_variable_genes
@@ -27,3 +30,7 @@ __all__ = [
     "scale",
     "sqrt",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    raise no_verb(__name__, __all__, name)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._cellmill import Matrix, pearson_fit, pearson_rows, quality, regress_fit, regress_rows
+from .._calls import Returned, old_positionals
+from .._cellmill import Matrix, moments, pearson_fit, pearson_rows, quality, regress_fit, regress_rows
 from .._labels import categories_of
-from .._matrix import actual, check_adata, is_dask, matrix_of, put, values_of
+from .._matrix import actual, check_adata, check_writable, is_dask, matrix_of, put, values_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def normalize_pearson_residuals(
     if inplace:
         actual(adata)
     x = values_of(adata, layer)
+    check_writable(x, "normalize_pearson_residuals")
     matrix = matrix_of(x)
     if check_values and not quality(matrix, [], [], False)["whole"]:
         text = "`normalize_pearson_residuals()` expects raw count data, but non-integers were found."
@@ -146,13 +148,14 @@ def normalize_pearson_residuals(
     out = _turned(x, matrix, Residuals(share, float(theta), limit), dtype)
     settings = dict(theta=theta, clip=clip, computed_on=layer or "adata.X")
     if not inplace:
-        return dict(X=out, **settings)
+        return Returned(X=out, **settings)
     put(adata, out, layer)
     adata.uns["pearson_residuals_normalization"] = settings
     say(f"normalize_pearson_residuals: theta {theta:g}, clip {limit:g}")
     return adata if copy else None
 
 
+@old_positionals()
 def regress_out(
     adata: AnnData,
     keys: str | Sequence[str],
@@ -197,6 +200,7 @@ def regress_out(
     import pandas as pd
 
     check_adata(adata)
+    check_writable(values_of(adata, layer), "regress_out")
     adata = adata.copy() if copy else adata
     keys = [keys] if isinstance(keys, str) else list(keys)
     absent = [key for key in keys if key not in adata.obs]
@@ -205,6 +209,9 @@ def regress_out(
         raise KeyError(msg)
     if inplace:
         actual(adata)
+    if inplace:
+        # Text becomes categories, as in scanpy.
+        adata.strings_to_categoricals()
     columns = adata.obs[keys]
     labels = [key for key in keys if not pd.api.types.is_numeric_dtype(columns[key].dtype)]
     if labels and len(keys) > 1:
@@ -213,7 +220,13 @@ def regress_out(
     regressors = np.ascontiguousarray(categories_of(columns[keys[0]]).codes, dtype=np.int32) if labels else columns.to_numpy(np.float64, copy=True)
     x = values_of(adata, layer)
     matrix = matrix_of(x)
-    rows = Left(regressors, regress_fit(matrix, regressors))
+    coefficients = regress_fit(matrix, regressors)
+    if not labels:
+        ones = np.insert(regressors, 0, 1.0, axis=1)
+        if np.linalg.det(ones.T @ ones) == 0:
+            # Where regressors explain each other, genes that don't vary stay as they are, as in scanpy.
+            coefficients[:, moments(matrix)["var"] == 0] = 0
+    rows = Left(regressors, coefficients)
     dtype = np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
     out = _turned(x, matrix, rows, dtype)
     if not inplace:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import quality
-from .._matrix import actual, check_adata, is_lazy, matrix_of, seed_of, values_of
+from .._matrix import actual, check_adata, check_writable, is_dask, is_lazy, matrix_of, seed_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -30,6 +31,32 @@ def _inside(number: np.ndarray, name: str, bound: float) -> np.ndarray:
     return number >= bound if name.startswith("min") else number <= bound
 
 
+def _by_column(adata: AnnData, frame: str, name: str, low: float | None, high: float | None) -> None:
+    """Keeps cells (``'obs'``) or genes (``'var'``) within bounds on a column; quality control is done for a column that it makes."""
+    from ._qc import calculate_qc_metrics
+
+    check_adata(adata)
+    if name not in getattr(adata, frame):
+        obs, var = calculate_qc_metrics(adata, inplace=False, percent_top=None)  # type: ignore[misc]
+        made = obs if frame == "obs" else var
+        if name not in made:
+            msg = f"{frame}: there is no {name!r}; there are: {', '.join(map(str, getattr(adata, frame).columns))}"
+            raise KeyError(msg)
+        getattr(adata, frame)[name] = made[name]
+    values = getattr(adata, frame)[name].to_numpy()
+    mask = (values >= (-np.inf if low is None else low)) & (values <= (np.inf if high is None else high))
+    say(f"filter: {np.count_nonzero(~mask)} dropped by {name}")
+    actual(adata)
+    (adata._inplace_subset_obs if frame == "obs" else adata._inplace_subset_var)(mask)
+
+
+def _as_dask(x: Any, values: np.ndarray, axis: int) -> Any:
+    """One value a row (0) or a column (1) of a Dask array, in its chunks."""
+    import dask.array as da
+
+    return da.from_array(values, chunks=(x.chunks[axis],))
+
+
 def _counts(total: np.ndarray, x: Any) -> np.ndarray:
     """Sums in the type that numpy gives sums of ``x``."""
     if np.issubdtype(x.dtype, np.floating):
@@ -37,6 +64,7 @@ def _counts(total: np.ndarray, x: Any) -> np.ndarray:
     return total.astype(np.int64)
 
 
+@old_positionals()
 def filter_cells(
     data: AnnData | Any,
     *,
@@ -47,6 +75,9 @@ def filter_cells(
     inplace: bool = True,
     copy: bool = False,
     verbose: bool = True,
+    qc_var: str | None = None,
+    min_count: float | None = None,
+    max_count: float | None = None,
 ) -> Any:
     """Keeps cells within a bound on their counts or genes; bounds are inclusive.
 
@@ -62,6 +93,8 @@ def filter_cells(
         Whether a changed copy is returned.
     verbose
         Has no meaning.
+    qc_var, min_count, max_count
+        As in older versions of rapids-singlecell: a column of obs (``n_genes_by_counts`` without) and its bounds, one or both.
 
     Returns
     -------
@@ -76,23 +109,30 @@ def filter_cells(
     >>> adata.obs["n_genes"].tolist()
     [2]
     """
+    if qc_var is not None or min_count is not None or max_count is not None:
+        return _by_column(data, "obs", qc_var or "n_genes_by_counts", min_count, max_count)
     name, bound = _bound(min_counts=min_counts, min_genes=min_genes, max_counts=max_counts, max_genes=max_genes)
     by_counts = name.endswith("counts")
     is_adata = hasattr(data, "obs")
+    if is_adata and inplace:
+        check_writable(data.X, "filter_cells")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata) if is_adata else data
     found = quality(matrix_of(x), [], [], False)
     number = _counts(found["row_total"], x) if by_counts else found["rows"]["n_genes_by_counts"].astype(np.int64)
     mask = _inside(number, name, bound)
-    say(f"filter_cells: {np.count_nonzero(~mask)} cells dropped")
+    if is_dask(data):
+        return tuple(_as_dask(data, part, 0) for part in (mask, number))
     if not is_adata or not inplace:
         return mask, number
+    say(f"filter_cells: {np.count_nonzero(~mask)} cells dropped")
     actual(adata)
     adata.obs["n_counts" if by_counts else "n_genes"] = number
     adata._inplace_subset_obs(mask)
     return adata if copy else None
 
 
+@old_positionals()
 def filter_genes(
     data: AnnData | Any,
     *,
@@ -103,6 +143,9 @@ def filter_genes(
     inplace: bool = True,
     copy: bool = False,
     verbose: bool = True,
+    qc_var: str | None = None,
+    min_count: float | None = None,
+    max_count: float | None = None,
 ) -> Any:
     """Keeps genes within a bound on their counts or cells; bounds are inclusive.
 
@@ -118,6 +161,8 @@ def filter_genes(
         Whether a changed copy is returned.
     verbose
         Has no meaning.
+    qc_var, min_count, max_count
+        As in older versions of rapids-singlecell: a column of var (``n_cells_by_counts`` without) and its bounds, one or both.
 
     Returns
     -------
@@ -132,17 +177,23 @@ def filter_genes(
     >>> adata.var_names.tolist()
     ['0']
     """
+    if qc_var is not None or min_count is not None or max_count is not None:
+        return _by_column(data, "var", qc_var or "n_cells_by_counts", min_count, max_count)
     name, bound = _bound(min_counts=min_counts, min_cells=min_cells, max_counts=max_counts, max_cells=max_cells)
     by_counts = name.endswith("counts")
     is_adata = hasattr(data, "obs")
+    if is_adata and inplace:
+        check_writable(data.X, "filter_genes")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata) if is_adata else data
     found = quality(matrix_of(x), [], [], False)
     number = _counts(found["total"], x) if by_counts else found["n_cells"]
     mask = _inside(number, name, bound)
-    say(f"filter_genes: {np.count_nonzero(~mask)} genes dropped")
+    if is_dask(data):
+        return tuple(_as_dask(data, part, 1) for part in (mask, number))
     if not is_adata or not inplace:
         return mask, number
+    say(f"filter_genes: {np.count_nonzero(~mask)} genes dropped")
     actual(adata)
     adata.var["n_counts" if by_counts else "n_cells"] = number
     adata._inplace_subset_var(mask)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._cellmill import highly_variable, highly_variable_pearson, highly_variable_v3, quality
+from .._calls import old_positionals
+from .._cellmill import Matrix, highly_variable, highly_variable_pearson, highly_variable_v3, quality
 from .._matrix import check_adata, matrix_of, values_of
 from .._report import _outside, say
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _DISPERSIONS = ("means", "dispersions", "mean_bin", "dispersions_norm", "highly_variable")
 
 
+@old_positionals()
 def highly_variable_genes(
     adata: AnnData,
     *,
@@ -104,13 +106,12 @@ def highly_variable_genes(
     v3 = flavor in ("seurat_v3", "seurat_v3_paper")
     if v3 and n_top_genes is None:
         n_top_genes = 2000
-    matrix = matrix_of(values_of(adata, layer))
+    matrix, batch = _batched(adata, layer, batch_key)
     if not v3 and n_top_genes is not None and n_top_genes > matrix.shape[1]:
         # scanpy chooses all genes then.
-        warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=2)
+        warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=_outside())
         n_top_genes = matrix.shape[1]
     cutoffs = dict(n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
-    batch = None if batch_key is None else _codes(adata, batch_key)
     if v3:
         if check_values and not quality(matrix, [], [], False)["whole"]:
             warnings.warn(f"`{flavor=}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
@@ -143,16 +144,20 @@ def _by_residuals(
     if clip is not None and clip < 0:
         msg = "Pearson residuals require `clip>=0` or `clip=None`."
         raise ValueError(msg)
-    matrix = matrix_of(values_of(adata, layer))
+    matrix, batch = _batched(adata, layer, batch_key)
     if check_values and not quality(matrix, [], [], False)["whole"]:
         text = "`flavor='pearson_residuals'` expects raw count data, but non-integers were found."
         warnings.warn(text, UserWarning, stacklevel=_outside())
-    batch = None if batch_key is None else _codes(adata, batch_key)
     if clip is None:
         # scanpy settles it in the batch whose name comes first, and keeps it for the others.
         n = adata.n_obs if batch_key is None else np.unique(adata.obs[batch_key].to_numpy(), return_counts=True)[1][0]
         clip = float(np.sqrt(n))
     columns, _ = highly_variable_pearson(matrix, min(n_top_genes, adata.n_vars), float(theta), clip, batch)
+    if batch is None:
+        # Genes of equal variance in the order that numpy gives them, as in scanpy.
+        rank = np.argsort(np.argsort(-columns["residual_variances"]))
+        columns["highly_variable"] = rank < n_top_genes
+        columns["highly_variable_rank"] = np.where(rank < n_top_genes, rank, np.nan).astype(np.float32)
     found = pd.DataFrame(columns, index=adata.var_names)
     return _land(adata, found, {"flavor": "pearson_residuals", "computed_on": layer or "adata.X"}, subset, inplace)
 
@@ -186,19 +191,24 @@ def _order(found: Any) -> list[str]:
     return first + [name for name in found if name not in first]
 
 
-def _codes(adata: AnnData, key: str) -> np.ndarray:
-    """Batch of each cell: `(n_obs,)` uint32, in the order of the categories."""
+def _batched(adata: AnnData, layer: str | None, key: str | None) -> tuple[Matrix, np.ndarray | None]:
+    """The values, and the batch of each cell in the order of the categories: `(n_obs,)` uint32. Cells without a batch are left out."""
     import pandas as pd
 
+    matrix = matrix_of(values_of(adata, layer))
+    if key is None:
+        return matrix, None
     if key not in adata.obs:
         msg = f"obs: there is no {key!r}; there are: {', '.join(map(str, adata.obs.columns))}"
         raise KeyError(msg)
+    if not adata.is_view:
+        # Text becomes categories, as in scanpy.
+        adata.strings_to_categoricals()
     column = adata.obs[key]
     if not isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype("category")
-    column = column.cat.remove_unused_categories()
-    codes = column.cat.codes.to_numpy()
-    if (codes < 0).any():
-        msg = f"obs/{key}: a missing value, but each cell needs a batch"
-        raise ValueError(msg)
-    return codes.astype(np.uint32)
+    codes = column.cat.remove_unused_categories().cat.codes.to_numpy()
+    there = codes >= 0
+    if not there.all():
+        matrix, codes = matrix.keep_rows(there), codes[there]
+    return matrix, codes.astype(np.uint32)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._cellmill import neighbors as search
 from .._matrix import check_adata, is_dask, is_sparse, seed_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,7 +166,7 @@ def representation(adata: AnnData, use_rep: str | None, n_pcs: int | None) -> np
         else:
             warnings.warn(
                 f"You’re trying to run this on {adata.n_vars} dimensions of `.X`, if you really want this, set `use_rep='X'`.\n         Falling back to preprocessing with `sc.pp.pca` and default params.",
-                stacklevel=3,
+                stacklevel=_outside(),
             )
             pca(adata, n_comps=n_pcs if n_pcs is not None else N_PCS)
             use_rep = "X_pca"

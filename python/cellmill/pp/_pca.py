@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import pca as components
-from .._matrix import is_dask, is_sparse, matrix_of, values_of
-from .._report import say
+from .._matrix import is_dask, is_sparse, mask_of, matrix_of, values_of
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 _UNSET: Any = "highly_variable if it is there"
 N_PCS = 50
 
-#: Solvers that scanpy knows, by whether values are centred and sparse. All give the same here; of others it warns.
+#: Solvers that scanpy knows, by whether values are centred and how they are held. All give the same here; of others it warns.
 _SOLVERS = {
-    (True, True): {"arpack", "covariance_eigh"},
-    (True, False): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
-    (False, True): {"arpack", "randomized"},
-    (False, False): {"arpack", "randomized"},
+    (True, "sparse"): {"arpack", "covariance_eigh"},
+    (True, "dense"): {"arpack", "auto", "covariance_eigh", "full", "randomized"},
+    (True, "dask of sparse"): {"covariance_eigh"},
+    (True, "dask"): {"arpack", "auto", "covariance_eigh", "full", "randomized", "tsqr"},
+    (False, "sparse"): {"arpack", "randomized"},
+    (False, "dense"): {"arpack", "randomized"},
+    (False, "dask of sparse"): {"arpack", "randomized", "tsqr"},
+    (False, "dask"): {"arpack", "randomized", "tsqr"},
 }
 
 
@@ -45,6 +49,8 @@ def pca(
     copy: bool = False,
 ) -> Any:
     """Principal components: exact, from the covariance of the genes, in one pass and a projection.
+
+    Packed rows of a store are given back meanwhile: neighbours and layouts need the memory. Verbs that look at values afterwards read them again.
 
     Parameters
     ----------
@@ -93,8 +99,7 @@ def pca(
     is_adata = hasattr(data, "obs")
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata, layer) if is_adata else data
-    if svd_solver is not None and svd_solver not in _SOLVERS[zero_center, is_sparse(x)] | ({"tsqr"} if is_dask(x) else set()):
-        warnings.warn(f"Ignoring {svd_solver=}: components are exact", UserWarning, stacklevel=2)
+    _warn_of_words(x, svd_solver, random_state, zero_center)
     matrix = matrix_of(x)
     if not zero_center and matrix.base() is not None:
         # A centred handle leaves out what a zero has become, which changes nothing but this.
@@ -102,13 +107,18 @@ def pca(
     if is_adata:
         name, mask = _mask(adata, mask_var, use_highly_variable)
     else:
-        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.asarray(mask_var)
+        name, mask = None, None if mask_var is None or mask_var is _UNSET else np.ascontiguousarray(mask_var, dtype=bool)
     if mask is not None:
-        mask = np.ascontiguousarray(mask, dtype=bool)
         matrix = matrix.keep_columns(mask)
+    smallest = min(matrix.shape)
     if n_comps is None:
-        smallest = min(matrix.shape)
-        n_comps = smallest - 1 if smallest <= N_PCS else N_PCS
+        n_comps = max(smallest - 1, 1) if smallest <= N_PCS else N_PCS
+    if not 1 <= n_comps < smallest:
+        n_obs, n_vars = matrix.shape
+        allowed = f"allow 1 to {smallest - 1}" if smallest > 1 else "allow none"
+        hint = f"n_components={n_comps} must be between 1 and one below {smallest} with svd_solver='arpack'"
+        msg = f"n_comps: {n_comps}, but {n_obs} cells and {n_vars} genes {allowed} ({hint})"
+        raise ValueError(msg)
     found = components(matrix, int(n_comps), zero_center)
     scores = found["scores"].astype(dtype, copy=False)
     if is_dask(x):
@@ -132,11 +142,26 @@ def pca(
     return adata if copy else None
 
 
+def _warn_of_words(x: Any, svd_solver: str | None, random_state: Any, zero_center: bool) -> None:
+    """Warns, as scanpy does, of words that have no meaning for values of this kind."""
+    held = ("dask of sparse" if is_sparse(x._meta) else "dask") if is_dask(x) else "sparse" if is_sparse(x) else "dense"
+    where = " when using a sparse dask array" if held == "dask of sparse" else ""
+    if held == "dask of sparse" and random_state not in (0, None):
+        warnings.warn(f"Ignoring {random_state=}{where}", UserWarning, stacklevel=_outside())
+    if svd_solver is None or svd_solver in _SOLVERS[zero_center, held]:
+        return
+    if svd_solver == "lobpcg" and held == "sparse":
+        text = f"{svd_solver=} for sparse relies on legacy code and will not be supported in the future: components are exact"
+        warnings.warn(text, FutureWarning, stacklevel=_outside())
+    else:
+        warnings.warn(f"Ignoring {svd_solver=}{where}: components are exact", UserWarning, stacklevel=_outside())
+
+
 def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tuple[Any, np.ndarray | None]:
     """What ``params`` says of the genes, and their mask; scanpy's rules."""
     if use_highly_variable is not None:
         hint = 'Use_highly_variable=True can be called through mask_var="highly_variable". Use_highly_variable=False can be called through mask_var=None'
-        warnings.warn(f"Argument `use_highly_variable` is deprecated, consider using the mask argument. {hint}", FutureWarning, stacklevel=3)
+        warnings.warn(f"Argument `use_highly_variable` is deprecated, consider using the mask argument. {hint}", FutureWarning, stacklevel=_outside())
         if mask_var is not _UNSET:
             msg = f"These arguments are incompatible. {hint}"
             raise ValueError(msg)
@@ -145,16 +170,7 @@ def _mask(adata: AnnData, mask_var: Any, use_highly_variable: bool | None) -> tu
         mask_var = "highly_variable" if "highly_variable" in adata.var else None
     if mask_var is None:
         return None, None
-    if isinstance(mask_var, str):
-        if mask_var not in adata.var:
-            if mask_var == "highly_variable":
-                msg = "Did not find `adata.var['highly_variable']`. Either your data already only consists of highly-variable genes or consider running `pp.highly_variable_genes` first."
-            else:
-                msg = f"Did not find `adata.var[{mask_var!r}]`. Either add the mask first to `adata.var`or consider using the mask argument with an array."
-            raise ValueError(msg)
-        return mask_var, adata.var[mask_var].to_numpy()
-    mask = np.asarray(mask_var)
-    if mask.shape != (adata.n_vars,):
-        msg = "The shape of the mask do not match the data."
+    if isinstance(mask_var, str) and mask_var == "highly_variable" and mask_var not in adata.var:
+        msg = "Did not find `adata.var['highly_variable']`. Either your data already only consists of highly-variable genes or consider running `pp.highly_variable_genes` first."
         raise ValueError(msg)
-    return mask_var, mask
+    return mask_var, mask_of(adata.var, mask_var, "var")

@@ -43,8 +43,8 @@ def calculate_qc_metrics(
     qc_vars
         Boolean columns of ``var``: sets of genes whose share of a cell's counts is wanted.
     percent_top
-        Sizes of the lists of a cell's most expressed genes whose share is wanted. Without ``inplace`` none, as in rapids-singlecell; else
-        50, 100, 200, 500, as in scanpy.
+        Sizes of the lists of a cell's most expressed genes whose share is wanted: 50, 100, 200, 500, as in scanpy. With neither this nor
+        ``inplace`` given, none of values that are streamed, as in rapids-singlecell, and none beyond the number of genes.
     layer
         Layer to look at instead of X.
     use_raw
@@ -82,13 +82,18 @@ def calculate_qc_metrics(
     import pandas as pd
 
     check_adata(adata)
-    if percent_top is _UNSET:
-        percent_top = _SCANPY if inplace is not None else ()
-    percent_top = sorted(percent_top or ())
     qc_vars = [qc_vars] if isinstance(qc_vars, str) else list(qc_vars or ())
     frame = adata.raw.var if use_raw and adata.raw is not None else adata.var
     x = values_of(adata, layer, use_raw=use_raw)
     matrix = matrix_of(x)
+    if 0 in matrix.shape:
+        msg = f"X: {matrix.shape[0]} cells by {matrix.shape[1]} genes, but there is nothing to look at"
+        raise ValueError(msg)
+    if percent_top is _UNSET:
+        # Without a word about it: scanpy's for arrays in memory, none of what is streamed, as in rapids-singlecell.
+        held = is_sparse(x) or isinstance(x, np.ndarray)
+        percent_top = _SCANPY if inplace is not None else [n for n in _SCANPY if held and n <= matrix.shape[1]]
+    percent_top = sorted(percent_top or ())
     if percent_top and not (percent_top[0] > 0 and percent_top[-1] <= matrix.shape[1]):
         msg = "Positions outside range of features."
         raise IndexError(msg)
@@ -105,6 +110,8 @@ def calculate_qc_metrics(
 
     plain = (expr_type, var_type) == ("counts", "genes")
     wide, whole = np.dtype(x.dtype) == np.float64, np.issubdtype(x.dtype, np.integer)
+    # Sums of whole numbers are whole numbers in numpy.
+    sums = np.uint64 if np.issubdtype(x.dtype, np.unsignedinteger) else np.int64
     n_name, total_name = f"n_{var_type}_by_{expr_type}", f"total_{expr_type}"
     obs = {}
     for column, values in found["rows"].items():
@@ -115,9 +122,8 @@ def calculate_qc_metrics(
         if log1p:
             obs[f"log1p_{total_name}"] = np.log1p(obs[total_name])
     elif whole:
-        # Sums of whole numbers are whole numbers in numpy.
         for suffix in ("", *(f"_{name}" for name in qc_vars)):
-            obs[total_name + suffix] = (obs[total_name + suffix] if suffix else found["row_total"]).astype(np.int64)
+            obs[total_name + suffix] = (obs[total_name + suffix] if suffix else found["row_total"]).astype(sums)
             if log1p:
                 obs[f"log1p_{total_name}{suffix}"] = np.log1p(obs[total_name + suffix])
             if suffix:
@@ -126,10 +132,13 @@ def calculate_qc_metrics(
     # numpy counts in 64 bits, scipy along its own axis in the type of indptr.
     along = {"csr": 1, "csc": 0}.get(x.format) if is_sparse(x) else None
     obs[n_name] = obs[n_name].astype(x.indptr.dtype if along == 1 else np.int32 if along is None and not isinstance(x, np.ndarray) else np.int64)
+    if log1p:
+        # numpy's logarithm, to the last bit.
+        obs[f"log1p_{n_name}"] = np.log1p(obs[n_name])
     n_cells = found["n_cells"].astype(x.indptr.dtype) if along == 0 else found["n_cells"]
     obs = pd.DataFrame(obs, index=adata.obs_names)
     n = matrix.shape[0]
-    total = found["total"] if wide else found["total"].astype(np.int64 if whole else np.float32)
+    total = found["total"] if wide else found["total"].astype(sums if whole else np.float32)
     var = pd.DataFrame({f"n_cells_by_{expr_type}": n_cells}, index=frame.index)
     with np.errstate(invalid="ignore", divide="ignore"):
         var[f"mean_{expr_type}"] = found["total"] / n

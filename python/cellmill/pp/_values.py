@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._cellmill import moments, quality
-from .._matrix import actual, apply, check_adata, is_dask, is_sparse, matrix_of, put, values_of
-from .._report import say
+from .._calls import Returned, old_positionals, renamed
+from .._cellmill import highly_expressed, moments, quality
+from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-#: Rows that are looked at a time.
-ROWS = 4096
 
 
 def _floating(x: Any, otherwise: type) -> np.dtype:
@@ -24,6 +21,7 @@ def _floating(x: Any, otherwise: type) -> np.dtype:
     return np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(otherwise)
 
 
+@old_positionals()
 def normalize_total(
     adata: AnnData,
     target_sum: float | None = None,
@@ -70,6 +68,7 @@ def normalize_total(
     [[2.0, 0.0, 6.0], [0.0, 0.0, 8.0]]
     """
     check_adata(adata)
+    check_writable(values_of(adata, layer), "normalize_total")
     if copy:
         if not inplace:
             msg = "`copy=True` cannot be used with `inplace=False`."
@@ -83,21 +82,23 @@ def normalize_total(
     x = values_of(adata, layer)
     matrix = matrix_of(x)
     dtype = _floating(x, np.float32)
-    sums = None
+    counted, part = None, matrix
     if exclude_highly_expressed:
-        out, sums, target_sum = _without_highly_expressed(adata, x, matrix, target_sum, max_fraction, dtype)
-    else:
-        # The sums are known only after a pass: where nobody asks for them the step is just recorded.
-        if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
-            sums = quality(matrix, [], [], False)["row_total"]
-        if target_sum is None:
-            target_sum = _median(np.asarray(sums))
-        out = apply(x, "normalize_total", float(target_sum), dtype=dtype)
+        counted = ~highly_expressed(matrix, max_fraction)
+        say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
+        part = matrix.keep_columns(counted)
+    # The sums are known only after a pass: where nobody asks for them the step is just recorded.
+    sums = None
+    if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
+        sums = quality(part, [], [], False)["row_total"]
+    if target_sum is None:
+        target_sum = _median(np.asarray(sums))
+    out = apply(x, "normalize_total", float(target_sum), *(() if counted is None else (counted,)), dtype=dtype)
     factor = None if sums is None else (sums / target_sum).astype(dtype)
     if sums is not None and not np.all(sums > 0):
-        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=2)
+        warnings.warn("Some cells have zero counts", UserWarning, stacklevel=_outside())
     if not inplace:
-        return {"X": out, "norm_factor": factor}
+        return Returned(X=out, norm_factor=factor)
     if key_added is not None:
         adata.obs[key_added] = factor
     put(adata, out, layer)
@@ -111,47 +112,7 @@ def _median(sums: np.ndarray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _without_highly_expressed(adata: AnnData, x: Any, matrix: Any, target_sum: float | None, max_fraction: float, dtype: np.dtype) -> tuple[Any, np.ndarray, float]:
-    """Normalised values where some genes don't count in the sums; they are normalised like the others."""
-    if not (is_sparse(x) or is_dask(x) or isinstance(x, np.ndarray)):
-        msg = "exclude_highly_expressed: values of a store, but they must lie in memory or be a Dask array; call to_memory() or to_dask() first"
-        raise ValueError(msg)
-    n_obs, n_vars = matrix.shape
-    all_sums = quality(matrix, [], [], False)["row_total"]
-    counted = np.ones(n_vars, bool)
-    for start in range(0, n_obs, ROWS):
-        indptr, indices, data = matrix.collect(start, min(start + ROWS, n_obs))
-        high = data > max_fraction * np.repeat(all_sums[start : start + ROWS], np.diff(indptr))
-        counted[indices[high]] = False
-    say(f"normalize_total: not counted: {adata.var_names[~counted].tolist()}")
-    sums = quality(matrix.keep_columns(counted), [], [], False)["row_total"]
-    target = _median(sums) if target_sum is None else float(target_sum)
-    times = Times(np.divide(target, sums, out=np.ones_like(sums), where=sums != 0), dtype)
-    if is_dask(x):
-        return x.map_blocks(times, dtype=dtype, meta=x._meta.astype(dtype)), sums, target
-    return times.rows(x, 0, n_obs), sums, target
-
-
-class Times:
-    """Multiplies rows, each by its factor."""
-
-    def __init__(self, factors: np.ndarray, dtype: np.dtype) -> None:
-        self.factors, self.dtype = factors, dtype
-
-    def rows(self, x: Any, start: int, stop: int) -> Any:
-        """Rows ``start`` to ``stop`` of the matrix, which ``x`` holds."""
-        factors = self.factors[start:stop]
-        if not is_sparse(x):
-            return (x * factors[:, None]).astype(self.dtype)
-        rows = x.tocsr()
-        out = rows.astype(self.dtype)
-        out.data = (rows.data * np.repeat(factors, np.diff(rows.indptr))).astype(self.dtype)
-        return out.asformat(x.format)
-
-    def __call__(self, block: Any, block_info: Any = None) -> Any:
-        return self.rows(block, *block_info[0]["array-location"][0])
-
-
+@renamed("X", "data")
 def log1p(
     data: AnnData | Any,
     *,
@@ -196,8 +157,11 @@ def log1p(
     if not hasattr(data, "obs"):
         return _changed(data, "log1p", base)
     if "log1p" in data.uns:
-        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=2)
-    out = _changed(data.obsm[obsm] if obsm is not None else values_of(data, layer), "log1p", base)
+        warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=_outside())
+    x = data.obsm[obsm] if obsm is not None else values_of(data, layer)
+    if is_backed(x):
+        return _log1p_backed(data, x, base, layer=layer, chunked=bool(chunked), chunk_size=chunk_size)
+    out = _changed(x, "log1p", base)
     if not inplace:
         return out
     adata = data.copy() if copy else data
@@ -210,11 +174,26 @@ def log1p(
     return adata if copy else None
 
 
+def _log1p_backed(adata: AnnData, x: Any, base: float | None, *, layer: str | None, chunked: bool, chunk_size: int | None) -> None:
+    """Logarithms of a file that anndata has open, in the file: scanpy's rules and errors."""
+    if chunked and adata.file._filemode != "r+":
+        msg = "log1p is not implemented for backed AnnData with backed mode not r+"
+        raise NotImplementedError(msg)
+    if layer is not None or not chunked:
+        where = f" from layers {layer}" if layer is not None else " without `chunked=True`"
+        msg = f"log1p is not implemented for matrices of type {type(x)}{where}"
+        raise NotImplementedError(msg)
+    for part, start, end in adata.chunked_X(chunk_size):
+        adata.X[start:end] = _changed(part, "log1p", base)
+    adata.uns["log1p"] = {"base": base}
+
+
 def _changed(x: Any, name: str, *args: Any) -> Any:
     """An array after one step."""
     return apply(x, name, *args, dtype=_floating(x, np.float64))
 
 
+@old_positionals()
 def sqrt(data: AnnData | Any, *, copy: bool = False, chunked: bool = False, chunk_size: int | None = None) -> Any:
     """Takes square roots.
 
@@ -233,12 +212,14 @@ def sqrt(data: AnnData | Any, *, copy: bool = False, chunked: bool = False, chun
     """
     if not hasattr(data, "obs"):
         return _changed(data, "sqrt")
+    check_writable(data.X, "sqrt")
     adata = data.copy() if copy else data
     actual(adata)
     put(adata, _changed(values_of(adata), "sqrt"))
     return adata if copy else None
 
 
+@old_positionals()
 def scale(
     data: AnnData | Any,
     *,
@@ -291,13 +272,14 @@ def scale(
             msg = "Cannot refer to mask with string without providing anndata object as argument"
             raise ValueError(msg)
         return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
+    check_writable(data.obsm[obsm] if obsm is not None else values_of(data, layer), "scale")
     adata = data.copy() if copy and inplace else data
     if inplace:
         actual(adata)
     names, mask = ("mean", "std"), None
     if mask_obs is not None:
         names = (f"mean of {mask_obs}", f"std of {mask_obs}") if isinstance(mask_obs, str) else ("mean with mask", "std with mask")
-        mask = adata.obs[mask_obs].to_numpy() if isinstance(mask_obs, str) else np.asarray(mask_obs)
+        mask = mask_of(adata.obs, mask_obs, "obs")
     x = adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
     out, mean, std = _scaled(x, zero_center, max_value, mask)
     if not inplace:
@@ -325,8 +307,8 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     mean, std = found["mean"], np.sqrt(found["var"])
     std[std == 0] = 1
     dtype = _floating(x, np.float64)
-    if zero_center and is_sparse(x):
-        warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=3)
+    if zero_center and (is_sparse(x) or (is_dask(x) and is_sparse(x._meta))):
+        warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=_outside())
     centre = mean if zero_center else None
     if mask is None:
         return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std

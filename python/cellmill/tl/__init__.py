@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from .._calls import no_verb
 from ..pp._pca import pca
 from ._cluster import leiden, louvain
 from ._markers import rank_genes_groups, rank_genes_groups_logreg
@@ -10,3 +13,7 @@ from ._score import score_genes, score_genes_cell_cycle
 from ._umap import umap
 
 __all__ = ["leiden", "louvain", "paga", "pca", "rank_genes_groups", "rank_genes_groups_logreg", "score_genes", "score_genes_cell_cycle", "umap"]
+
+
+def __getattr__(name: str) -> Any:
+    raise no_verb(__name__, __all__, name)

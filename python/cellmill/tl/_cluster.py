@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import cluster
 from .._graph import categorical, choose_graph, parts, renamed, restrict
 from .._matrix import check_adata, seed_of
@@ -98,6 +99,20 @@ def leiden(
     )  # fmt: skip
 
 
+@old_positionals(
+    "random_state",
+    "restrict_to",
+    "key_added",
+    "adjacency",
+    "flavor",
+    "directed",
+    "use_weights",
+    "partition_type",
+    "partition_kwargs",
+    "neighbors_key",
+    "obsp",
+    "copy",
+)
 def louvain(
     adata: AnnData,
     resolution: float | Sequence[float] | None = None,

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
+from .._calls import old_positionals
+from .._crew import workers
 from .._elements import element
 from .._labels import labels_of
-from .._matrix import check_adata, is_lazy, matrix_of, values_of
-from .._report import say
+from .._matrix import check_adata, is_lazy, mask_of, matrix_of, values_of
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,21 @@ if TYPE_CHECKING:
 BINS = 200
 
 
+@old_positionals(
+    "mask_var",
+    "use_raw",
+    "groups",
+    "reference",
+    "n_genes",
+    "rankby_abs",
+    "pts",
+    "key_added",
+    "copy",
+    "method",
+    "corr_method",
+    "tie_correct",
+    "layer",
+)
 def rank_genes_groups(
     adata: AnnData,
     groupby: str,
@@ -143,8 +160,8 @@ def rank_genes_groups(
     var = adata.raw.var if use_raw else adata.var
     genes = np.asarray(var.index, dtype=str)
     if mask_var is not None:
-        mask = np.asarray(var[mask_var] if isinstance(mask_var, str) else mask_var, dtype=bool)
-        matrix, genes = matrix.keep_columns(np.ascontiguousarray(mask)), genes[mask]
+        mask = mask_of(var, mask_var, "var")
+        matrix, genes = matrix.keep_columns(mask), genes[mask]
     unnatural = set(kwds) - {"C", "tol", "max_iter"}
     if unnatural:
         msg = f"rank_genes_groups() got an unexpected keyword argument {sorted(unnatural)[0]!r}"
@@ -157,9 +174,10 @@ def rank_genes_groups(
         corr_method=corr_method, tie_correct=tie_correct, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
         layer=layer, c=float(kwds.get("C", 1.0)), tol=float(kwds.get("tol", 1e-4)), max_iter=int(kwds.get("max_iter", 100)),
     )  # fmt: skip
-    found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask)
+    with workers() as crew:
+        found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask, crew)
     for text in said:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=_outside())
     result = element(found)
     params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}

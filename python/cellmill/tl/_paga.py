@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import paga as abstract
 from .._elements import element
 from .._graph import neighbors_of, parts
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@old_positionals()
 def paga(
     adata: AnnData,
     groups: str | None = None,

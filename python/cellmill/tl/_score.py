@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import _cellmill
-from .._matrix import check_adata, is_lazy, matrix_of, seed_of, values_of
+from .._calls import old_positionals
+from .._crew import workers
+from .._matrix import check_adata, is_lazy, is_sparse, matrix_of, seed_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@old_positionals("ctrl_size", "gene_pool", "n_bins", "score_name", "random_state", "copy", "use_raw")
 def score_genes(
     adata: AnnData,
     gene_list: Sequence[str] | str,
@@ -88,11 +91,15 @@ def score_genes(
         if not pool:
             msg = "No valid genes were passed for reference set."
             raise ValueError(msg)
-    matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
+    x = values_of(adata, layer, use_raw=use_raw)
     genes = np.flatnonzero(names.isin(wanted)).tolist()
     draw = dict(ctrl_size=ctrl_size, n_bins=n_bins, ctrl_as_ref=ctrl_as_ref, pool=pool, seed=seed_of(random_state))
     try:
-        adata.obs[score_name] = _cellmill.score_genes(matrix, genes, draw)
+        if _has_gaps(x):
+            adata.obs[score_name] = _with_gaps(x, genes, draw)
+        else:
+            with workers() as crew:
+                adata.obs[score_name] = _cellmill.score_genes(matrix_of(x), genes, draw, crew)
     except ValueError as error:
         # scanpy's kind of error.
         if str(error).startswith("No control genes"):
@@ -102,6 +109,32 @@ def score_genes(
     return adata if copy else None
 
 
+def _has_gaps(x: Any) -> bool:
+    """Whether an array in memory has missing values."""
+    values = x.data if is_sparse(x) else x if isinstance(x, np.ndarray) else np.empty(0)
+    return values.dtype.kind == "f" and bool(np.isnan(values).any())
+
+
+def _with_gaps(x: Any, genes: list[int], draw: dict[str, Any]) -> np.ndarray:
+    """Scores by the means of what is not missing, as scanpy's: `(n_obs,)`."""
+    control = _cellmill.control_genes(_means(x, 0), genes, draw)
+    x = x.tocsc() if is_sparse(x) else x
+    return _means(x[:, genes], 1) - _means(x[:, control], 1)
+
+
+def _means(x: Any, axis: int) -> np.ndarray:
+    """Means of what is not missing."""
+    if is_sparse(x):
+        gaps, filled = x.copy(), x.copy()
+        gaps.data, filled.data = np.isnan(x.data), np.nan_to_num(x.data)
+    else:
+        gaps, filled = np.isnan(x), np.nan_to_num(x)
+    sums, missing = (np.asarray(part.sum(axis=axis, dtype=kind)).ravel() for part, kind in ((filled, np.float64), (gaps, np.int64)))
+    with np.errstate(invalid="ignore"):
+        return sums / (x.shape[axis] - missing)
+
+
+@old_positionals()
 def score_genes_cell_cycle(adata: AnnData, *, s_genes: Sequence[str], g2m_genes: Sequence[str], copy: bool = False, **kwargs: Any) -> AnnData | None:
     """Scores the phases S and G2M, and names each cell's phase.
 

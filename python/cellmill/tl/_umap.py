@@ -7,16 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._calls import old_positionals
 from .._cellmill import find_ab
 from .._cellmill import umap as layout
 from .._graph import neighbors_of, parts
 from .._matrix import check_adata, is_dask, seed_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@old_positionals(
+    "min_dist",
+    "spread",
+    "n_components",
+    "maxiter",
+    "alpha",
+    "gamma",
+    "negative_sample_rate",
+    "init_pos",
+    "random_state",
+    "a",
+    "b",
+    "copy",
+    "method",
+    "neighbors_key",
+)
 def umap(
     adata: AnnData,
     *,
@@ -97,7 +114,7 @@ def umap(
     conns = found.get("connectivities_key", "connectivities")
     params = found.get("params", {})
     if params.get("method", "umap") not in ("umap", "rapids"):
-        warnings.warn(f'.obsp["{conns}"] have not been computed using umap', UserWarning, stacklevel=2)
+        warnings.warn(f'.obsp["{conns}"] have not been computed using umap', UserWarning, stacklevel=_outside())
     if a is None or b is None:
         a, b = find_ab(min_dist, spread)
     seed = seed_of(random_state, rng)

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::fold::{
-        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, Logistic, Moments, Qc, Residuals, SetSums,
+        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Logistic, Moments, Qc, Residuals, SetSums,
     };
     use crate::recipe::RowQc;
 
@@ -120,6 +120,11 @@ mod tests {
             let mask = (0..30).map(|j| j % 4 == 0).collect();
             let fold = Qc { n_vars: 30, rows: RowQc { qc_vars: vec![("mt".into(), mask)], percent_top: vec![3], log1p: true }, counts: true };
             check_laws(&fold, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn high((x, _) in rows()) {
+            check_laws(&High { n_vars: 30, above: 0.2 }, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
         }
 
         #[test]

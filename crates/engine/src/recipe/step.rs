@@ -56,6 +56,11 @@ pub enum Step {
     },
     /// Takes the row sums now; a later normalisation uses them though columns are dropped in between.
     TakeTotals,
+    /// Takes the row sums over some columns now, for the next normalisation.
+    TakeTotalsOf {
+        /// Columns that count: `(n_vars,)` as the columns are at this point.
+        mask: Vec<bool>,
+    },
     /// x · target / Σ row.
     NormalizeTotal {
         /// The sum that rows get.
@@ -108,6 +113,7 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
             chunk.changed();
         }
         [Step::TakeTotals, ..] => chunk.normalizer = Some(chunk.totals().total.clone()),
+        [Step::TakeTotalsOf { mask }, ..] => chunk.normalizer = totals::subset_totals(&chunk.x, std::slice::from_ref(mask)).pop(),
         [Step::NormalizeTotal { target_sum }, ..] => {
             let totals = chunk.row_sums();
             transform::normalize_total(&mut chunk.x, &totals, *target_sum);
