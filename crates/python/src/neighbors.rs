@@ -47,7 +47,7 @@ pub fn neighbors<'py>(
         other => return Err(raised(Error::option("method", format!("'{other}'"), "it is umap, gauss or jaccard"))),
     };
     let (distances, graph) = pool::run(py, "neighbors", |call| {
-        let Knn { order, distances } = knn::knn_on(Embedding::new(data, d)?, &options, &processor(call)?, call)?;
+        let Knn { order, distances } = knn::knn_on(Embedding::new(data, d)?, &options, &processor(call)?, None, call)?;
         // Cells that are near lie together here, which the weights are found faster by.
         let graph = connectivities(&distances, method)?.in_original_order(&order);
         Ok((Knn { order, distances }.in_original_order(), graph))

@@ -33,7 +33,8 @@ const MOVES: usize = 2;
 pub(super) struct Lists {
     /// Positions at which lists begin, and the end: `(lists + 1,)`.
     pub offsets: Vec<u32>,
-    /// The cell at each position: `(n,)`, ascending within a list.
+    /// The cell at each position: `(n,)`, ascending within a list. Of no use to those who search in rows by position.
+    #[serde(skip)]
     pub order: Vec<u32>,
     /// Means of the lists' cells: `(lists, d)`.
     pub centres: Vec<f32>,

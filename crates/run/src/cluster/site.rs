@@ -173,6 +173,9 @@ impl Site {
                 self.leave(&record, &found)
             }
             What::Neighbors => {
+                // The passes over the rows are done: what was kept for them makes room.
+                let n_tasks = cut(self.source.shape().n_obs).len();
+                self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
                 let pass = self.pass::<knn::Order>(&message.pass)?;
                 let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
                 let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;

@@ -40,7 +40,7 @@ fn neighbours_are_fetched_together() {
 fn what_is_asked_for_has_its_room() {
     const MIB: u64 = 1 << 20;
     let mut ahead = Ahead::<u8>::new();
-    let mut ask = |ahead: &mut Ahead<u8>, name: &str, when| {
+    let ask = |ahead: &mut Ahead<u8>, name: &str, when| {
         let admitted = ahead.admits(name, Span::WHOLE, (30 * MIB, 0), when);
         let slot = Slot::new();
         if admitted {
