@@ -7,6 +7,7 @@ typedef unsigned long long u64;
 constexpr u32 S = COORDINATES;
 constexpr u32 FRACTION = 31;
 constexpr u32 MOST = 512;
+constexpr u32 AHEAD = 5;
 constexpr u32 WEYL = 0x9e3779b9;
 constexpr u64 NEGATIVES = 5, POOL = 6;
 
@@ -142,10 +143,22 @@ extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, con
             far_at++;
             attract(forces, here, points[one]);
             const Point there = points[two];
-            for (u32 s = 0; s < negatives; s++) {
-                key += WEYL;
-                const u32 id = __umulhi(scramble(key), range);
-                repel(forces, here, others[id], !pool_size && id == cell);
+            // Some at a time: they are on their way while the first are at work.
+            for (u32 s = 0; s < negatives; s += AHEAD) {
+                Point other[AHEAD];
+                u32 id[AHEAD];
+#pragma unroll
+                for (u32 k = 0; k < AHEAD; k++) {
+                    id[k] = __umulhi(scramble(key + (k + 1) * WEYL), range);
+                    other[k] = others[id[k]];
+                }
+#pragma unroll
+                for (u32 k = 0; k < AHEAD; k++) {
+                    if (s + k < negatives) {
+                        key += WEYL;
+                        repel(forces, here, other[k], !pool_size && id[k] == cell);
+                    }
+                }
             }
             attract(forces, here, there);
         }
