@@ -9,4 +9,5 @@ pub fn sources() -> impl Iterator<Item = Source> {
         .chain(crate::umap::SOURCES)
         .chain([crate::umap::FILTER, crate::umap::START])
         .chain(crate::leiden::SOURCES)
+        .chain(crate::contract::SOURCES)
 }

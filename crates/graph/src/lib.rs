@@ -4,6 +4,7 @@
 //! each row of a result is owned by one task, ties are ordered by id, sums have a fixed order, and random numbers are a
 //! function of (seed, what, where), never of time.
 
+mod contract;
 pub mod cuda;
 pub mod fuzzy;
 pub mod knn;

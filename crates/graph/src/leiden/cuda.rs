@@ -10,16 +10,17 @@ use std::sync::Arc;
 use cellmill_cuda::{Arg, Buffer, Device, Grid, Program, Source, Stream};
 use cellmill_matrix::Result;
 
-use super::network::{Network, Weight};
+use super::network::{Coarse, Network, Weight};
 use super::random::mix;
 use super::visit::Pace;
+use crate::contract::{Contracted, Graph, contract};
 
 macro_rules! source {
     ($weight:literal) => {
         Source {
             name: concat!("leiden_", $weight),
             parts: &[concat!("#define WEIGHT ", $weight, "\n"), include_str!("leiden.cu")],
-            kernels: &["sums", "want", "go", "part", "choose", "join"],
+            kernels: &["sums", "want", "want_long", "go", "part", "choose", "choose_long", "join"],
         }
     };
 }
@@ -28,9 +29,11 @@ macro_rules! source {
 pub const SOURCES: [Source; 2] = [source!("float"), source!("double")];
 
 /// Smaller levels are left to the CPU, which visits them more finely.
-const LEAST: usize = 1 << 15;
-/// Rows with more neighbours are too long for a warp.
-const LONGEST: u64 = 1 << 12;
+const LEAST: usize = 1 << 12;
+/// Rows with more neighbours are given a team of warps.
+const LONG: u64 = 1 << 7;
+/// Rows with more are too long for that.
+const LONGEST: u64 = 1 << 13;
 /// Slices of a round, as a power of two.
 const SLICES: u32 = 6;
 /// Most rounds of a phase.
@@ -39,6 +42,8 @@ const ROUNDS: usize = 64;
 const FEW: u64 = 1 << 14;
 /// Vertices of a block of threads, a warp each.
 const WARPS: usize = 4;
+/// Warps of a team.
+const TEAM: u32 = 8;
 /// Bits of the sum of all weights.
 const BITS: i32 = 60;
 /// Device memory of a vertex while a phase runs, in bytes.
@@ -49,14 +54,14 @@ pub(super) fn scale(total: f64) -> f64 {
     2f64.powi(BITS - total.log2().ceil() as i32)
 }
 
-/// Vertices by slice, a hash of (key, vertex), and where slices begin.
-pub(super) fn deal(n: usize, key: u64) -> (Vec<u32>, Vec<usize>) {
-    let of = |v: usize| (mix(key, v as u64) >> (64 - SLICES)) as usize;
-    let mut starts = vec![0; (1 << SLICES) + 1];
-    (0..n).for_each(|v| starts[of(v) + 1] += 1);
-    (0..1 << SLICES).for_each(|s| starts[s + 1] += starts[s]);
-    let (mut next, mut vertices) = (starts.clone(), vec![0; n]);
-    for v in 0..n {
+/// Vertices by slice, a hash of (key, vertex), those with long rows last in each; where each slice's short and long rows begin.
+pub(super) fn deal(long: &[bool], key: u64) -> (Vec<u32>, Vec<usize>) {
+    let of = |v: usize| 2 * (mix(key, v as u64) >> (64 - SLICES)) as usize + usize::from(long[v]);
+    let mut starts = vec![0; (2 << SLICES) + 1];
+    (0..long.len()).for_each(|v| starts[of(v) + 1] += 1);
+    (0..2 << SLICES).for_each(|s| starts[s + 1] += starts[s]);
+    let (mut next, mut vertices) = (starts.clone(), vec![0; long.len()]);
+    for v in 0..long.len() {
         let at = &mut next[of(v)];
         vertices[*at] = v as u32;
         *at += 1;
@@ -64,32 +69,14 @@ pub(super) fn deal(n: usize, key: u64) -> (Vec<u32>, Vec<usize>) {
     (vertices, starts)
 }
 
+/// Which rows are long.
+fn long(starts: &[u64]) -> Vec<bool> {
+    starts.windows(2).map(|w| w[1] - w[0] > LONG).collect()
+}
+
 /// Whether a round with so many changes was the last.
 pub(super) fn settled(changes: u64, n: usize, enough: f64) -> bool {
     (changes as f64) < enough * n as f64 || changes <= n as u64 / FEW
-}
-
-/// A GPU that does the heavy phases, and the cells' graph on it.
-pub(crate) struct Gpu {
-    device: Arc<Device>,
-    cells: DeviceNetwork<f32>,
-}
-
-impl Gpu {
-    /// `None` if the cells are better left to the CPU.
-    pub fn new(device: &Arc<Device>, cells: &Network<'_, f32>) -> Result<Option<Self>> {
-        Ok(DeviceNetwork::new(device, cells)?.map(|cells| Gpu { device: device.clone(), cells }))
-    }
-
-    /// The cells' graph.
-    pub fn cells(&self) -> &DeviceNetwork<f32> {
-        &self.cells
-    }
-
-    /// A later level, if it is one for the GPU.
-    pub fn level(&self, network: &Network<'_, f64>) -> Result<Option<DeviceNetwork<f64>>> {
-        DeviceNetwork::new(&self.device, network)
-    }
 }
 
 /// A level's graph in device memory.
@@ -99,23 +86,33 @@ pub(crate) struct DeviceNetwork<W: Weight> {
     n: usize,
     total: f64,
     scale: f64,
+    /// Which rows are long: `(n,)`.
+    long: Vec<bool>,
     indptr: Buffer<u64>,
     indices: Buffer<u32>,
     weights: Buffer<W>,
     strengths: Buffer<i64>,
 }
 
+/// Whether a level of `n` vertices with these row starts is one for the kernels.
+fn fit(n: usize, starts: &[u64], total: f64) -> bool {
+    n >= LEAST && total > 0.0 && starts.windows(2).all(|w| w[1] - w[0] <= LONGEST)
+}
+
+/// Strengths in whole numbers.
+fn whole(strength: &[f64], scale: f64) -> Vec<i64> {
+    strength.iter().map(|s| (s * scale).round() as i64).collect()
+}
+
 impl<W: Weight> DeviceNetwork<W> {
     /// Copies a level; `None` if it is too small, or not fit for the kernels, or the device has no room.
     pub fn new(device: &Arc<Device>, network: &Network<'_, W>) -> Result<Option<Self>> {
         let n = network.n();
-        let fit = n >= LEAST && network.total > 0.0 && network.indptr.windows(2).all(|w| w[1] - w[0] <= LONGEST);
         let bytes = network.indices.len() * (4 + size_of::<W>()) + n * A_VERTEX;
-        if !fit || !device.has_room(bytes as u64, "finding clusters")? {
+        if !fit(n, network.indptr, network.total) || !device.has_room(bytes as u64, "finding clusters")? {
             return Ok(None);
         }
         let scale = scale(network.total);
-        let strengths: Vec<i64> = network.strength.iter().map(|s| (s * scale).round() as i64).collect();
         let stream = device.stream()?;
         Ok(Some(DeviceNetwork {
             program: device.program(&SOURCES[size_of::<W>() / 8])?,
@@ -123,17 +120,62 @@ impl<W: Weight> DeviceNetwork<W> {
             n,
             total: network.total,
             scale,
+            long: long(network.indptr),
             indptr: stream.upload(network.indptr)?,
             indices: stream.upload(network.indices)?,
             weights: stream.upload(network.weights)?,
-            strengths: stream.upload(&strengths)?,
+            strengths: stream.upload(&whole(network.strength, scale))?,
         }))
+    }
+
+    /// [`super::aggregate::aggregate`], with sums of whole numbers: the next level, on the device if it is one for the kernels, and then
+    /// without edges on the host. `None` if the device has no room.
+    pub(super) fn aggregate(
+        &self,
+        groups: &[u32],
+        n_groups: usize,
+        strength: &[f64],
+    ) -> Result<Option<(Coarse, Option<DeviceNetwork<f64>>)>> {
+        let stream = self.device.stream()?;
+        let (indptr, indices, weights) = (&self.indptr, &self.indices, &self.weights);
+        let graph = Graph { indptr, indices, weights, least: W::default(), scale: self.scale };
+        let Some(Contracted { starts, indptr, indices, weights }) = contract::<W, f64>(&stream, &graph, groups, n_groups)? else {
+            return Ok(None);
+        };
+        let mut coarse = Coarse { strength: vec![0.0; n_groups], total: self.total, ..Coarse::default() };
+        groups.iter().zip(strength).for_each(|(&group, strength)| coarse.strength[group as usize] += strength);
+        if !fit(n_groups, &starts, self.total) {
+            coarse.indices = stream.download(&indices, indices.len())?;
+            coarse.weights = stream.download(&weights, weights.len())?;
+            coarse.indptr = starts;
+            return Ok(Some((coarse, None)));
+        }
+        let next = DeviceNetwork {
+            program: self.device.program(&SOURCES[1])?,
+            device: self.device.clone(),
+            n: n_groups,
+            total: self.total,
+            scale: self.scale,
+            long: long(&starts),
+            indptr,
+            indices,
+            weights,
+            strengths: stream.upload(&whole(&coarse.strength, self.scale))?,
+        };
+        Ok(Some((coarse, Some(next))))
+    }
+
+    /// Fetches the edges.
+    pub(super) fn edges(&self) -> Result<(Vec<u64>, Vec<u32>, Vec<W>)> {
+        let stream = self.device.stream()?;
+        let edges = self.indices.len();
+        Ok((stream.download(&self.indptr, self.n + 1)?, stream.download(&self.indices, edges)?, stream.download(&self.weights, edges)?))
     }
 
     /// [`super::local_move::local_move`].
     pub(super) fn local_move(&self, membership: &mut [u32], resolution: f64, pace: &Pace<'_>) -> Result<()> {
         let stream = &self.device.stream()?;
-        let (want, go) = (self.program.kernel("want")?, self.program.kernel("go")?);
+        let (want, go) = ([self.program.kernel("want")?, self.program.kernel("want_long")?], self.program.kernel("go")?);
         let mut members = stream.upload(membership)?;
         let (mut totals, mut sizes) = self.sums(stream, &members)?;
         let mut state = self.state(stream, pace.key)?;
@@ -141,31 +183,30 @@ impl<W: Weight> DeviceNetwork<W> {
         let mut pending = stream.upload(&vec![1u8; self.n])?;
         for _ in 0..ROUNDS {
             (pace.tick)()?;
-            let changes = state.round(stream, |state, first, count, stamp| {
+            let changes = state.round(stream, |state, slice, stamp| {
                 let graph = self.graph();
-                let slice: [Arg; 3] = [(&state.slices).into(), first.into(), count.into()];
-                let grid = Grid::new((count as usize).div_ceil(WARPS), 32 * WARPS as u32);
-                let args = [
-                    &graph[..],
-                    &slice,
-                    &[
-                        (&self.strengths).into(),
-                        (&members).into(),
-                        (&totals).into(),
-                        (&sizes).into(),
-                        self.null(resolution),
-                        stamp.into(),
-                        (&mut pending).into(),
-                        (&mut state.to).into(),
-                        (&mut state.stamps).into(),
-                    ],
-                ]
-                .concat();
-                // SAFETY: the arguments of `want`: all vertices, neighbours and communities are below n, for which each buffer has a place.
-                unsafe { stream.launch(&want, grid, &args)? };
+                let vertices: Arg = (&state.slices).into();
+                let rest = [
+                    (&self.strengths).into(),
+                    (&members).into(),
+                    (&totals).into(),
+                    (&sizes).into(),
+                    self.null(resolution),
+                    stamp.into(),
+                    (&mut pending).into(),
+                    (&mut state.to).into(),
+                    (&mut state.stamps).into(),
+                ];
+                for (kernel, (rows, grid)) in want.iter().zip(slice.by_length()) {
+                    let args = [&graph[..], &[vertices], &rows, &rest].concat();
+                    // SAFETY: the arguments of `want`: all vertices, neighbours and communities are below n, for which each buffer has a place.
+                    unsafe { stream.launch(kernel, grid, &args)? };
+                }
+                let (rows, grid) = slice.all();
                 let args = [
                     &graph[..2],
-                    &slice,
+                    &[vertices],
+                    &rows,
                     &[
                         (&self.strengths).into(),
                         (&mut members).into(),
@@ -193,7 +234,8 @@ impl<W: Weight> DeviceNetwork<W> {
     /// [`super::refine::refine`] without a temperature.
     pub(super) fn refine(&self, membership: &[u32], resolution: f64, pace: &Pace<'_>) -> Result<Vec<(u32, u32)>> {
         let (stream, n) = (&self.device.stream()?, self.n);
-        let (part, choose, join) = (self.program.kernel("part")?, self.program.kernel("choose")?, self.program.kernel("join")?);
+        let (part, join) = (self.program.kernel("part")?, self.program.kernel("join")?);
+        let choose = [self.program.kernel("choose")?, self.program.kernel("choose_long")?];
         let members = stream.upload(membership)?;
         let (community_totals, _) = self.sums(stream, &members)?;
         let mut state = self.state(stream, pace.key)?;
@@ -221,38 +263,37 @@ impl<W: Weight> DeviceNetwork<W> {
         ]
         .concat();
         // SAFETY: the arguments of `part`: all vertices, neighbours and communities are below n, for which each buffer has a place.
-        unsafe { stream.launch(&part, Grid::new(n.div_ceil(WARPS), 32 * WARPS as u32), &args)? };
+        unsafe { stream.launch(&part, one_by_one(n), &args)? };
         for _ in 0..ROUNDS {
             (pace.tick)()?;
-            let changes = state.round(stream, |state, first, count, stamp| {
-                let slice: [Arg; 3] = [(&state.slices).into(), first.into(), count.into()];
-                let grid = Grid::new((count as usize).div_ceil(WARPS), 32 * WARPS as u32);
-                let args = [
-                    &graph[..],
-                    &slice,
-                    &[
-                        (&self.strengths).into(),
-                        (&members).into(),
-                        (&community_totals).into(),
-                        self.null(resolution),
-                        (&cluster).into(),
-                        (&sizes).into(),
-                        (&totals).into(),
-                        (&outside).into(),
-                        stamp.into(),
-                        (&mut pending).into(),
-                        (&mut state.to).into(),
-                        (&mut there).into(),
-                        (&mut state.stamps).into(),
-                        (&mut claims).into(),
-                    ],
-                ]
-                .concat();
-                // SAFETY: the arguments of `choose`, likewise; clusters are called after vertices.
-                unsafe { stream.launch(&choose, grid, &args)? };
+            let changes = state.round(stream, |state, slice, stamp| {
+                let vertices: Arg = (&state.slices).into();
+                let rest = [
+                    (&self.strengths).into(),
+                    (&members).into(),
+                    (&community_totals).into(),
+                    self.null(resolution),
+                    (&cluster).into(),
+                    (&sizes).into(),
+                    (&totals).into(),
+                    (&outside).into(),
+                    stamp.into(),
+                    (&mut pending).into(),
+                    (&mut state.to).into(),
+                    (&mut there).into(),
+                    (&mut state.stamps).into(),
+                    (&mut claims).into(),
+                ];
+                for (kernel, (rows, grid)) in choose.iter().zip(slice.by_length()) {
+                    let args = [&graph[..], &[vertices], &rows, &rest].concat();
+                    // SAFETY: the arguments of `choose`, likewise; clusters are called after vertices.
+                    unsafe { stream.launch(kernel, grid, &args)? };
+                }
+                let (rows, grid) = slice.all();
                 let args = [
                     &graph[..2],
-                    &slice,
+                    &[vertices],
+                    &rows,
                     &[
                         (&self.strengths).into(),
                         (&mut cluster).into(),
@@ -300,7 +341,7 @@ impl<W: Weight> DeviceNetwork<W> {
     }
 
     fn state(&self, stream: &Stream, key: u64) -> Result<State> {
-        let (slices, starts) = deal(self.n, key);
+        let (slices, starts) = deal(&self.long, key);
         Ok(State {
             slices: stream.upload(&slices)?,
             starts,
@@ -316,7 +357,7 @@ impl<W: Weight> DeviceNetwork<W> {
 struct State {
     /// Vertices by slice.
     slices: Buffer<u32>,
-    /// Where slices begin, and `n`.
+    /// Where their short and their long rows begin, and `n`.
     starts: Vec<usize>,
     /// Where each vertex wants to go.
     to: Buffer<u32>,
@@ -326,14 +367,44 @@ struct State {
     stamp: u32,
 }
 
+/// A slice of a round.
+#[derive(Clone, Copy)]
+struct Slice {
+    /// Where its short rows begin, its long ones, and where it ends.
+    starts: [usize; 3],
+}
+
+impl Slice {
+    /// First vertex and number of vertices of short and of long rows, and the threads for them.
+    fn by_length(&self) -> [([Arg; 2], Grid); 2] {
+        let [start, long, end] = self.starts;
+        [(span(start, long), one_by_one(long - start)), (span(long, end), Grid::new(end - long, 32 * TEAM))]
+    }
+
+    /// The same for all of its rows.
+    fn all(&self) -> ([Arg; 2], Grid) {
+        let [start, _, end] = self.starts;
+        (span(start, end), one_by_one(end - start))
+    }
+}
+
+fn span(start: usize, end: usize) -> [Arg; 2] {
+    [(start as u32).into(), ((end - start) as u32).into()]
+}
+
+/// A warp for each of `n` vertices.
+fn one_by_one(n: usize) -> Grid {
+    Grid::new(n.div_ceil(WARPS), 32 * WARPS as u32)
+}
+
 impl State {
-    /// Queues all slices, each by `slice(state, first, count, stamp)`, and says how many vertices changed.
-    fn round(&mut self, stream: &Stream, mut slice: impl FnMut(&mut Self, u32, u32, u32) -> Result<()>) -> Result<u64> {
+    /// Queues all slices, each by `queue(state, slice, stamp)`, and says how many vertices changed.
+    fn round(&mut self, stream: &Stream, mut queue: impl FnMut(&mut Self, Slice, u32) -> Result<()>) -> Result<u64> {
         stream.clear(&mut self.changes)?;
         for s in 0..1 << SLICES {
-            let (first, end) = (self.starts[s], self.starts[s + 1]);
             self.stamp += 1;
-            slice(self, first as u32, (end - first) as u32, self.stamp)?;
+            let slice = Slice { starts: [self.starts[2 * s], self.starts[2 * s + 1], self.starts[2 * s + 2]] };
+            queue(self, slice, self.stamp)?;
         }
         Ok(stream.download(&self.changes, 1)?[0])
     }

@@ -1,5 +1,5 @@
-// Local moving and refinement of one level, slice by slice: what slices.rs says. A warp a vertex. WEIGHT is defined before this text:
-// float or double. Sums of weights are whole numbers of `1 / scale`, so that their order does not matter.
+// Local moving and refinement of one level, slice by slice: what twin.rs says. A warp a vertex, or TEAM warps where its row is long. WEIGHT
+// is defined before this text: float or double. Sums of weights are whole numbers of `1 / scale`, so that their order does not matter.
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -9,6 +9,7 @@ typedef unsigned char u8;
 constexpr u32 ALL = 0xffffffff;
 constexpr u32 NOBODY = 0xffffffff;
 constexpr u32 WARPS = 4;
+constexpr u32 TEAM = 8;
 constexpr double NOISE = 1e-12;
 
 struct Graph {
@@ -76,55 +77,100 @@ extern "C" __global__ void sums(const u32* membership, const i64* strengths, u32
     atomicAdd(&sizes[membership[v]], 1);
 }
 
+// What the warps of a vertex have found: the best value, whose key, at which edge it was found first, and the sum there.
+struct Best {
+    double value;
+    u64 edge;
+    u32 key;
+    i64 sum;
+    __device__ void take(const Best& other) {
+        if (other.value > value || (other.value == value && other.edge < edge)) *this = other;
+    }
+};
+
+// The best of all warps of a team, for all of its threads.
+template <u32 WIDE>
+__device__ Best together(Best best) {
+    if (WIDE == 1) return best;
+    __shared__ Best all[WIDE];
+    if (threadIdx.x % 32 == 0) all[threadIdx.x / 32] = best;
+    __syncthreads();
+    for (u32 w = 0; w < WIDE; w++) best.take(all[w]);
+    return best;
+}
+
+// Whether a pending vertex of a slice is asked by these threads; it is no longer pending then.
+template <u32 WIDE>
+__device__ bool asked(const u32* slice, u32 first, u32 count, u8* pending, u32& v) {
+    const u32 at = WIDE == 1 ? blockIdx.x * WARPS + threadIdx.x / 32 : blockIdx.x;
+    if (at >= count) return false;
+    v = slice[first + at];
+    const bool yes = pending[v] != 0;
+    if (WIDE == 1) __syncwarp();
+    else __syncthreads();
+    if (threadIdx.x % 32 == 0) pending[v] = 0;
+    return yes;
+}
+
 // Where each pending vertex of a slice wants to go: the community that gains most, or one of its own. `null` is resolution / 2m, both in
 // whole numbers.
-extern "C" __global__ void __launch_bounds__(32 * WARPS) want(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
-                                                              const u32* slice, u32 first, u32 count, const i64* strengths,
-                                                              const u32* membership, const i64* totals, const u32* sizes, double null,
-                                                              u32 stamp, u8* pending, u32* to, u32* stamps) {
-    const u32 lane = threadIdx.x % 32, at = blockIdx.x * WARPS + threadIdx.x / 32;
-    if (at >= count) return;
-    const u32 v = slice[first + at];
-    const bool asked = pending[v] != 0;
-    __syncwarp();
-    if (!asked) return;
-    if (lane == 0) pending[v] = 0;
-    const Graph graph = {indptr, indices, weights, scale};
-    const u64 start = indptr[v], end = indptr[v + 1];
+template <u32 WIDE>
+__device__ void want_some(const Graph& graph, const u32* slice, u32 first, u32 count, const i64* strengths, const u32* membership,
+                          const i64* totals, const u32* sizes, double null, u32 stamp, u8* pending, u32* to, u32* stamps) {
+    u32 v;
+    if (!asked<WIDE>(slice, first, count, pending, v)) return;
+    const u32 lane = threadIdx.x % 32, rank = WIDE == 1 ? 0 : threadIdx.x / 32;
+    const u64 start = graph.indptr[v], end = graph.indptr[v + 1];
     const u32 own = membership[v];
     const i64 strength = strengths[v];
-    auto community = [&](u64 edge) { return membership[indices[edge]]; };
-    i64 here = 0;
-    double most = -1.0 / 0.0;
-    u32 best = own;
-    for (u64 a = start; a < end; a += 32) {
+    auto community = [&](u64 edge) { return membership[graph.indices[edge]]; };
+    // Edges to its own community are found by whichever warp meets the first.
+    Best here = {-1.0 / 0.0, ~0ull, own, 0}, best = here;
+    for (u64 a = start + 32 * rank; a < end; a += 32 * WIDE) {
         const u64 edge = a + lane;
         const u32 mine = edge < end ? community(edge) : NOBODY;
         const i64 sum = sum_of(graph, start, end, mine, lane, community);
         const u32 inner = __ballot_sync(ALL, mine == own);
-        if (inner) here = __shfl_sync(ALL, sum, __ffs(inner) - 1);
+        if (inner) here = {0, 0, own, __shfl_sync(ALL, sum, __ffs(inner) - 1)};
         double value = -1.0 / 0.0;
         if (mine != own && mine != NOBODY) value = __dsub_rn(__ll2double_rn(sum), product(null, strength, totals[mine]));
         const u32 from = largest(value, lane);
-        const u32 theirs = __shfl_sync(ALL, mine, from);
-        if (value > most) {
-            most = value;
-            best = theirs;
-        }
+        best.take({value, a + from, __shfl_sync(ALL, mine, from), 0});
     }
-    const double stay = __dsub_rn(__ll2double_rn(here), product(null, strength, totals[own] - strength));
+    if (WIDE > 1) {
+        here = together<WIDE>(here);
+        __syncthreads();
+        best = together<WIDE>(best);
+    }
+    const double stay = __dsub_rn(__ll2double_rn(here.sum), product(null, strength, totals[own] - strength));
     double value = __dadd_rn(stay, __dmul_rn(NOISE, __ll2double_rn(strength)));
     u32 target = own;
-    if (most > value) {
-        value = most;
-        target = best;
+    if (best.value > value) {
+        value = best.value;
+        target = best.key;
     }
     // A community that is called after the vertex and is empty.
     if (value < 0 && sizes[own] > 1 && sizes[v] == 0) target = v;
-    if (lane == 0 && target != own) {
+    if (lane == 0 && rank == 0 && target != own) {
         to[v] = target;
         stamps[v] = stamp;
     }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS) want(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
+                                                              const u32* slice, u32 first, u32 count, const i64* strengths,
+                                                              const u32* membership, const i64* totals, const u32* sizes, double null,
+                                                              u32 stamp, u8* pending, u32* to, u32* stamps) {
+    want_some<1>({indptr, indices, weights, scale}, slice, first, count, strengths, membership, totals, sizes, null, stamp, pending, to,
+                 stamps);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * TEAM) want_long(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
+                                                                  const u32* slice, u32 first, u32 count, const i64* strengths,
+                                                                  const u32* membership, const i64* totals, const u32* sizes, double null,
+                                                                  u32 stamp, u8* pending, u32* to, u32* stamps) {
+    want_some<TEAM>({indptr, indices, weights, scale}, slice, first, count, strengths, membership, totals, sizes, null, stamp, pending, to,
+                    stamps);
 }
 
 // Moves those that want to and need not wait; neighbours elsewhere are pending then.
@@ -182,35 +228,26 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) part(const u64* indptr,
 
 // Which cluster of its community each pending vertex of a slice that is still alone wants to join: of those well connected to the rest
 // of the community the one that gains most. Of several that want to join one cluster, the first claims it.
-extern "C" __global__ void __launch_bounds__(32 * WARPS) choose(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
-                                                                const u32* slice, u32 first, u32 count, const i64* strengths,
-                                                                const u32* membership, const i64* community_totals, double null,
-                                                                const u32* cluster, const u32* sizes, const i64* totals,
-                                                                const i64* outside, u32 stamp, u8* pending, u32* to, i64* there,
-                                                                u32* stamps, u64* claims) {
-    const u32 lane = threadIdx.x % 32, at = blockIdx.x * WARPS + threadIdx.x / 32;
-    if (at >= count) return;
-    const u32 v = slice[first + at];
-    const bool asked = pending[v] != 0;
-    __syncwarp();
-    if (!asked) return;
-    if (lane == 0) pending[v] = 0;
+template <u32 WIDE>
+__device__ void choose_some(const Graph& graph, const u32* slice, u32 first, u32 count, const i64* strengths, const u32* membership,
+                            const i64* community_totals, double null, const u32* cluster, const u32* sizes, const i64* totals,
+                            const i64* outside, u32 stamp, u8* pending, u32* to, i64* there, u32* stamps, u64* claims) {
+    u32 v;
+    if (!asked<WIDE>(slice, first, count, pending, v)) return;
     if (cluster[v] != v || sizes[v] != 1) return;
-    const Graph graph = {indptr, indices, weights, scale};
-    const u64 start = indptr[v], end = indptr[v + 1];
+    const u32 lane = threadIdx.x % 32, rank = WIDE == 1 ? 0 : threadIdx.x / 32;
+    const u64 start = graph.indptr[v], end = graph.indptr[v + 1];
     const u32 own = membership[v];
     const i64 strength = strengths[v], all = community_totals[own];
     auto cluster_of = [&](u64 edge) {
-        const u32 u = indices[edge];
+        const u32 u = graph.indices[edge];
         return membership[u] == own ? cluster[u] : NOBODY;
     };
-    double most = -1.0 / 0.0;
-    u32 best = NOBODY;
-    i64 weight = 0;
-    for (u64 a = start; a < end; a += 32) {
+    Best best = {-1.0 / 0.0, ~0ull, NOBODY, 0};
+    for (u64 a = start + 32 * rank; a < end; a += 32 * WIDE) {
         const u64 edge = a + lane;
         const u32 mine = edge < end ? cluster_of(edge) : NOBODY;
-        i64 sum = sum_of(graph, start, end, mine, lane, cluster_of);
+        const i64 sum = sum_of(graph, start, end, mine, lane, cluster_of);
         double gain = -1.0 / 0.0;
         if (mine != NOBODY) {
             const i64 total = totals[mine];
@@ -218,21 +255,36 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS) choose(const u64* indpt
             if (open) gain = __dsub_rn(__ll2double_rn(sum), product(null, strength, total));
         }
         const u32 from = largest(gain, lane);
-        const u32 theirs = __shfl_sync(ALL, mine, from);
-        sum = __shfl_sync(ALL, sum, from);
-        if (gain >= 0 && gain > most) {
-            most = gain;
-            best = theirs;
-            weight = sum;
-        }
+        best.take({gain, a + from, __shfl_sync(ALL, mine, from), __shfl_sync(ALL, sum, from)});
     }
-    if (lane == 0 && best != NOBODY) {
-        to[v] = best;
-        there[v] = weight;
+    best = together<WIDE>(best);
+    if (lane == 0 && rank == 0 && best.value >= 0) {
+        to[v] = best.key;
+        there[v] = best.sum;
         stamps[v] = stamp;
         // Later stamps come first.
-        atomicMin(&claims[best], (u64)~stamp << 32 | v);
+        atomicMin(&claims[best.key], (u64)~stamp << 32 | v);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS) choose(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
+                                                                const u32* slice, u32 first, u32 count, const i64* strengths,
+                                                                const u32* membership, const i64* community_totals, double null,
+                                                                const u32* cluster, const u32* sizes, const i64* totals,
+                                                                const i64* outside, u32 stamp, u8* pending, u32* to, i64* there,
+                                                                u32* stamps, u64* claims) {
+    choose_some<1>({indptr, indices, weights, scale}, slice, first, count, strengths, membership, community_totals, null, cluster, sizes,
+                   totals, outside, stamp, pending, to, there, stamps, claims);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * TEAM) choose_long(const u64* indptr, const u32* indices, const WEIGHT* weights, double scale,
+                                                                    const u32* slice, u32 first, u32 count, const i64* strengths,
+                                                                    const u32* membership, const i64* community_totals, double null,
+                                                                    const u32* cluster, const u32* sizes, const i64* totals,
+                                                                    const i64* outside, u32 stamp, u8* pending, u32* to, i64* there,
+                                                                    u32* stamps, u64* claims) {
+    choose_some<TEAM>({indptr, indices, weights, scale}, slice, first, count, strengths, membership, community_totals, null, cluster, sizes,
+                      totals, outside, stamp, pending, to, there, stamps, claims);
 }
 
 // Joins those that want to, need not wait and have claimed their cluster; the others are asked again.

@@ -34,8 +34,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Connectivities;
 use aggregate::aggregate;
+use cuda::DeviceNetwork;
 pub(crate) use cuda::SOURCES;
-use cuda::{DeviceNetwork, Gpu};
 use network::{Coarse, Network, Weight, strengths};
 use random::mix;
 use visit::{Pace, batch_size};
@@ -130,7 +130,7 @@ pub fn leiden_on(
     let strength = strengths(graph)?;
     let network = level_0(graph, &strength);
     let gpu = match processor.device().filter(|_| options.beta.is_none()) {
-        Some(device) => Gpu::new(device, &network)?,
+        Some(device) => DeviceNetwork::new(device, &network)?,
         None => None,
     };
     let mut all = Vec::with_capacity(each.len());
@@ -187,7 +187,7 @@ pub(crate) fn run(
     network: &Network<'_, f32>,
     options: &Options,
     method: Method,
-    gpu: Option<&Gpu>,
+    gpu: Option<&DeviceNetwork<f32>>,
     watch: &dyn Watch,
 ) -> Result<Clustering> {
     options.check()?;
@@ -206,7 +206,13 @@ pub(crate) fn run(
     })
 }
 
-fn iterate(network: &Network<'_, f32>, options: &Options, method: Method, gpu: Option<&Gpu>, watch: &dyn Watch) -> Result<Clustering> {
+fn iterate(
+    network: &Network<'_, f32>,
+    options: &Options,
+    method: Method,
+    gpu: Option<&DeviceNetwork<f32>>,
+    watch: &dyn Watch,
+) -> Result<Clustering> {
     let limit = u64::try_from(options.n_iterations).unwrap_or(0);
     let mut membership: Vec<u32> = (0..network.n() as u32).collect();
     let mut n_clusters = membership.len();
@@ -236,7 +242,7 @@ fn iterate(network: &Network<'_, f32>, options: &Options, method: Method, gpu: O
 struct Level<'a> {
     options: &'a Options,
     method: Method,
-    gpu: Option<&'a Gpu>,
+    gpu: Option<&'a DeviceNetwork<f32>>,
     key: u64,
     /// Whether this is the first of several iterations: what is left undone on a large level, the next one does.
     first: bool,
@@ -246,13 +252,11 @@ struct Level<'a> {
 impl Level<'_> {
     /// One iteration over all levels: improves the cells' `membership`.
     fn descend(&self, network: &Network<'_, f32>, membership: &mut [u32]) -> Result<()> {
-        let Some(mut next) = self.step(network, membership, 0, self.gpu.map(Gpu::cells))? else { return Ok(()) };
+        let Some(mut next) = self.step(network, membership, 0, self.gpu)? else { return Ok(()) };
         let mut place = std::mem::take(&mut next.groups);
         for depth in 1.. {
-            let Step { coarse, membership: above, .. } = &mut next;
-            let network = coarse.network();
-            let on_gpu = self.gpu.map(|gpu| gpu.level(&network)).transpose()?.flatten();
-            let Some(step) = self.step(&network, above, depth, on_gpu.as_ref())? else { break };
+            let Step { coarse, on_gpu, membership: above, .. } = &mut next;
+            let Some(step) = self.step(&coarse.network(), above, depth, on_gpu.as_ref())? else { break };
             next = step;
             for vertex in &mut place {
                 *vertex = next.groups[*vertex as usize];
@@ -264,7 +268,8 @@ impl Level<'_> {
         Ok(())
     }
 
-    /// One level: moves vertices and, unless each community is one vertex, makes the next level.
+    /// One level: moves vertices and, unless each community is one vertex, makes the next level. A level that was made on a GPU has its
+    /// edges there alone.
     fn step<W: Weight>(
         &self,
         network: &Network<'_, W>,
@@ -298,7 +303,14 @@ impl Level<'_> {
                     (groups, communities)
                 } else {
                     // No merge passed the rules: go on with the connected parts of the communities.
-                    for (place, part) in place.iter_mut().zip(components::components(network, membership)) {
+                    let parts = match on_gpu {
+                        None => components::components(network, membership),
+                        Some(on_gpu) => {
+                            let (indptr, indices, weights) = &on_gpu.edges()?;
+                            components::components(&Network { indptr, indices, weights, ..*network }, membership)
+                        }
+                    };
+                    for (place, part) in place.iter_mut().zip(parts) {
                         place.1 = part;
                     }
                     let (groups, communities) = labels::by_community(&place, n_communities);
@@ -310,14 +322,26 @@ impl Level<'_> {
                 }
             }
         };
-        let coarse = aggregate(network, &groups, communities.len());
-        Ok(Some(Step { coarse, groups, membership: communities }))
+        let made = match on_gpu {
+            Some(on_gpu) => on_gpu.aggregate(&groups, communities.len(), network.strength)?,
+            None => None,
+        };
+        let (coarse, on_gpu) = match (made, on_gpu) {
+            (Some(made), _) => made,
+            (None, None) => (aggregate(network, &groups, communities.len()), None),
+            (None, Some(on_gpu)) => {
+                let (indptr, indices, weights) = &on_gpu.edges()?;
+                (aggregate(&Network { indptr, indices, weights, ..*network }, &groups, communities.len()), None)
+            }
+        };
+        Ok(Some(Step { coarse, on_gpu, groups, membership: communities }))
     }
 }
 
 /// The next level.
 struct Step {
     coarse: Coarse,
+    on_gpu: Option<DeviceNetwork<f64>>,
     /// Vertex of the next level in which each vertex of this one lies.
     groups: Vec<u32>,
     /// Community of each vertex of the next level.

@@ -10,7 +10,7 @@ use crate::Connectivities;
 pub(crate) const ROWS: usize = 4096;
 
 /// An edge weight: f32 between cells, f64 between aggregates (sums of many).
-pub(crate) trait Weight: Plain {
+pub(crate) trait Weight: Plain + Into<f64> {
     /// The weight for sums.
     fn get(self) -> f64;
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::louvain;
 
 /// A graph from undirected edges; those given twice count once.
-fn graph(n: usize, edges: impl IntoIterator<Item = (u32, u32, f32)>) -> Connectivities {
+pub(super) fn graph(n: usize, edges: impl IntoIterator<Item = (u32, u32, f32)>) -> Connectivities {
     let mut rows = vec![std::collections::BTreeMap::new(); n];
     for (i, j, weight) in edges.into_iter().filter(|edge| edge.0 != edge.1) {
         rows[i as usize].insert(j, weight);

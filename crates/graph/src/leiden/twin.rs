@@ -2,12 +2,14 @@
 
 use cellmill_cuda::{Device, Options, Processor};
 
+use super::aggregate::aggregate;
 use super::cuda::{DeviceNetwork, deal, scale, settled};
 use super::local_move::NOISE;
 use super::network::{Network, strengths};
-use super::tests::{n_parts, planted};
+use super::tests::{graph, n_parts, planted};
 use super::visit::Pace;
 use super::{labels, leiden, leiden_on, level_0, quality, refine};
+use crate::Connectivities;
 
 /// A level in whole numbers.
 struct Twin<'a> {
@@ -53,11 +55,11 @@ impl<'a> Twin<'a> {
         commit: impl Fn(&mut S, u32, P, &mut [bool]),
     ) {
         let n = self.network.n();
-        let (slices, starts) = deal(n, pace.key);
+        let (slices, starts) = deal(&vec![false; n], pace.key);
         loop {
             let mut changes = 0;
-            for span in starts.windows(2) {
-                let asked: Vec<u32> = slices[span[0]..span[1]].iter().copied().filter(|&v| pending[v as usize]).collect();
+            for span in starts.windows(3).step_by(2) {
+                let asked: Vec<u32> = slices[span[0]..span[2]].iter().copied().filter(|&v| pending[v as usize]).collect();
                 asked.iter().for_each(|&v| pending[v as usize] = false);
                 let wanting: Vec<(u32, P)> = asked.iter().filter_map(|&v| Some((v, plan(state, v)?))).collect();
                 let wants = |u: u32| wanting.binary_search_by_key(&u, |want| want.0).is_ok();
@@ -168,9 +170,16 @@ fn pace(enough: f64) -> Pace<'static> {
     Pace { key: 5, size: 1, enough, tick: &|| Ok(()) }
 }
 
-/// 40,000 vertices in 50 groups, with 12 neighbours in their own and 4 in others.
-fn large() -> crate::Connectivities {
-    planted(40_000, 50, 12, 4, 9)
+/// 40,000 vertices in 50 groups, with 12 neighbours in their own and 4 in others; some have up to 2,000.
+fn large() -> Connectivities {
+    let n = 40_000u32;
+    let plain = planted(n, 50, 12, 4, 9);
+    let edges = (0..n).flat_map(|v| {
+        let (others, weights) = plain.row(v as usize);
+        others.iter().zip(weights).map(move |(&u, &w)| (v, u, w)).collect::<Vec<_>>()
+    });
+    let hubs = (0..60u32).flat_map(|hub| (1..=hub * 33).map(move |t| (hub, (hub + t * 50 * (1 + hub % 3)) % n, 0.3)));
+    graph(n as usize, edges.chain(hubs))
 }
 
 #[test]
@@ -220,6 +229,21 @@ fn a_gpu_has_the_bits_of_the_twin() {
             }
         }
     }
+    // Levels made there, and levels made of these.
+    let on_gpu = DeviceNetwork::new(&device, &network).unwrap().unwrap();
+    let groups: Vec<u32> = (0..n as u32).map(|v| v % 50 + v % 300 / 50 * 50 + v / 1000 * 300).collect();
+    let n_groups = *groups.iter().max().unwrap() as usize + 1;
+    let (coarse, on_gpu) = on_gpu.aggregate(&groups, n_groups, network.strength).unwrap().unwrap();
+    let want = aggregate(&network, &groups, n_groups);
+    let (indptr, indices, weights) = on_gpu.as_ref().unwrap().edges().unwrap();
+    assert_eq!((coarse.strength, &indptr, &indices), (want.strength.clone(), &want.indptr, &want.indices));
+    assert!(weights.iter().zip(&want.weights).all(|(a, b)| (a - b).abs() <= 1e-9 * b));
+    let halves: Vec<u32> = (0..n_groups as u32).map(|v| v / 4).collect();
+    let (coarse, none) = on_gpu.unwrap().aggregate(&halves, n_groups.div_ceil(4), &want.strength).unwrap().unwrap();
+    let want = aggregate(&want.network(), &halves, n_groups.div_ceil(4));
+    assert!(none.is_none() && coarse.indices == want.indices && coarse.indptr == want.indptr);
+    assert!(coarse.weights.iter().zip(&want.weights).all(|(a, b)| (a - b).abs() <= 1e-9 * b));
+
     let gpu = Processor::Cuda(vec![device]);
     let options = super::Options::default();
     let found = leiden_on(&graph, &[1.0, 5.0], &options, &gpu, &()).unwrap();

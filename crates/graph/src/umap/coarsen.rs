@@ -43,17 +43,32 @@ pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed:
     }
     let groups: Vec<u32> = joined.par_iter().map(|&centre| number[centre as usize]).collect();
     drop((joined, number));
-    let members = Members::new(&groups, n_groups as usize);
-    let (indptr, indices, weights) = fold(&members, &groups, |i| {
-        let (indices, weights) = graph.row(i as usize);
-        indices.iter().zip(weights).filter(move |edge| *edge.1 >= least).map(|(&j, &w)| (j, f64::from(w)))
+    let smaller = match (on_gpu, exact(graph, least)) {
+        (Some(on_gpu), Some(scale)) => on_gpu.contracted(&groups, n_groups as usize, scale)?,
+        _ => None,
+    };
+    let smaller = smaller.unwrap_or_else(|| {
+        let (indptr, indices, weights) = fold(&Members::new(&groups, n_groups as usize), &groups, |i| {
+            let (indices, weights) = graph.row(i as usize);
+            indices.iter().zip(weights).filter(move |edge| *edge.1 >= least).map(|(&j, &w)| (j, f64::from(w)))
+        });
+        Connectivities { indptr, indices, weights: weights.iter().map(|&w| w as f32).collect() }
     });
-    let sum = |group: usize| members.of(group).iter().map(|&i| f64::from(degrees[i as usize])).sum::<f64>() as f32;
-    Ok(Coarse {
-        graph: Connectivities { indptr, indices, weights: weights.iter().map(|&w| w as f32).collect() },
-        degrees: (0..n_groups as usize).into_par_iter().with_min_len(ROWS).map(sum).collect(),
-        groups,
-    })
+    let mut sums = vec![0f64; n_groups as usize];
+    groups.iter().zip(degrees).for_each(|(&group, &degree)| sums[group as usize] += f64::from(degree));
+    Ok(Coarse { graph: smaller, degrees: sums.into_iter().map(|sum| sum as f32).collect(), groups })
+}
+
+/// Of which fraction all weights that count are multiples, as its inverse, if sums of them are exact both in f64 and in whole numbers.
+fn exact(graph: &Connectivities, least: f32) -> Option<f64> {
+    let smallest = graph.weights.par_iter().copied().filter(|&w| w >= least).reduce(|| f32::INFINITY, f32::min);
+    let largest = graph.weights.par_iter().copied().reduce(|| 0.0, f32::max);
+    if !(f32::MIN_POSITIVE..f32::INFINITY).contains(&smallest) {
+        return None;
+    }
+    let scale = 2f64.powi(23 - f64::from(smallest).log2().floor() as i32);
+    // The sums of a million edges are.
+    (f64::from(largest) * scale < 2f64.powi(53 - 20)).then_some(scale)
 }
 
 /// The centre that each cell joins, a centre itself.

@@ -7,6 +7,7 @@ use cellmill_cuda::{Arg, Buffer, Device, Grid, Program, Source, Stream};
 use cellmill_matrix::Result;
 
 use crate::Connectivities;
+use crate::contract::{Contracted, Graph, contract};
 
 /// The kernels.
 pub(crate) const SOURCE: Source =
@@ -81,6 +82,17 @@ impl DeviceGraph {
         // SAFETY: the arguments of `nearest`, likewise.
         unsafe { self.launch("nearest", &[&self.edges()[..], &rest].concat())? };
         stream.download(&to, self.n)
+    }
+
+    /// The graph of groups, whose edges weigh what those between two groups weigh together, in multiples of `1 / scale`; `None` if there is
+    /// no room.
+    pub fn contracted(&self, groups: &[u32], n_groups: usize, scale: f64) -> Result<Option<Connectivities>> {
+        let DeviceGraph { stream, indptr, indices, weights, least, .. } = self;
+        let graph = Graph { indptr, indices, weights, least: *least, scale };
+        let Some(found) = contract::<f32, f32>(stream, &graph, groups, n_groups)? else { return Ok(None) };
+        let Contracted { starts, indices, weights, .. } = found;
+        let len = indices.len();
+        Ok(Some(Connectivities { indptr: starts, indices: stream.download(&indices, len)?, weights: stream.download(&weights, len)? }))
     }
 
     /// The first arguments of the kernels.

@@ -7,6 +7,7 @@ typedef unsigned long long u64;
 constexpr u32 S = COORDINATES;
 constexpr u32 FRACTION = 31;
 constexpr u32 MOST = 512;
+constexpr u32 AHEAD = 5;
 constexpr u32 WEYL = 0x9e3779b9;
 constexpr u64 NEGATIVES = 5, POOL = 6;
 
@@ -107,14 +108,15 @@ struct Walk {
     }
 };
 
-// Cells first .. first + count of one block; pool_size 0: others are drawn from all points.
-extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, const u32* targets, const u32* rates, const Point* points, u32 n,
+// Cells first .. first + count of one block, in this order: cells that meet as many others are side by side. pool_size 0: others
+// are drawn from all points.
+extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, const u32* targets, const u32* rates, const u32* order, const Point* points, u32 n,
                                                           const Point* pool, u32 pool_size, u32 first, u32 count, u32 epoch, u64 seed,
                                                           float a, float b, float alpha, float attraction, float repulsion, u32 negatives,
                                                           Point* moved) {
-    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    const u32 cell = first + i;
+    const u32 at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= count) return;
+    const u32 cell = order[first + at], i = cell - first;
     const Forces forces = {a, b, alpha, attraction, repulsion, negatives};
     Point here = points[cell];
     const u64 start = indptr[cell], end = indptr[cell + 1];
@@ -142,10 +144,22 @@ extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, con
             far_at++;
             attract(forces, here, points[one]);
             const Point there = points[two];
-            for (u32 s = 0; s < negatives; s++) {
-                key += WEYL;
-                const u32 id = __umulhi(scramble(key), range);
-                repel(forces, here, others[id], !pool_size && id == cell);
+            // Some at a time: they are on their way while the first are at work.
+            for (u32 s = 0; s < negatives; s += AHEAD) {
+                Point other[AHEAD];
+                u32 id[AHEAD];
+#pragma unroll
+                for (u32 k = 0; k < AHEAD; k++) {
+                    id[k] = __umulhi(scramble(key + (k + 1) * WEYL), range);
+                    other[k] = others[id[k]];
+                }
+#pragma unroll
+                for (u32 k = 0; k < AHEAD; k++) {
+                    if (s + k < negatives) {
+                        key += WEYL;
+                        repel(forces, here, other[k], !pool_size && id[k] == cell);
+                    }
+                }
             }
             attract(forces, here, there);
         }
