@@ -74,6 +74,13 @@ def test_the_web(web, here, tmp_path, name):
     assert files(tmp_path / "out.zarr") == here(name)
 
 
+def test_a_server_that_gives_whole_files_alone(web, here, tmp_path):
+    """As ``python -m http.server`` does: enough for chunks that are files."""
+    web.ranges = False
+    succeed("run", f"{web.url}/two.v2.zarr", "-o", tmp_path / "out.zarr", *ANALYSIS)
+    assert files(tmp_path / "out.zarr") == here("two.v2.zarr")
+
+
 @pytest.mark.parametrize("name", [*CONSOLIDATED, "plain.zarr", "plain.v2.zarr"])
 def test_a_bucket(bucket, here, tmp_path, name):
     succeed("run", f"s3://cells/atlas/of all cells/{name}", "-o", tmp_path / "out.zarr", *ANALYSIS, env=bucket.env)

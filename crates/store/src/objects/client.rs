@@ -23,6 +23,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How long a request is tried again for.
 const RETRIES: Duration = Duration::from_secs(60);
 
+/// Where machines of clouds are asked for credentials: what follows when the environment has none.
+const MACHINES: [&str; 3] = ["//169.254.169.254", "//169.254.170.", "//metadata.google.internal"];
+
 /// Kinds of storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
@@ -135,6 +138,11 @@ pub(super) fn words(scheme: Scheme, error: &Error) -> io::Error {
         Scheme::Http => "the server wants a user's credentials or does not give this file away",
     };
     let new = |kind, what: String| io::Error::new(kind, what);
+    let said = error.to_string();
+    if MACHINES.iter().any(|address| said.contains(address)) {
+        let what = format!("no credentials: none in the environment, and the machine has no role of its own ({root}); {credentials}");
+        return new(ErrorKind::NotConnected, what);
+    }
     match error {
         Error::NotFound { .. } => return new(ErrorKind::NotFound, "404: there is no such object".into()),
         Error::PermissionDenied { .. } => return new(ErrorKind::PermissionDenied, format!("403: access is refused; {credentials}")),

@@ -1,7 +1,7 @@
 //! Addresses, parts, what is held of what was asked for, and a folder's files.
 
 use super::ahead::{Ahead, Slot};
-use super::client::{Address, Scheme};
+use super::client::{Address, Scheme, words};
 use super::remote::together;
 use super::*;
 
@@ -22,6 +22,21 @@ fn addresses() {
     for (text, url) in [("s3://b/x", true), ("https://h", true), ("/a/b", false), ("a:/b", false), ("C:\\x", false), ("://x", false)] {
         assert_eq!(is_url(Path::new(text)), url, "{text}");
     }
+}
+
+#[test]
+fn errors_are_sentences() {
+    let said = |scheme, error: object_store::Error| words(scheme, &error).to_string();
+    let generic = |what: &str| object_store::Error::Generic { store: "S3", source: what.to_string().into() };
+    let path = || "a".to_string();
+    let none = said(Scheme::S3, generic("Error performing PUT http://169.254.169.254/latest/api/token in 3s, after 6 retries"));
+    assert!(none.starts_with("no credentials: none in the environment") && none.contains("AWS_ACCESS_KEY_ID"), "{none}");
+    assert_eq!(said(Scheme::Http, generic("one\n two")), "the request failed (one two)");
+    let refused = said(Scheme::Google, object_store::Error::PermissionDenied { path: path(), source: "x".into() });
+    assert!(refused.starts_with("403: access is refused") && refused.contains("GOOGLE_APPLICATION_CREDENTIALS"), "{refused}");
+    let unknown = said(Scheme::Azure, object_store::Error::Unauthenticated { path: path(), source: "x".into() });
+    assert!(unknown.starts_with("401: access is refused") && unknown.contains("AZURE_STORAGE_SAS_KEY"), "{unknown}");
+    assert_eq!(said(Scheme::S3, object_store::Error::NotFound { path: path(), source: "x".into() }), "404: there is no such object");
 }
 
 #[test]
