@@ -71,8 +71,8 @@ def run(
     device
         ``'cpu'``, ``'auto'``, ``'cuda'``, ``'cuda:N'`` or, for several GPUs, ``'cuda:N,M'``; ``cm.settings.device`` without.
     client
-        A ``dask.distributed.Client``, or the address of a scheduler: its workers read the rows, up to the components, with the same
-        result. ``cm.settings.client`` without.
+        A ``dask.distributed.Client``, or the address of a scheduler: its workers read the rows, up to the components, and search for
+        neighbours, with the same result. ``cm.settings.client`` without.
 
     Returns
     -------
