@@ -18,7 +18,7 @@ class Settings:
     memory
         Memory ceiling: bytes, or text such as ``"4GiB"``; 0, the default, takes 80 % of what is free. Also ``CELLMILL_MEMORY``.
     device
-        What ``pp.pca``, ``pp.neighbors`` and ``tl.umap`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
+        What ``pp.pca``, ``pp.neighbors``, ``tl.umap`` and ``tl.leiden`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
         ``"cuda:N"`` or, for several GPUs, ``"cuda:N,M"``. Also ``CELLMILL_DEVICE``.
     verbosity
         0: warnings alone; 1, the default: progress bars in terminals and notebooks; 2: a log line for each verb.

@@ -75,6 +75,8 @@ def test_umap(embedded):
     cm.tl.umap(again, init_pos="X_umap", maxiter=5, n_components=2, key_added="more")
     assert "more" in again.obsm and "more" in again.uns
     cm.tl.umap(again, init_pos="pca", n_components=3, maxiter=5)
+    with pytest.raises(ValueError, match="Expected 2 columns but got"):
+        cm.tl.umap(again, init_pos="X_pca", maxiter=5)
     assert again.obsm["X_umap"].shape[1] == 3
     with pytest.raises(ValueError, match="neighbors"):
         cm.tl.umap(embedded.copy())

@@ -1,6 +1,6 @@
 //! Leiden and Louvain.
 
-use cellmill_graph::leiden::{Options, leiden};
+use cellmill_graph::leiden::{Options, leiden_on};
 use cellmill_graph::{Connectivities, louvain};
 use cellmill_matrix::{Error, Place};
 use numpy::{IntoPyArray, PyReadonlyArray1};
@@ -8,6 +8,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::device::processor;
 use crate::error::raised;
 use crate::pool;
 
@@ -78,7 +79,7 @@ pub fn cluster<'py>(
     let options = Options { resolution, n_iterations, seed, ..Options::default() };
     let found = pool::run(py, &method, |call| match method.as_str() {
         "louvain" => louvain(&graph, &options, call),
-        _ => leiden(&graph, &options, call),
+        _ => leiden_on(&graph, &[resolution], &options, &processor(call)?, call).map(|mut found| found.swap_remove(0)),
     })?;
     let labels: Vec<i32> = found.labels.iter().map(|&l| l as i32).collect();
     (labels.into_pyarray(py), found.n_clusters, found.modularity).into_bound_py_any(py)

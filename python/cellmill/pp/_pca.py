@@ -150,7 +150,7 @@ def _warn_of_words(x: Any, svd_solver: str | None, random_state: Any, zero_cente
         warnings.warn(f"Ignoring {random_state=}{where}", UserWarning, stacklevel=_outside())
     if svd_solver is None or svd_solver in _SOLVERS[zero_center, held]:
         return
-    if svd_solver == "lobpcg" and held == "sparse":
+    if svd_solver == "lobpcg" and held == "sparse" and zero_center:
         text = f"{svd_solver=} for sparse relies on legacy code and will not be supported in the future: components are exact"
         warnings.warn(text, FutureWarning, stacklevel=_outside())
     else:

@@ -140,6 +140,12 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
         x = x.compute() if is_dask(x) else x
         return np.ascontiguousarray(np.asarray(x)[:, :d], dtype=np.float32)
 
+    def whole(x: Any) -> np.ndarray:
+        if np.ndim(x) != 2 or x.shape[1] != d:
+            msg = f"init_pos: Expected {d} columns but got {x.shape[1] if np.ndim(x) == 2 else 1} columns."
+            raise ValueError(msg)
+        return plain(x)
+
     if init is None or (isinstance(init, str) and init in ("spectral", "auto")):
         # Parts of the graph that no edge joins are put where their cells lie in what the neighbours were searched in.
         lie = adata.obsm.get(params.get("use_rep", "X_pca"))
@@ -152,7 +158,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
     if isinstance(init, str) and init == "paga":
         return "given", plain(_around_groups(adata, seed))
     if isinstance(init, str) and init in adata.obsm:
-        return "given", plain(adata.obsm[init])
+        return "given", whole(adata.obsm[init])
     if isinstance(init, str) and init == "pca":
         from ..pp._neighbors import representation
 
@@ -160,7 +166,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
     if isinstance(init, str):
         msg = f"init_pos: {init!r}, but it is spectral, random, pca, paga, a key of obsm or coordinates"
         raise ValueError(msg)
-    return "given", np.ascontiguousarray(np.asarray(init), dtype=np.float32)
+    return "given", whole(init)
 
 
 def _around_groups(adata: AnnData, seed: int) -> np.ndarray:
