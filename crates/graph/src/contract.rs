@@ -48,15 +48,12 @@ pub(crate) struct Contracted<S: Plain> {
 
 /// The graph of `groups` (numbers `< n_groups`, one a vertex); `None` if the device has no room. Weights of type `W` become sums of type
 /// `S`: f32 to f64, f64 to f64 or f32 to f32.
-pub(crate) fn contract<W: Plain, S: Plain>(
+pub(crate) fn contract<W: Plain + Into<f64>, S: Plain>(
     stream: &Stream,
     graph: &Graph<'_, W>,
     groups: &[u32],
     n_groups: usize,
-) -> Result<Option<Contracted<S>>>
-where
-    W: Into<f64>,
-{
+) -> Result<Option<Contracted<S>>> {
     let device: &Arc<Device> = stream.device();
     let (n, nnz) = (groups.len(), graph.indices.len());
     // Half as many slots again as there are edges, and the smaller graph.
