@@ -60,7 +60,7 @@ fn all(n: usize) -> Result<bool> {
         println!("{{\"umap\": \"{n} cells, {n_components} coordinates\", \"differ\": {differ}}}");
         fine &= differ == 0;
     }
-    for resolution in [0.5, 1.0, 3.0] {
+    for resolution in [1.0, 30.0] {
         let options = leiden::Options::default();
         let from = Instant::now();
         let there = leiden_on(&graph, &[resolution], &options, &gpu, &())?.swap_remove(0);

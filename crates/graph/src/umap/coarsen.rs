@@ -37,9 +37,11 @@ pub(super) fn coarsen(graph: &Connectivities, least: f32, degrees: &[f32], seed:
     };
     let mut number = vec![0u32; n];
     let mut n_groups = 0;
-    for (_, number) in number.iter_mut().enumerate().filter(|&(i, _)| joined[i] as usize == i) {
-        *number = n_groups;
-        n_groups += 1;
+    for (i, number) in number.iter_mut().enumerate() {
+        if joined[i] as usize == i {
+            *number = n_groups;
+            n_groups += 1;
+        }
     }
     let groups: Vec<u32> = joined.par_iter().map(|&centre| number[centre as usize]).collect();
     drop((joined, number));
