@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Device, Grid, Source};
 use cellmill_matrix::{Error, Result, Watch};
-use rayon::prelude::*;
 
 macro_rules! source {
     ($coordinates:literal) => {
@@ -67,33 +66,18 @@ pub fn optimise<const S: usize>(
     watch: &dyn Watch,
 ) -> Result<bool> {
     let n = points.len();
-    let ordered = edges.starts.windows(2).all(|w| w[0] <= w[1]) && edges.starts.first() == Some(&0) && edges.starts.last() == Some(&n);
+    let ordered = edges.starts.windows(2).all(|w| w[0] <= w[1]) && edges.starts.last() == Some(&n);
     let fits = edges.indptr.len() == n + 1 && edges.indptr.windows(2).all(|w| w[0] <= w[1]);
     let whole = edges.indptr.last() == Some(&(edges.targets.len() as u64)) && edges.rates.len() == edges.targets.len();
     if !ordered || !fits || !whole || n >= 1 << 31 || edges.targets.iter().any(|&t| t as usize >= n) || ![2, 4].contains(&S) {
         return Err(Error::bug(format!("a layout of {n} cells with {} edges that don't fit", edges.targets.len())));
     }
-    if !device.has_room((8 * edges.targets.len() + n * (12 + 8 * S) + plan.pool * 4 * S) as u64, "the layout")? {
+    if !device.has_room((8 * edges.targets.len() + n * (8 + 8 * S) + plan.pool * 4 * S) as u64, "the layout")? {
         return Ok(false);
     }
     let program = device.program(&SOURCES[S / 4])?;
     let (advance, commit, draw) = (program.kernel("advance")?, program.kernel("commit")?, program.kernel("draw")?);
     let stream = device.stream()?;
-    // Threads of a warp wait for one another: cells that are attracted often go together, and first.
-    let mut order: Vec<u32> = (0..n as u32).collect();
-    let mut rest = &mut order[..];
-    let mut blocks = Vec::new();
-    for w in edges.starts.windows(2) {
-        let (block, later) = rest.split_at_mut(w[1] - w[0]);
-        blocks.push(block);
-        rest = later;
-    }
-    let often = |&cell: &u32| {
-        let span = edges.indptr[cell as usize] as usize..edges.indptr[cell as usize + 1] as usize;
-        std::cmp::Reverse(edges.rates[span].iter().map(|&rate| u64::from(rate)).sum::<u64>())
-    };
-    blocks.into_par_iter().for_each(|block| block.sort_by_cached_key(often));
-    let order = stream.upload(&order)?;
     let (indptr, targets, rates) = (stream.upload(edges.indptr)?, stream.upload(edges.targets)?, stream.upload(edges.rates)?);
     let mut here = stream.upload(points.as_flattened())?;
     let longest = edges.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
@@ -119,7 +103,6 @@ pub fn optimise<const S: usize>(
                 (&indptr).into(),
                 (&targets).into(),
                 (&rates).into(),
-                (&order).into(),
                 (&here).into(),
                 (n as u32).into(),
                 (&pool).into(),
