@@ -158,6 +158,10 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         (When::Survey, "chunks in flight", flight),
         (When::Survey, "gene sums", (threads * 4 + 20) * p * 48),
     ];
+    let driver = job.device.host_bytes(nnz);
+    if driver > 0 {
+        needs.push((When::Always, "GPU driver and page-locked memory", driver));
+    }
     if job.through >= Stage::Pca {
         let task = ((size.densest_task as f64 * share) as u64).min(TASK_ROWS * hvg);
         let block = task * (gram::BLOCK as u64 / TASK_ROWS);
