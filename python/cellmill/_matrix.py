@@ -182,6 +182,7 @@ def mask_of(frame: pd.DataFrame, mask: Any, axis: str) -> np.ndarray:
 def check_writable(x: Any, verb: str) -> None:
     """Values of a file that anndata holds open are only read."""
     if is_backed(x):
+        # scanpy's error for a file that it will not write to.
         msg = f"{verb} is not implemented for matrices of type {type(x)}; open the file with cellmill.read_lazy, or call to_memory()"
         raise NotImplementedError(msg)
 

@@ -33,7 +33,7 @@ pub(crate) struct Population {
     ends_of: Vec<Option<(usize, bool)>>,
     n_batches: usize,
     seed: u64,
-    library_sigma: f64,
+    size_sigma: f64,
     low_quality: f64,
     log_mean_library: f64,
 }
@@ -59,7 +59,7 @@ impl Population {
             ends_of,
             n_batches: options.n_batches,
             seed: options.seed,
-            library_sigma: options.library_sigma,
+            size_sigma: options.size_sigma,
             low_quality: options.low_quality,
             log_mean_library: libm::log(mean_library),
         }
@@ -81,7 +81,7 @@ impl Population {
             + if low {
                 libm::log(LOW_QUALITY.0) + LOW_QUALITY.1 * z
             } else {
-                self.library_sigma * z - 0.5 * self.library_sigma * self.library_sigma
+                self.size_sigma * z - 0.5 * self.size_sigma * self.size_sigma
             };
         let mut activities = std::array::from_fn(|k| key.normal(6 + k as u64) as f32);
         if low {

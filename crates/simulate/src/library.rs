@@ -45,7 +45,7 @@ fn histogram(expression: &Expression) -> Vec<(f64, f64, f64)> {
 
 /// Expected genes a cell at a mean library size.
 fn genes(bins: &[(f64, f64, f64)], options: &Options, mean: f64) -> f64 {
-    let sigma = options.library_sigma;
+    let sigma = options.size_sigma;
     let seen = |library: f64| -> f64 {
         bins.iter().map(|&(log, r, n)| n * (1.0 - libm::exp(-r * libm::log1p(library * libm::exp(log) / r)))).sum()
     };

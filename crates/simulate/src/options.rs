@@ -19,7 +19,7 @@ pub struct Options {
     /// Time and memory grow in proportion.
     pub genes_per_cell: Option<f64>,
     /// Standard deviation of the log of the library sizes, 0 to 2. Default 0.5. Larger: more very small and very large cells.
-    pub library_sigma: f64,
+    pub size_sigma: f64,
     /// Standard deviation of a gene's log expression between batches, 0 to 1. Default 0.15. Larger: batches part further.
     pub batch_sigma: f64,
     /// Share of cells of low quality (few genes, many mitochondrial counts), 0 to 1. Default 0.02.
@@ -36,7 +36,7 @@ impl Default for Options {
             n_types: 30,
             n_batches: 1,
             genes_per_cell: None,
-            library_sigma: 0.5,
+            size_sigma: 0.5,
             batch_sigma: 0.15,
             low_quality: 0.02,
             seed: 0,
@@ -71,7 +71,7 @@ impl Options {
             }
         }
         for (name, x, most) in
-            [("library_sigma", self.library_sigma, 2.0), ("batch_sigma", self.batch_sigma, 1.0), ("low_quality", self.low_quality, 1.0)]
+            [("size_sigma", self.size_sigma, 2.0), ("batch_sigma", self.batch_sigma, 1.0), ("low_quality", self.low_quality, 1.0)]
         {
             if !(0.0..=most).contains(&x) {
                 return Err(Error::option(name, x, format!("it is from 0 to {most}")));

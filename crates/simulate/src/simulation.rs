@@ -105,7 +105,7 @@ impl Source for Simulation {
     }
 
     /// An estimate, since the rows are not known before they are drawn: the wanted mean number of genes and 15 % more.
-    /// Ranges of at least 256 cells hold fewer entries (at the default `library_sigma`); single cells may hold more.
+    /// Ranges of at least 256 cells hold fewer entries (at the default `size_sigma`); single cells may hold more.
     fn entries_before(&self, row: SourceRow) -> u64 {
         (row.0 as f64 * (self.target_genes * ESTIMATE_MARGIN).min(self.options.n_vars as f64)).ceil() as u64
     }

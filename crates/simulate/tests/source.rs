@@ -141,7 +141,7 @@ fn moments_lie_in_the_bands_of_real_data() {
 /// Counts scaled for depth inside one type vary more than Poisson counts, and the more so the larger their mean.
 #[test]
 fn variance_over_mean_rises_with_the_mean() {
-    let options = Options { n_obs: 2000, n_types: 1, library_sigma: 0.0, low_quality: 0.0, ..Options::default() };
+    let options = Options { n_obs: 2000, n_types: 1, size_sigma: 0.0, low_quality: 0.0, ..Options::default() };
     let simulation = Simulation::new(options).unwrap();
     let n_vars = simulation.shape().n_vars;
     let csr = read(&simulation, 0..2000);
@@ -208,7 +208,7 @@ fn options_and_ranges_are_checked() {
         ("n_batches", Options { n_batches: 0, ..good.clone() }),
         ("genes_per_cell", Options { genes_per_cell: Some(61.0), ..good.clone() }),
         ("genes_per_cell", Options { genes_per_cell: Some(f64::NAN), ..good.clone() }),
-        ("library_sigma", Options { library_sigma: -0.1, ..good.clone() }),
+        ("size_sigma", Options { size_sigma: -0.1, ..good.clone() }),
         ("batch_sigma", Options { batch_sigma: f64::NAN, ..good.clone() }),
         ("low_quality", Options { low_quality: 1.5, ..good.clone() }),
     ];

@@ -176,6 +176,7 @@ def log1p(
 
 def _log1p_backed(adata: AnnData, x: Any, base: float | None, *, layer: str | None, chunked: bool, chunk_size: int | None) -> None:
     """Logarithms of a file that anndata has open, in the file: scanpy's rules and errors."""
+    # Both are scanpy's errors: values of a file change in chunks, and only where it was opened for that.
     if chunked and adata.file._filemode != "r+":
         msg = "log1p is not implemented for backed AnnData with backed mode not r+"
         raise NotImplementedError(msg)

@@ -10,7 +10,7 @@ macro_rules! source {
     ($coordinates:literal) => {
         Source {
             name: concat!("umap_", $coordinates),
-            parts: &[concat!("#define COORDINATES ", $coordinates, "\n"), include_str!("umap.cu")],
+            parts: &[concat!("#define COORDINATES ", $coordinates, "\n"), include_str!("random.cu"), include_str!("umap.cu")],
             kernels: &["advance", "commit", "draw"],
         }
     };

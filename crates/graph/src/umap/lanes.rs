@@ -18,6 +18,14 @@ pub(super) struct Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Avx512;
 
+/// Both coordinates as one f64, so that one load and one insertion move a point.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn pair(points: &[[f32; 2]], at: u32) -> f64 {
+    let [x, y] = points[at as usize];
+    f64::from_bits(u64::from(x.to_bits()) | u64::from(y.to_bits()) << 32)
+}
+
 /// Sixteen f32 (`F`) or u32 (`U`).
 pub(super) trait Lanes {
     type F: Copy;

@@ -8,19 +8,6 @@ typedef unsigned char u8;
 constexpr u8 OPEN = 0, CENTRE = 1, COVERED = 2;
 constexpr u64 CENTRES = 7;
 
-__device__ u64 mix(u64 x) {
-    x += 0x9e3779b97f4a7c15ull;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
-
-// random.rs
-__device__ u64 random_bits(u64 seed, u64 purpose, u64 a, u64 b) {
-    const u64 first = mix(seed + purpose * 0x9e3779b97f4a7c15ull);
-    return mix(mix(first ^ a * 0xd1342543de82ef95ull) ^ b * 0x2545f4914f6cdd1dull);
-}
-
 // The smallest cell known of a cell's part. Others write at the same time, smaller cells alone.
 __device__ u32 root(volatile u32* parent, u32 i) {
     u32 above = parent[i];

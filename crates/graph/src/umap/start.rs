@@ -10,8 +10,11 @@ use crate::Connectivities;
 use crate::contract::{Contracted, Graph, contract};
 
 /// The kernels.
-pub(crate) const SOURCE: Source =
-    Source { name: "start", parts: &[include_str!("start.cu")], kernels: &["unite", "name", "centre", "cover", "nearest"] };
+pub(crate) const SOURCE: Source = Source {
+    name: "start",
+    parts: &[include_str!("random.cu"), include_str!("start.cu")],
+    kernels: &["unite", "name", "centre", "cover", "nearest"],
+};
 
 /// Smaller graphs stay in the CPU's caches.
 pub(super) const ON_GPU: usize = 1 << 17;

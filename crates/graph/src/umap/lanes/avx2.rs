@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Lanes, WIDTH};
+use super::{Avx2, Lanes, WIDTH, pair};
 
 type F = [__m256; 2];
 type U = [__m256i; 2];
@@ -18,13 +18,6 @@ macro_rules! both {
         let one = |$l: usize| unsafe { $e };
         [one(0), one(1)]
     }};
-}
-
-/// Both coordinates as one f64, so that one load and one insertion move a point.
-#[inline(always)]
-fn pair(points: &[[f32; 2]], at: u32) -> f64 {
-    let [x, y] = points[at as usize];
-    f64::from_bits(u64::from(x.to_bits()) | u64::from(y.to_bits()) << 32)
 }
 
 #[inline(always)]

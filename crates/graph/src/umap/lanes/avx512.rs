@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx512, Lanes, WIDTH};
+use super::{Avx512, Lanes, WIDTH, pair};
 
 type F = __m512;
 type U = __m512i;
@@ -17,13 +17,6 @@ macro_rules! avx {
             $e
         }
     }};
-}
-
-/// Both coordinates as one f64, so that one load and one insertion move a point.
-#[inline(always)]
-fn pair(points: &[[f32; 2]], at: u32) -> f64 {
-    let [x, y] = points[at as usize];
-    f64::from_bits(u64::from(x.to_bits()) | u64::from(y.to_bits()) << 32)
 }
 
 impl Lanes for Avx512 {
