@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::means::draw;
 use super::*;
 
-/// A standard normal that depends on its arguments alone (Box & Muller 1958).
 /// Never all pairs.
 fn engine(simd: Simd) -> Engine<'static> {
     Engine { simd, processor: &Processor::Cpu, crew: None, all_pairs: 0 }
 }
 
+/// A standard normal that depends on its arguments alone (Box & Muller 1958).
 fn normal(seed: u64, at: usize) -> f64 {
     let unit = |at: u64| ((draw(seed, at) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     (-2.0 * unit(2 * at as u64).ln()).sqrt() * (std::f64::consts::TAU * unit(2 * at as u64 + 1)).cos()
@@ -343,4 +343,35 @@ fn an_interrupt_stops_every_pass() {
             assert_eq!(stopped.unwrap_err().kind(), &ErrorKind::Interrupted);
         }
     }
+}
+
+#[test]
+fn a_widened_join_finds_what_a_wide_one_finds() {
+    let (n, d, k) = (9000, 20, 14);
+    let data = cells(n, d, 3.0);
+    let x = Embedding::of(&data, d);
+    let simd = Simd::detect();
+    let progress = Progress::new(&(), 1);
+    let lists = lists::cut(simd, Cells::Memory(x), 0, &progress).unwrap().0;
+    let rows = lists::gather(x, &lists.order);
+    let x = Shelf::Memory(Embedding::of(&rows, d));
+    let join = |joined: &mut Joined, width: usize, reach: f32| {
+        join::join(simd, x, &lists, joined, Reach { width, reach }, Metric::Euclidean, &progress).unwrap();
+    };
+    let [mut narrow, mut wide, mut widened] = [(); 3].map(|()| Joined::nothing(n, k));
+    join(&mut narrow, 4, 0.2);
+    join(&mut wide, lists.len(), 0.7);
+    join(&mut widened, 4, 0.2);
+    assert!(widened.changed.iter().all(|&changed| changed));
+    join(&mut widened, lists.len(), 0.7);
+    assert_ne!(narrow.distances, wide.distances);
+    assert!(widened.distances == wide.distances);
+    // Rows that are marked are those that differ, and what is known to be searched is the same.
+    let list_of = lists.of_position();
+    for at in 0..n {
+        let span = at * k..(at + 1) * k;
+        assert_eq!(widened.changed[at], narrow.distances.indices[span.clone()] != wide.distances.indices[span]);
+        assert!(widened.searched.of(at, list_of[at]).eq(wide.searched.of(at, list_of[at])));
+    }
+    assert!(widened.changed.iter().any(|&changed| !changed));
 }
