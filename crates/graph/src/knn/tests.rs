@@ -368,10 +368,10 @@ fn a_widened_join_finds_what_a_wide_one_finds() {
     assert!(widened.distances == wide.distances);
     // Rows that are marked are those that differ, and what is known to be searched is the same.
     let list_of = lists.of_position();
-    for at in 0..n {
+    for (at, &list) in list_of.iter().enumerate() {
         let span = at * k..(at + 1) * k;
         assert_eq!(widened.changed[at], narrow.distances.indices[span.clone()] != wide.distances.indices[span]);
-        assert!(widened.searched.of(at, list_of[at]).eq(wide.searched.of(at, list_of[at])));
+        assert!(widened.searched.of(at, list).eq(wide.searched.of(at, list)));
     }
     assert!(widened.changed.iter().any(|&changed| !changed));
 }
