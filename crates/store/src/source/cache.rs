@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cellmill_matrix::Result;
 
-/// Bytes of chunks that are kept for each array.
+/// Bytes of chunks that are kept for each array, or two chunks a thread if that is more.
 const ROOM: u64 = 64 << 20;
 
 type Cell = Arc<OnceLock<Result<Vec<u8>>>>;
@@ -20,22 +20,32 @@ struct Slot {
 /// A few decoded chunks of one array, the latest used last.
 pub(crate) struct Cache {
     slots: Mutex<(Vec<Slot>, Vec<Vec<u8>>)>,
-    most: usize,
+    across: u64,
+    chunk_bytes: u64,
 }
 
-/// The chunks that a cache may keep, each of so many bytes.
-pub(crate) fn kept(chunk_bytes: u64) -> u64 {
-    (ROOM / chunk_bytes.max(1)).clamp(3, 64)
+/// The chunks that a cache may keep, each of so many bytes, where a row lies in `across` of them: for every thread those that it is in,
+/// and those that its rows share with the rows before, which another thread has still to reach. With fewer, threads push out what others
+/// have not finished with, and chunks are decoded again and again.
+pub(crate) fn kept(chunk_bytes: u64, across: u64, n_threads: usize) -> u64 {
+    let threads = n_threads as u64;
+    let wanted = if across > 1 { across * (threads + 1) } else { 2 * threads + 2 };
+    (ROOM / chunk_bytes.max(1)).min(64).max(wanted)
 }
 
 impl Cache {
     pub fn new(chunk_bytes: u64) -> Self {
-        Cache { slots: Mutex::default(), most: kept(chunk_bytes) as usize }
+        Cache::across(chunk_bytes, 1)
     }
 
-    /// A cache of at least `least` chunks.
-    pub fn of(chunk_bytes: u64, least: u64) -> Self {
-        Cache { slots: Mutex::default(), most: kept(chunk_bytes).max(least) as usize }
+    /// A cache of chunks of which `across` make up a row.
+    pub fn across(chunk_bytes: u64, across: u64) -> Self {
+        Cache { slots: Mutex::default(), across, chunk_bytes }
+    }
+
+    /// Chunks that may be kept for the threads of the pool that reads.
+    fn most(&self) -> usize {
+        kept(self.chunk_bytes, self.across, rayon::current_num_threads()) as usize
     }
 
     fn lock(&self) -> MutexGuard<'_, (Vec<Slot>, Vec<Vec<u8>>)> {
@@ -69,6 +79,7 @@ impl Cache {
         decode: impl FnOnce(&mut Vec<u8>) -> Result<()>,
         look: impl FnOnce(&[u8]),
     ) -> Result<()> {
+        let most = self.most();
         let (cell, mut spare) = {
             let mut guard = self.lock();
             let (slots, spares) = &mut *guard;
@@ -80,9 +91,9 @@ impl Cache {
                     (cell, Vec::new())
                 }
                 None => {
-                    if slots.len() >= self.most {
+                    while slots.len() >= most {
                         let old = slots.remove(0);
-                        recycle(old.cell, spares, self.most);
+                        recycle(old.cell, spares, most);
                     }
                     let cell = Cell::default();
                     slots.push(Slot { chunk, cell: cell.clone(), left: len });
@@ -105,7 +116,7 @@ impl Cache {
         if let Some(at) = slots.iter().position(|s| s.chunk == chunk) {
             slots[at].left = slots[at].left.saturating_sub(used);
             if slots[at].left == 0 {
-                recycle(slots.remove(at).cell, spares, self.most);
+                recycle(slots.remove(at).cell, spares, most);
             }
         }
         Ok(())

@@ -42,7 +42,7 @@ impl DenseSource {
         let chunk = [*r, *c];
         let bytes = r * c * dtype.size().unwrap_or(1) as u64;
         // Blocks of rows come back to every chunk beside them: two bands of chunks stay.
-        let cache = Cache::of(bytes, 2 * columns.div_ceil(*c));
+        let cache = Cache::across(bytes, columns.div_ceil(*c));
         let (read, decoded) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(DenseSource { location: tree.location().to_string(), shape, chunks, dtype, chunk, cache, read, decoded })
     }
@@ -142,7 +142,7 @@ impl Source for DenseSource {
 
     fn overhead_bytes(&self, n_threads: usize) -> u64 {
         let chunk = self.chunk[0] * self.chunk[1] * self.size() as u64;
-        let cached = cache::kept(chunk).max(2 * self.across()).min(self.chunks.n_chunks()) + 4;
+        let cached = cache::kept(chunk, self.across(), n_threads).min(self.chunks.n_chunks()) + 4;
         chunk * (cached + 2 * n_threads as u64) + n_threads as u64 * ROWS * self.shape.n_vars as u64 * 4 + self.chunks.held_bytes()
     }
 

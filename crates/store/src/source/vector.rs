@@ -84,7 +84,7 @@ impl Vector {
     /// Memory besides the results: kept chunks, and a compressed and a decoded one for each thread.
     pub fn overhead_bytes(&self, n_threads: usize) -> u64 {
         let chunk = self.chunk_bytes();
-        let cached = cache::kept(chunk).min(self.chunks.n_chunks()) + 4;
+        let cached = cache::kept(chunk, 1, n_threads).min(self.chunks.n_chunks()) + 4;
         chunk * (cached + 2 * n_threads as u64)
     }
 
