@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cellmill_kernels::totals::{RowTotals, row_totals};
+use cellmill_kernels::totals::{Look, RowTotals, look, row_totals};
 use cellmill_matrix::{Csr, Values};
 
 /// Consecutive cells on their way through a recipe. Rows that a filter drops leave `x` and `rows`; their place in the source stays known.
@@ -19,23 +19,42 @@ pub struct Chunk {
     /// Row sums that normalisation divides by, where they were taken before columns were dropped: `(x.n_rows(),)`.
     pub normalizer: Option<Vec<f64>>,
     totals: Option<RowTotals>,
+    whole: Option<bool>,
 }
 
 impl Chunk {
     /// Rows as they come from the source.
     pub fn new(source: Range<u64>, x: Csr, batch: Option<Vec<u32>>) -> Self {
         let rows = (0..x.n_rows() as u32).collect();
-        Chunk { source, rows, x, batch, normalizer: None, totals: None }
+        Chunk { source, rows, x, batch, normalizer: None, totals: None, whole: None }
     }
 
     /// Some rows of a range: `rows` are their offsets from `source.start`.
     pub fn part(source: Range<u64>, rows: Vec<u32>, x: Csr) -> Self {
-        Chunk { source, rows, x, batch: None, normalizer: None, totals: None }
+        Chunk { source, rows, x, batch: None, normalizer: None, totals: None, whole: None }
     }
 
     /// Totals of the rows as they are now; taken once, then remembered until the values change.
     pub fn totals(&mut self) -> &RowTotals {
         self.totals.get_or_insert_with(|| row_totals(&self.x))
+    }
+
+    /// What the values are like.
+    pub fn look(&mut self) -> Look {
+        let seen = look(&self.x.data);
+        self.whole = Some(seen.whole && seen.counts);
+        seen
+    }
+
+    /// Whether all values are known to be whole numbers from 0 on; seen once, then remembered until the values change.
+    pub fn is_whole(&mut self) -> bool {
+        match self.whole {
+            Some(whole) => whole,
+            None => {
+                let seen = self.look();
+                seen.whole && seen.counts
+            }
+        }
     }
 
     /// Drops rows whose flag is false.
@@ -68,6 +87,7 @@ impl Chunk {
     /// Says that values or columns have changed.
     pub fn changed(&mut self) {
         self.totals = None;
+        self.whole = None;
     }
 }
 

@@ -74,8 +74,17 @@ pub fn write(
         }
         var = var.select(mask);
     }
-    write_table(w, "obs", &obs)?;
-    write_table(w, "var", &var)?;
+    let mut taken = paths(&obsm, &varm, &obsp, &uns);
+    taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
+    let tables = || write_table(w, "obs", &obs).and_then(|()| write_table(w, "var", &var));
+    let elements = || write_elements(w, obsm, varm, obsp, uns);
+    if w.at_a_time() > 1 {
+        let (tables, elements) = rayon::join(tables, elements);
+        tables.and(elements)?;
+    } else {
+        tables()?;
+        elements()?;
+    }
     if let Some(with_x) = target.with_x {
         let mut steps = kept_steps(&keep, keep_genes.as_deref());
         if let Some(mask) = chosen {
@@ -91,9 +100,6 @@ pub fn write(
         stream.finish()?;
         (nnz, reads) = (written, u32::from(decoded));
     }
-    let mut taken = paths(&obsm, &varm, &obsp, &uns);
-    taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
-    write_elements(w, target.format, obsm, varm, obsp, uns)?;
     write_waiting(w, waiting)?;
     if let Some(input) = input {
         let mut warnings = Vec::new();
@@ -137,27 +143,16 @@ pub fn stream_rows(
     Ok((nnz, decoded))
 }
 
-/// Elements of a zarr store that are written at a time, at most. A file of HDF5 takes them one by one, always in the same order.
-pub(crate) const SIDE_BY_SIDE: usize = 4;
-
 /// Writes what belongs to cells, genes, pairs of cells, and the rest.
-fn write_elements(
-    w: &dyn TreeWriter,
-    format: Format,
-    obsm: Named<Array>,
-    varm: Named<Array>,
-    obsp: Named<Sparse>,
-    uns: Named<Element>,
-) -> Result<()> {
+fn write_elements(w: &dyn TreeWriter, obsm: Named<Array>, varm: Named<Array>, obsp: Named<Sparse>, uns: Named<Element>) -> Result<()> {
     let arrays =
         |group: &'static str, list: Named<Array>| list.into_iter().map(move |(name, a)| (format!("{group}/{name}"), Element::Array(a)));
     let obsp = obsp.into_iter().map(|(name, m)| (format!("obsp/{name}"), Element::Sparse(m)));
     let uns = uns.into_iter().map(|(name, e)| (format!("uns/{name}"), e));
     // The largest first.
     let mut all = obsp.chain(arrays("obsm", obsm)).chain(arrays("varm", varm)).chain(uns);
-    let at_a_time = if format == Format::H5ad { 1 } else { SIDE_BY_SIDE.min(rayon::current_num_threads()) };
     loop {
-        let some: Vec<(String, Element)> = all.by_ref().take(at_a_time).collect();
+        let some: Vec<(String, Element)> = all.by_ref().take(w.at_a_time()).collect();
         if some.is_empty() {
             return Ok(());
         }
@@ -235,7 +230,7 @@ pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>)
     let w = &*editor;
     write_table(w, "obs", &analysis.obs)?;
     write_table(w, "var", &analysis.var)?;
-    write_elements(w, Format::of_path(input), analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
+    write_elements(w, analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
     write_waiting(w, analysis.waiting)?;
     editor.finish()?;
     watch.finish(n_obs, 0, 0);

@@ -1,6 +1,6 @@
 //! What a run will cost, before it runs: reads, bytes, memory, time.
 
-use cellmill_engine::exec::{CHUNK_BYTES, TASK_ROWS, cut};
+use cellmill_engine::exec::{TASK_ROWS, THREAD_BYTES, cut};
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_graph::{fuzzy, knn};
 use cellmill_kernels::gram;
@@ -9,7 +9,6 @@ use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::job::Job;
-use crate::output::SIDE_BY_SIDE;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
 /// The expected cost of a run.
@@ -150,7 +149,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let share = (hvg as f64 / p.max(1) as f64 * 2.0).min(1.0);
     let hvg_nnz = (nnz as f64 * share) as u64;
     let threads = job.threads as u64;
-    let flight = threads * CHUNK_BYTES * 4 + size.overhead_bytes;
+    let flight = threads * THREAD_BYTES + size.overhead_bytes;
     let mut needs = vec![
         (When::Always, "program and libraries", 48 << 20),
         (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
@@ -187,7 +186,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
-        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8 * threads.min(SIDE_BY_SIDE as u64)) * (4 << 20)));
+        needs.push((When::Writing, "chunks in flight", (threads * 2 + 16) * (4 << 20)));
     }
     let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
     let (mut aside, mut beside) = (false, false);

@@ -3,7 +3,7 @@
 
 use cellmill_engine::Chunk;
 use cellmill_engine::chunk::RowColumns;
-use cellmill_engine::exec::{self, Aside, CHUNK_BYTES, Feed, Scratch, TASK_ROWS, Task, cut, in_order, sliced};
+use cellmill_engine::exec::{self, Aside, Feed, Scratch, TASK_ROWS, THREAD_BYTES, Task, cut, in_order, sliced};
 use cellmill_engine::fold::{At, Collect, Collected, Fold};
 use cellmill_engine::recipe::{Rows, Step};
 use cellmill_matrix::{Csr, Error, Result, SourceRow, Watch};
@@ -117,7 +117,7 @@ impl View<'_> {
     /// Bytes that rows on their way take, whatever is asked of them.
     pub fn flight_bytes(&self) -> u64 {
         let threads = rayon::current_num_threads() as u64;
-        threads * CHUNK_BYTES * 4 + self.feed.source.overhead_bytes(rayon::current_num_threads())
+        threads * THREAD_BYTES + self.feed.source.overhead_bytes(rayon::current_num_threads())
     }
 
     /// States of so many bytes that are held at a time: those on their way, those that wait for their turn, and the tree's.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use cellmill_engine::exec::{CHUNK_BYTES, Feed, cut};
+use cellmill_engine::exec::{Feed, THREAD_BYTES, cut};
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::{Rows, Step};
 use cellmill_engine::stage::{Allowance, Stage};
@@ -91,7 +91,7 @@ fn on<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
 const PLENTY: u64 = 1 << 30;
 
 /// Beside the chunks on their way, room for the ranks of some genes only.
-const TIGHT: u64 = CHUNK_BYTES * 4 + (400 << 10);
+const TIGHT: u64 = THREAD_BYTES + (400 << 10);
 
 /// Every score and p-value as bits.
 fn bits(found: &Markers) -> Vec<u64> {

@@ -122,6 +122,10 @@ pub trait TreeWriter: Send + Sync {
     fn records(&self, path: &str, fields: &[(String, Values)], attrs: Attrs) -> Result<()>;
     /// Opens an array that grows along its first axis. `shape[0]` is ignored; `chunk` is a wish.
     fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>>;
+    /// Elements that may be written at a time. One where they lie in the store in the order in which they are written.
+    fn at_a_time(&self) -> usize {
+        1
+    }
     /// Makes the store appear whole under its name.
     fn finish(self: Box<Self>) -> Result<()>;
 }

@@ -6,4 +6,4 @@ mod task;
 
 pub use order::{Tree, in_order};
 pub use spare::Spare;
-pub use task::{Aside, CHUNK_BYTES, Done, Feed, Scratch, TASK_ROWS, Task, TaskOutput, cut, part, run, sliced, task_of};
+pub use task::{Aside, Done, Feed, Scratch, TASK_ROWS, THREAD_BYTES, Task, TaskOutput, cut, part, run, sliced, task_of};

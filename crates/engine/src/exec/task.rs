@@ -17,11 +17,12 @@ use crate::stage::{Piece, Stage};
 /// Source rows of a task. Fixed: the tree of merging, and with it every bit of a result, follows from the number of rows alone.
 pub const TASK_ROWS: u64 = 4096;
 
-/// Entries of a chunk at most (or one row): 1 MiB, which stays in the core's second cache from step to step.
-const CHUNK_ENTRIES: u64 = 1 << 17;
+/// Entries of a chunk at most (or one row): 256 KiB, which stay in the core's second cache from step to step, beside the sums of all genes,
+/// also where two threads share it.
+const CHUNK_ENTRIES: u64 = 1 << 15;
 
-/// Bytes of a chunk at most.
-pub const CHUNK_BYTES: u64 = CHUNK_ENTRIES * 8;
+/// Bytes that a thread is counted with for the rows it works on: decoded, packed, transformed.
+pub const THREAD_BYTES: u64 = 4 << 20;
 
 /// Facts about rows that a recipe needs besides the matrix. Tasks get their own slice of them.
 #[derive(Clone, Debug, Default)]

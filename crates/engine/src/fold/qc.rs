@@ -1,6 +1,6 @@
 //! Quality control of raw counts: columns of obs for each row, totals of each gene.
 
-use cellmill_kernels::totals::{COUNT_BITS, column_counts, column_totals, look};
+use cellmill_kernels::totals::{COUNT_BITS, column_counts, column_totals};
 use cellmill_matrix::{Error, Place, Result, Values};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ impl Fold for Qc {
     }
 
     fn accumulate(&self, acc: &mut QcAcc, _: usize, chunk: &mut Chunk, rows: &mut RowColumns) -> Result<()> {
-        let seen = look(&chunk.x.data);
+        let seen = chunk.look();
         if self.counts && !seen.counts {
             return Err(not_a_count(chunk));
         }

@@ -94,7 +94,8 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
     match steps {
         [Step::NormalizeTotal { target_sum }, Step::Log1p { base }, ..] => {
             let totals = chunk.row_sums();
-            transform::normalize_log1p(&mut chunk.x, &totals, *target_sum, *base);
+            let whole = chunk.is_whole();
+            transform::normalize_log1p(&mut chunk.x, whole, &totals, *target_sum, *base);
             chunk.changed();
             return Ok(2);
         }

@@ -8,7 +8,7 @@ use cellmill_kernels::moments::{self, cuda::Input, cuda::Moments, cuda::Sums};
 use cellmill_kernels::pack::{self, cuda::ABSENT, cuda::Batch, cuda::Rows, cuda::Unpack, pack};
 use cellmill_kernels::project::{self, cuda::Projection};
 use cellmill_kernels::select::{keep_columns, renumbering};
-use cellmill_kernels::totals::{column_totals, row_totals};
+use cellmill_kernels::totals::{column_totals, look, row_totals};
 use cellmill_kernels::transform::{cuda::Logged, cuda::Transform, log1p, normalize_log1p, normalize_total};
 use cellmill_matrix::{Csr, Result, Source, SourceRow};
 use cellmill_simulate::{Options as Simulate, Simulation};
@@ -179,7 +179,7 @@ fn transformed(stream: &Stream, unpack: &Unpack, transform: &Transform, name: &s
         match what {
             "normalize" => normalize_total(&mut expected, &totals.total, 1e4),
             "log1p" => log1p(&mut expected, Some(2.0)),
-            _ => normalize_log1p(&mut expected, &totals.total, 1e4, None),
+            _ => normalize_log1p(&mut expected, is_whole(csr), &totals.total, 1e4, None),
         }
         let mut rows = upload(stream, unpack, csr)?;
         transform.apply_own(stream, &mut rows, &how)?;
@@ -213,7 +213,7 @@ fn summed(stream: &Stream, unpack: &Unpack, kernels: &Moments, name: &str, csr: 
 
     let how = Logged { target_sum: Some(1e4), log1p: true, base: None };
     let mut logged = csr.clone();
-    normalize_log1p(&mut logged, &row_totals(csr).total, 1e4, None);
+    normalize_log1p(&mut logged, is_whole(csr), &row_totals(csr).total, 1e4, None);
     let mut expected = vec![[0.0; 2]; n];
     moments::accumulate(&logged, &mut expected);
     let mut sums = Sums::new(stream, n, csr.n_rows(), how.bound().unwrap_or(1.0))?;
@@ -244,12 +244,17 @@ fn summed(stream: &Stream, unpack: &Unpack, kernels: &Moments, name: &str, csr: 
     Ok(fine & must(&format!("maxima {name}"), near, "of each column"))
 }
 
+fn is_whole(x: &Csr) -> bool {
+    let seen = look(&x.data);
+    seen.whole && seen.counts
+}
+
 /// Gram matrix and projection of 6,000 cells by 3,000 genes.
 fn multiplied(stream: &Stream, unpack: &Unpack, transform: &Transform, counts: &Csr) -> Result<bool> {
     let p = counts.n_cols;
     let how = Logged { target_sum: Some(1e4), log1p: true, base: None };
     let mut csr = counts.clone();
-    normalize_log1p(&mut csr, &row_totals(counts).total, 1e4, None);
+    normalize_log1p(&mut csr, is_whole(counts), &row_totals(counts).total, 1e4, None);
     // The CPU's matrix, and the same in f64.
     let mut detection = vec![0f32; p];
     let mut squares = vec![0f64; p];

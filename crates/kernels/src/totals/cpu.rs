@@ -87,12 +87,27 @@ pub fn column_totals(x: &Csr, into: &mut [[f64; 2]]) {
     }
 }
 
-/// [`column_totals`] for rows of whole numbers in `0..2^23`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
-/// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
-pub fn column_counts(x: &Csr, into: &mut [u64]) {
-    for (&column, &value) in x.indices.iter().zip(&x.data) {
+wide! {
+    /// [`column_totals`] for rows of whole numbers in `0..2^23`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
+    /// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
+    pub fn column_counts(x: &Csr, into: &mut [u64]) = words;
+}
+
+/// Words are made several at a time; the additions, each to a place of its own, are what is left to do one by one.
+#[inline(always)]
+fn words(x: &Csr, into: &mut [u64]) {
+    let word = |value: f32| {
         let number = u64::from(whole_number(value));
-        into[column as usize] += number << COUNT_BITS | u64::from(number != 0);
+        number << COUNT_BITS | u64::from(number != 0)
+    };
+    let ((columns, last_columns), (values, last_values)) = (x.indices.as_chunks::<8>(), x.data.as_chunks::<8>());
+    for (columns, values) in columns.iter().zip(values) {
+        for (&column, word) in columns.iter().zip(values.map(word)) {
+            into[column as usize] += word;
+        }
+    }
+    for (&column, &value) in last_columns.iter().zip(last_values) {
+        into[column as usize] += word(value);
     }
 }
 
@@ -122,6 +137,17 @@ pub struct Look {
 wide! {
     /// Looks every value in the face.
     pub fn look(values: &[f32]) -> Look = all_values;
+}
+
+wide! {
+    /// The largest of numbers from 0 on, none of them NaN; 0 of none.
+    pub fn largest(values: &[f32]) -> f32 = largest_of;
+}
+
+#[inline(always)]
+fn largest_of(values: &[f32]) -> f32 {
+    // As integers, floats from 0 on are in their order.
+    f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() as i32)) as u32)
 }
 
 #[inline(always)]

@@ -7,7 +7,7 @@ mod cpu;
 #[cfg(test)]
 mod tests;
 
-pub use cpu::{COUNT_BITS, Look, column_counts, column_totals, look, row_totals, subset_totals, top_shares, whole_number};
+pub use cpu::{COUNT_BITS, Look, column_counts, column_totals, largest, look, row_totals, subset_totals, top_shares, whole_number};
 
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use cellmill_matrix::Csr;
 
-use crate::totals::{look, whole_number};
+use crate::totals::{largest, whole_number};
 
 /// Small counts are so common that their logarithms are taken once a row: entries below this come from a table.
 const TABLE: usize = 32;
@@ -42,8 +42,8 @@ pub fn sqrt(x: &mut Csr) {
     x.data.iter_mut().for_each(|v| *v = v.sqrt());
 }
 
-/// [`normalize_total`] and [`log1p`] in one go, with a table for whole counts below 32.
-pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option<f64>) {
+/// [`normalize_total`] and [`log1p`] in one go, with a table for counts below 32 where all values are known to be whole numbers from 0 on.
+pub fn normalize_log1p(x: &mut Csr, whole: bool, total: &[f64], target_sum: f64, base: Option<f64>) {
     let per = base.map_or(1.0, |b| 1.0 / libm::log(b));
     let mut table = [0f32; TABLE];
     for (i, &total) in total.iter().enumerate() {
@@ -51,12 +51,11 @@ pub fn normalize_log1p(x: &mut Csr, total: &[f64], target_sum: f64, base: Option
         let of = |v: f32| (libm::log1p(f64::from((f64::from(v) * factor) as f32)) * per) as f32;
         let span = x.span(i);
         let values = &mut x.data[span];
-        let seen = look(values);
-        if values.len() < TABLE || !seen.whole || !seen.counts {
+        if values.len() < TABLE || !whole {
             values.iter_mut().for_each(|v| *v = of(*v));
             continue;
         }
-        let known = TABLE.min(seen.largest as usize + 1);
+        let known = TABLE.min(largest(values) as usize + 1);
         for (k, entry) in table.iter_mut().enumerate().take(known) {
             *entry = of(k as f32);
         }

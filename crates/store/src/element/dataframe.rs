@@ -1,6 +1,7 @@
 //! `dataframe`: an index and columns.
 
 use cellmill_matrix::{Column, Error, Result, Table, Values};
+use rayon::prelude::*;
 use serde_json::Value;
 
 use super::{array, categorical, encoding, join, legacy, need, nullable, place, text};
@@ -84,19 +85,16 @@ pub fn write_table(writer: &dyn TreeWriter, path: &str, table: &Table) -> Result
     attrs.insert("_index".into(), index_name.into());
     attrs.append(&mut encoding("dataframe", "0.2.0"));
     writer.group(path, attrs)?;
-    array::write_values(writer, &join(path, index_name), &Values::Str(table.index.clone()))?;
-    for (name, column) in &table.columns {
-        if name == index_name {
-            let found = format!("a column that is called '{name}', as the index is");
-            return Err(Error::invalid(
-                cellmill_matrix::Place { element: Some(path.into()), ..Default::default() },
-                found,
-                "names in a data frame differ",
-            ));
-        }
-        write_column(writer, &join(path, name), column)?;
+    if table.names().any(|name| name == index_name) {
+        return Err(Error::invalid(
+            cellmill_matrix::Place { element: Some(path.into()), ..Default::default() },
+            format!("a column that is called '{index_name}', as the index is"),
+            "names in a data frame differ",
+        ));
     }
-    Ok(())
+    array::write_values(writer, &join(path, index_name), &Values::Str(table.index.clone()))?;
+    let write = |(name, column): &(String, Column)| write_column(writer, &join(path, name), column);
+    if writer.at_a_time() > 1 { table.columns.par_iter().try_for_each(write) } else { table.columns.iter().try_for_each(write) }
 }
 
 pub(super) fn write_column(writer: &dyn TreeWriter, path: &str, column: &Column) -> Result<()> {

@@ -1,15 +1,17 @@
 //! Writing zarr stores: a new one appears whole under its name, or single elements of an old one are exchanged.
 
+mod stream;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
-use rayon::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use self::stream::ZarrStream;
 use super::document::{LEVEL, array_v2, array_v3, name_v2};
 use super::{ZarrTree, blosc, folder, records, text};
 use crate::numbers;
@@ -19,8 +21,8 @@ use crate::tree::{ArrayStream, Attrs, Tree, TreeWriter};
 const CHUNK: usize = 2 << 20;
 /// Strings of a chunk.
 const STRINGS: usize = 1 << 16;
-/// Chunks that a stream gathers and compresses side by side.
-const BATCH: usize = 8;
+/// Elements that are written at a time, at most.
+const SIDE_BY_SIDE: usize = 4;
 /// Elements that are mappings: in an old store they are added to, not replaced.
 const MAPPINGS: [&str; 7] = ["", "layers", "obsm", "varm", "obsp", "varp", "uns"];
 
@@ -237,8 +239,7 @@ impl TreeWriter for ZarrWriter {
         let mut chunk: Vec<u64> = shape.iter().map(|n| (*n).max(1)).collect();
         chunk[0] = chunk_rows(array.values.dtype(), row).min(shape[0].max(1));
         let mut stream = self.open(path, array.values.dtype(), &shape, chunk, attrs)?;
-        stream.rows = Some(shape[0]);
-        stream.append(&array.values)?;
+        stream.whole(&array.values, shape[0])?;
         Box::new(stream).close()
     }
 
@@ -283,6 +284,10 @@ impl TreeWriter for ZarrWriter {
         Ok(Box::new(self.open(path, dtype, shape, lengths, attrs)?))
     }
 
+    fn at_a_time(&self) -> usize {
+        SIDE_BY_SIDE.min(rayon::current_num_threads())
+    }
+
     fn finish(self: Box<Self>) -> Result<()> {
         let ZarrWriter { shared, temp } = *self;
         let io = |e: std::io::Error| shared.io("", &e);
@@ -317,8 +322,7 @@ impl ZarrWriter {
         let row = shape[1..].iter().product::<u64>() as usize;
         let shared = self.shared.clone();
         let shape = shape.to_vec();
-        let waiting = if dtype == DType::Str { Waiting::Strings(Vec::new()) } else { Waiting::Bytes(Vec::new()) };
-        Ok(ZarrStream { shared, path: path.to_string(), folder, dtype, shape, chunk, row, attrs, waiting, entries: 0, next: 0, rows: None })
+        Ok(ZarrStream::new(shared, path, folder, dtype, shape, chunk, row, attrs))
     }
 }
 
@@ -404,121 +408,4 @@ fn consolidate(root: &Path, version: ZarrVersion, documents: &BTreeMap<String, V
     let temporary = root.join(".cellmill-metadata");
     std::fs::write(&temporary, to_bytes(&value))?;
     std::fs::rename(&temporary, root.join(name))
-}
-
-/// Entries that have not filled a chunk yet.
-enum Waiting {
-    Bytes(Vec<u8>),
-    Strings(Vec<String>),
-}
-
-/// An array of a zarr store that grows along its first axis.
-struct ZarrStream {
-    shared: Arc<Shared>,
-    path: String,
-    folder: PathBuf,
-    dtype: DType,
-    shape: Vec<u64>,
-    chunk: Vec<u64>,
-    /// Entries of a row.
-    row: usize,
-    attrs: Attrs,
-    waiting: Waiting,
-    entries: u64,
-    /// The next chunk to write.
-    next: u64,
-    /// The rows that a whole array has; a stream learns them from its entries.
-    rows: Option<u64>,
-}
-
-impl ZarrStream {
-    /// Entries of a chunk.
-    fn chunk_len(&self) -> usize {
-        (self.chunk[0] as usize) * self.row
-    }
-
-    /// Writes all full chunks (or, at the end, the last one too, padded).
-    fn flush(&mut self, last: bool) -> Result<()> {
-        let len = self.chunk_len();
-        if len == 0 {
-            return Ok(());
-        }
-        let axes = self.shape.len();
-        let (shared, path, folder, next) = (&self.shared, &self.path, &self.folder, self.next);
-        let written = match &mut self.waiting {
-            Waiting::Bytes(bytes) => {
-                let size = self.dtype.size().unwrap_or(1);
-                let whole = bytes.len() / (len * size);
-                let end = whole * len * size;
-                let write = |(k, one): (usize, &[u8])| shared.chunk(path, folder, next + k as u64, axes, one, size);
-                if last && bytes.len() > end {
-                    bytes.resize(end + len * size, 0);
-                }
-                let end = bytes.len() / (len * size) * (len * size);
-                // The folder of the first chunk must be there before others are put into it.
-                let count = end / (len * size);
-                if next == 0 && count > 0 {
-                    write((0, &bytes[..len * size]))?;
-                    bytes[len * size..end].par_chunks(len * size).enumerate().try_for_each(|(k, one)| write((k + 1, one)))?;
-                } else {
-                    bytes[..end].par_chunks(len * size).enumerate().try_for_each(write)?;
-                }
-                bytes.drain(..end);
-                count
-            }
-            Waiting::Strings(strings) => {
-                let whole = strings.len() / len;
-                if last && strings.len() > whole * len {
-                    strings.resize((whole + 1) * len, String::new());
-                }
-                let count = strings.len() / len;
-                for (k, one) in strings.chunks_exact(len).enumerate() {
-                    let bytes = text::encode(one.iter().map(String::as_str));
-                    shared.chunk(path, folder, next + k as u64, axes, &bytes, 1)?;
-                }
-                strings.drain(..count * len);
-                count
-            }
-        };
-        self.next += written as u64;
-        Ok(())
-    }
-}
-
-impl ArrayStream for ZarrStream {
-    fn append(&mut self, values: &Values) -> Result<()> {
-        if values.dtype() != self.dtype {
-            return Err(Error::bug(format!("{}: {} appended to {}", self.path, values.dtype(), self.dtype)));
-        }
-        self.entries += values.len() as u64;
-        let batch = (BATCH * self.chunk_len()).max(1);
-        if let (Waiting::Strings(strings), Values::Str(more)) = (&mut self.waiting, values) {
-            strings.extend_from_slice(more);
-            return if strings.len() >= batch { self.flush(false) } else { Ok(()) };
-        }
-        // Some chunks at a time, so that a large array is not held twice.
-        let batch = batch * self.dtype.size().unwrap_or(1);
-        for part in numbers::to_le(values).chunks(batch) {
-            if let Waiting::Bytes(bytes) = &mut self.waiting {
-                bytes.extend_from_slice(part);
-                if bytes.len() >= batch {
-                    self.flush(false)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn close(mut self: Box<Self>) -> Result<()> {
-        self.flush(true)?;
-        let rows = match (self.rows, self.row as u64) {
-            (Some(rows), _) => rows,
-            (None, 0) => 0,
-            (None, row) if self.entries.is_multiple_of(row) => self.entries / row,
-            (None, row) => return Err(Error::bug(format!("{}: {} entries are no whole rows of {row}", self.path, self.entries))),
-        };
-        let mut shape = self.shape.clone();
-        shape[0] = rows;
-        self.shared.array_documents(&self.path, self.dtype, &shape, &self.chunk, std::mem::take(&mut self.attrs))
-    }
 }
