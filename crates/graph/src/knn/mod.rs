@@ -114,25 +114,37 @@ pub struct Knn {
 impl Knn {
     /// Rows and indices as cells; rows ascending by (distance, cell).
     pub fn in_original_order(self) -> Distances {
-        let Knn { order, distances: Distances { k, indices, distances } } = self;
-        if k == 0 || order.iter().enumerate().all(|(at, &cell)| at == cell as usize) {
-            return Distances { k, indices, distances };
+        let Knn { order, distances } = self;
+        if order.iter().enumerate().all(|(at, &cell)| at == cell as usize) {
+            return distances;
         }
-        let mut position = vec![0u32; order.len()];
-        order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
-        let mut out = Distances { k, indices: vec![0; indices.len()], distances: vec![0.0; distances.len()] };
-        out.indices.par_chunks_mut(k).zip(out.distances.par_chunks_mut(k)).zip(&position).for_each_init(
-            Vec::new,
-            |keys, ((ids, values), &at)| {
-                let span = at as usize * k..(at as usize + 1) * k;
-                keys.clear();
-                keys.extend(indices[span.clone()].iter().zip(&distances[span]).map(|(&id, &d)| scan::key(d, order[id as usize])));
-                keys.sort_unstable();
-                exact::emit(keys, ids, values);
-            },
-        );
-        out
+        let position = inverse(&order);
+        renumbered(&distances, &position, &order)
     }
+}
+
+/// Where each cell is in an order.
+fn inverse(order: &[u32]) -> Vec<u32> {
+    let mut position = vec![0u32; order.len()];
+    order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
+    position
+}
+
+/// Rows `from`, in this order, with every `id` called `names[id]`; rows ascend again.
+fn renumbered(Distances { k, indices, distances }: &Distances, from: &[u32], names: &[u32]) -> Distances {
+    let k = *k;
+    let mut out = Distances { k, indices: vec![0; indices.len()], distances: vec![0.0; distances.len()] };
+    if k == 0 {
+        return out;
+    }
+    out.indices.par_chunks_mut(k).zip(out.distances.par_chunks_mut(k)).zip(from).for_each_init(Vec::new, |keys, ((ids, values), &at)| {
+        let span = at as usize * k..(at as usize + 1) * k;
+        keys.clear();
+        keys.extend(indices[span.clone()].iter().zip(&distances[span]).map(|(&id, &d)| scan::key(d, names[id as usize])));
+        keys.sort_unstable();
+        exact::emit(keys, ids, values);
+    });
+    out
 }
 
 /// Up to this many cells, comparing all pairs is the faster way to 0.99.
@@ -328,17 +340,22 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
     }
 }
 
-/// All pairs on a GPU, the cells in the order in which the CPU would search them; `None` if they are beyond its kernels.
+/// All pairs on a GPU; `None` if they are beyond its kernels. The CPU meanwhile cuts the cells into lists, as its own search would: what
+/// comes after the search is faster where near cells have near numbers.
 fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Option<Knn>> {
     let halve = options.metric == Metric::Cosine;
-    let order = if x.n() <= ALL_PAIRS {
-        (0..x.n() as u32).collect()
-    } else {
-        lists::cut(simd, Cells::Memory(x), options.seed, &Progress::new(watch, 4 * x.n() as u64))?.0.order
-    };
-    let rows = lists::gather(x, &order);
-    let found = cuda::neighbours(devices, &rows, x.d, k, halve, watch)?;
-    Ok(found.map(|(indices, distances)| Knn { order, distances: Distances { k, indices, distances } }))
+    let cells = nobody(x.n()).order;
+    let rows = if x.whole().is_none() { lists::gather(x, &cells) } else { Vec::new() };
+    let rows = x.whole().unwrap_or(&rows);
+    let compare = || cuda::neighbours(devices, rows, x.d, k, halve, watch);
+    let named = |found: Option<(Vec<u32>, Vec<f32>)>| found.map(|(indices, distances)| Distances { k, indices, distances });
+    if x.n() <= ALL_PAIRS {
+        return Ok(named(compare()?).map(|distances| Knn { order: cells, distances }));
+    }
+    let cut = || lists::cut(simd, Cells::Memory(x), options.seed, &Progress::new(&(), x.n() as u64)).map(|(lists, _)| lists.order);
+    let (order, found) = rayon::join(cut, compare);
+    let (order, found) = (order?, named(found?));
+    Ok(found.map(|distances| Knn { distances: renumbered(&distances, &order, &inverse(&order)), order }))
 }
 
 /// What a mode must reach.
