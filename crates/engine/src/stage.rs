@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cellmill_cuda::{Buffer, Device};
+use cellmill_kernels::pack::cuda::Batch;
 use cellmill_kernels::pack::{pack, unpack, unpack_columns};
 use cellmill_matrix::{Csr, Result};
 
@@ -38,6 +40,8 @@ impl Allowance {
 pub struct Stage {
     /// The pieces of each task, in row order; `None` where a task is not kept.
     tasks: Vec<Mutex<Option<Arc<[Piece]>>>>,
+    /// Tasks that GPUs have in their memory, too.
+    there: Vec<Mutex<Option<Arc<Resident>>>>,
     allowance: Allowance,
     spill: Option<Arc<Spill>>,
 }
@@ -76,7 +80,8 @@ const _: () = assert!(TASK_ROWS <= 1 << 16, "offsets of rows are 16 bits wide");
 impl Stage {
     /// An empty stage for `n_tasks` tasks.
     pub fn new(n_tasks: usize, allowance: &Allowance, spill: Option<Arc<Spill>>) -> Self {
-        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), allowance: allowance.clone(), spill }
+        let there = (0..n_tasks).map(|_| Mutex::default()).collect();
+        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), there, allowance: allowance.clone(), spill }
     }
 
     /// Packs the rows of a chunk, if there is room. `scratch` keeps its memory.
@@ -115,9 +120,39 @@ impl Stage {
         (0..self.tasks.len()).filter(|&i| self.slot(i).is_some()).count()
     }
 
-    fn slot(&self, task: usize) -> std::sync::MutexGuard<'_, Option<Arc<[Piece]>>> {
-        self.tasks[task].lock().unwrap_or_else(PoisonError::into_inner)
+    /// Packed rows of a task in the memory of a GPU.
+    pub fn resident(&self, task: usize) -> Option<Arc<Resident>> {
+        lock(&self.there[task]).clone()
     }
+
+    /// Remembers where a GPU has the packed rows of a task.
+    pub fn settle(&self, task: usize, resident: Arc<Resident>) {
+        *lock(&self.there[task]) = Some(resident);
+    }
+
+    /// Frees what GPUs hold, once their work on it is done.
+    pub fn leave_devices(&self) {
+        self.there.iter().for_each(|slot| *lock(slot) = None);
+    }
+
+    fn slot(&self, task: usize) -> std::sync::MutexGuard<'_, Option<Arc<[Piece]>>> {
+        lock(&self.tasks[task])
+    }
+}
+
+/// Packed rows of a task in the memory of a GPU.
+#[derive(Debug)]
+pub struct Resident {
+    /// Table and chunks.
+    pub bytes: Buffer<u8>,
+    /// What they are.
+    pub batch: Batch,
+    /// The GPU.
+    pub device: Arc<Device>,
+}
+
+fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Piece {

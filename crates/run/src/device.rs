@@ -76,15 +76,13 @@ impl Choice {
     /// GPU. With `auto`, a GPU that can't be used is no error, and nobody hears of one that is not there.
     pub fn open<'a>(&self, nnz: u64, listener: &'a dyn Listener) -> Result<Opening<'a>> {
         let auto = self.device == Word::Auto;
-        let ordinals = self.ordinals(nnz);
-        if !auto {
-            ordinals.iter().try_for_each(|&ordinal| Device::known(ordinal))?;
+        let mut ordinals = self.ordinals(nnz);
+        match auto {
+            true => ordinals.retain(|&ordinal| Device::known(ordinal).is_ok()),
+            false => ordinals.iter().try_for_each(|&ordinal| Device::known(ordinal))?,
         }
         let memory = self.memory;
         let open = move |ordinals: Vec<usize>| {
-            if auto && cellmill_cuda::count().is_err() {
-                return Ok(Processor::Cpu);
-            }
             let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
             let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
             devices.iter().for_each(cellmill_engine::pca::prepare);
@@ -112,6 +110,15 @@ enum State {
 }
 
 impl Opening<'_> {
+    /// Whether it is a GPU, as far as that is known before it is open.
+    pub fn is_gpu(&self) -> bool {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Opening(_) => true,
+            State::Open(processor) => processor.device().is_some(),
+            State::Failed => false,
+        }
+    }
+
     /// Waits for it.
     pub fn get(&self) -> Result<Processor> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,7 +34,7 @@ impl GeneMoments {
     }
 
     /// From sums and sums of squares over `n_obs` rows.
-    fn from_sums(n_obs: u64, sums: &[[f64; 2]]) -> Self {
+    pub(crate) fn from_sums(n_obs: u64, sums: &[[f64; 2]]) -> Self {
         let n = n_obs as f64;
         let mean: Vec<f64> = sums.iter().map(|s| if n_obs == 0 { 0.0 } else { s[0] / n }).collect();
         let squares = sums

@@ -8,22 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
 use cellmill_kernels::gram::{self, MAX_COLUMNS, cuda::Gram};
+use cellmill_kernels::moments;
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
 use cellmill_kernels::pack::{self, pack};
 use cellmill_kernels::project::{self, cuda::Projection};
 use cellmill_kernels::transform;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
-use cellmill_matrix::{Error, Result, SourceRow, Watch};
+use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
 use rayon::prelude::*;
 
 use super::route::Route;
 use super::{Columns, Pass};
 use crate::chunk::Chunk;
-use crate::exec::{Feed, Scratch, Task, cut, in_order, sliced};
+use crate::exec::{Feed, Scratch, Task, cut, in_order, sliced, task_of};
 use crate::fold::Collect;
 use crate::host::eigen;
-use crate::recipe::apply_all;
-use crate::stage::{Allowance, Piece, Stage};
+use crate::recipe::{Step, apply_all};
+use crate::stage::{Allowance, Piece, Resident, Stage};
 
 /// What a pass over the rows finds.
 pub(super) struct Found {
@@ -44,14 +45,14 @@ pub(super) enum Covariance {
 }
 
 /// Tasks that are unpacked on the device at a time, each on a stream of its own.
-const LANES: u64 = 4;
+pub(super) const LANES: u64 = 4;
 
 /// Most entries of a task: packed, at 8 bytes at worst, they fit in what a kernel can address.
-const MOST_ENTRIES: u64 = 1 << 27;
+pub(super) const MOST_ENTRIES: u64 = 1 << 27;
 
 /// Loads libraries and compiles kernels, so that [`super::pca`] finds them there. What fails is said when it is needed.
 pub fn prepare(device: &Arc<Device>) {
-    for source in [pack::cuda::SOURCE, transform::cuda::SOURCE, gram::cuda::SOURCE, project::cuda::SOURCE] {
+    for source in [pack::cuda::SOURCE, transform::cuda::SOURCE, moments::cuda::SOURCE, gram::cuda::SOURCE, project::cuda::SOURCE] {
         let _ = device.program(&source);
     }
     if let Ok(stream) = device.stream() {
@@ -167,9 +168,7 @@ pub(super) fn scores(
     let streams = devices.iter().map(Device::stream).collect::<Result<Vec<_>>>()?;
     let projections = streams.iter().map(|stream| Projection::new(stream, components, p, shift)).collect::<Result<Vec<_>>>()?;
     streams.iter().try_for_each(Stream::synchronize)?;
-    let mut scores = vec![0f32; n_obs * k];
-    // All threads make its pages; the one that copies scores into them would take as long as the device.
-    scores.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
+    let mut scores = Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_obs * k).unwrap_or_else(|| pages(n_obs * k));
     let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
     let tasks = &feeder.tasks;
     in_order(
@@ -202,11 +201,21 @@ pub(super) fn scores(
     }
     let short = !arriving.rest.is_empty();
     lanes.into_iter().try_for_each(Lanes::finish)?;
+    if let Some(stage) = pass.rows.feed.stage {
+        stage.leave_devices();
+    }
     projections.iter().zip(&streams).try_for_each(|(projection, stream)| projection.check(stream))?;
     if short {
         return Err(Error::bug("fewer rows in the projection than in the covariance"));
     }
     Ok(Some(scores))
+}
+
+/// Zeros, whose pages all threads make.
+pub(super) fn pages(len: usize) -> Vec<f32> {
+    let mut numbers = vec![0f32; len];
+    numbers.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
+    numbers
 }
 
 /// Scores on their way to the host, in row order.
@@ -242,10 +251,53 @@ struct Feeder<'a> {
     memory: Mutex<Vec<Pinned<u8>>>,
 }
 
-/// A task that waits for its upload.
-struct Loaded {
-    memory: Pinned<u8>,
-    batch: Batch,
+/// A task that waits for its upload, or is there already.
+enum Loaded {
+    Here(Laid),
+    There(Arc<Resident>),
+}
+
+/// Packed chunks side by side in page-locked memory.
+pub(super) struct Laid {
+    pub memory: Pinned<u8>,
+    pub batch: Batch,
+}
+
+/// Lays packed chunks side by side, into `free` if that is large enough.
+pub(super) fn lay<T>(
+    device: &Arc<Device>,
+    free: Option<Pinned<u8>>,
+    chunks: &[T],
+    len: impl Fn(&T) -> usize,
+    read: impl Fn(&T, &mut [u8]) -> Result<()>,
+) -> Result<Laid> {
+    let places = Batch::places(chunks.iter().map(len));
+    let bytes = places.last().map_or(0, |place| place.end);
+    let mut memory = match free.filter(|memory| memory.len() >= bytes) {
+        Some(memory) => memory,
+        None => device.pinned(bytes.next_multiple_of(4 << 20))?,
+    };
+    for (chunk, place) in chunks.iter().zip(&places) {
+        read(chunk, &mut memory[place.clone()])?;
+    }
+    let batch = Batch::new(&mut memory, &places)?;
+    Ok(Laid { memory, batch })
+}
+
+/// Packs the rows of a task that the stage has no room for once more, decoded from the source.
+pub(super) fn again(source: &dyn Source, filters: &[Step], rows: &Range<u64>) -> Result<Arc<[Piece]>> {
+    let task = task_of(rows.start);
+    let stage = Stage::new(task + 1, &Allowance::new(u64::MAX), None);
+    let nothing = Collect::new(usize::MAX, 0);
+    let feed = Feed { source, stage: Some(&stage) };
+    Task { recipe: &sliced(filters, rows), fold: &nothing, rows: rows.clone(), batch: None }.run(feed, &mut Scratch::default())?;
+    stage.task(task).ok_or_else(|| Error::bug("rows that were packed are gone"))
+}
+
+/// Entries of the task that has most.
+pub(super) fn most_entries(source: &dyn Source, tasks: &[Range<u64>]) -> u64 {
+    let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
+    tasks.iter().map(entries).max().unwrap_or(0)
 }
 
 impl<'a> Feeder<'a> {
@@ -253,8 +305,15 @@ impl<'a> Feeder<'a> {
     fn new(devices: &'a [Arc<Device>], pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
         let source = pass.rows.feed.source;
         let tasks = cut(source.shape().n_obs);
-        let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
-        let most = tasks.iter().map(entries).max().unwrap_or(0);
+        let most = most_entries(source, &tasks);
+        // What the GPUs hold already must not be in the way.
+        if let Some(stage) = pass.rows.feed.stage {
+            for device in devices {
+                if device.room()? < bytes + LANES * Batch::device_bytes(most) {
+                    stage.leave_devices();
+                }
+            }
+        }
         let a_lane = Batch::device_bytes(most);
         let mut n_lanes = if devices.is_empty() { 0 } else { LANES };
         for device in devices {
@@ -278,26 +337,22 @@ impl<'a> Feeder<'a> {
         let Some(filters) = self.route.staged else {
             let mut bytes = Vec::new();
             pack(&chosen()?.x, &mut bytes);
-            return self.lay(
-                &[&bytes],
-                |bytes| bytes.len(),
-                |bytes, to| {
-                    to.copy_from_slice(bytes);
-                    Ok(())
-                },
-            );
+            let copy = |bytes: &Vec<u8>, to: &mut [u8]| {
+                to.copy_from_slice(bytes);
+                Ok(())
+            };
+            return self.lay(&[bytes], Vec::len, copy);
         };
+        let turn = &self.devices[task % self.devices.len()];
+        let resident = self.pass.rows.feed.stage.and_then(|stage| stage.resident(task));
+        if let Some(resident) = resident.filter(|resident| Arc::ptr_eq(&resident.device, turn)) {
+            return Ok(Loaded::There(resident));
+        }
         let pieces = match self.pass.rows.feed.stage.and_then(|stage| stage.task(task)) {
             Some(pieces) => pieces,
             None => {
-                // What the stage has no room for is decoded and packed once more.
-                let stage = Stage::new(self.tasks.len(), &Allowance::new(u64::MAX), None);
-                let (span, nothing) = (self.tasks[task].clone(), Collect::new(usize::MAX, 0));
-                let feed = Feed { source: self.pass.rows.feed.source, stage: Some(&stage) };
-                let task_of_rows = Task { recipe: &sliced(filters, &span), fold: &nothing, rows: span, batch: None };
-                task_of_rows.run(feed, &mut Scratch::default())?;
                 self.pass.decoded.store(true, Ordering::Relaxed);
-                stage.task(task).ok_or_else(|| Error::bug("rows that were packed are gone"))?
+                again(self.pass.rows.feed.source, filters, &self.tasks[task])?
             }
         };
         self.lay(&pieces, Piece::bytes, Piece::read)
@@ -305,18 +360,8 @@ impl<'a> Feeder<'a> {
 
     /// Lays packed chunks side by side.
     fn lay<T>(&self, chunks: &[T], len: impl Fn(&T) -> usize, read: impl Fn(&T, &mut [u8]) -> Result<()>) -> Result<Loaded> {
-        let places = Batch::places(chunks.iter().map(len));
-        let bytes = places.last().map_or(0, |place| place.end);
         let free = self.memory.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut memory = match free.filter(|memory| memory.len() >= bytes) {
-            Some(memory) => memory,
-            None => self.devices[0].pinned(bytes.next_multiple_of(4 << 20))?,
-        };
-        for (chunk, place) in chunks.iter().zip(&places) {
-            read(chunk, &mut memory[place.clone()])?;
-        }
-        let batch = Batch::new(&mut memory, &places)?;
-        Ok(Loaded { memory, batch })
+        Ok(Loaded::Here(lay(&self.devices[0], free, chunks, len, read)?))
     }
 
     /// The lanes of each device.
@@ -360,16 +405,22 @@ struct Lanes<'a> {
 
 impl Lanes<'_> {
     /// Queues the upload of a task's rows and what makes them the chosen columns, transformed; then what `then` queues on the same stream.
-    fn rows(&mut self, Loaded { memory, batch }: Loaded, then: impl FnOnce(&Stream, &Rows) -> Result<()>) -> Result<()> {
-        if batch.n_rows() == 0 {
-            self.give_back(memory);
-            return Ok(());
-        }
+    fn rows(&mut self, loaded: Loaded, then: impl FnOnce(&Stream, &Rows) -> Result<()>) -> Result<()> {
         let stream = &self.streams[self.next % self.streams.len()];
         self.next += 1;
-        let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
-        self.uploads.push_back(lent);
-        let mut rows = self.unpack.columns(stream, &bytes, &batch, &self.map, self.n_genes)?;
+        let mut rows = match loaded {
+            Loaded::Here(Laid { memory, batch }) if batch.n_rows() == 0 => {
+                self.give_back(memory);
+                return Ok(());
+            }
+            Loaded::Here(Laid { memory, batch }) => {
+                let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
+                self.uploads.push_back(lent);
+                self.unpack.columns(stream, &bytes, &batch, &self.map, self.n_genes)?
+            }
+            // The stage holds it until the last of its readers is done.
+            Loaded::There(resident) => self.unpack.columns(stream, &resident.bytes, &resident.batch, &self.map, self.n_genes)?,
+        };
         if self.how != Logged::IDENTITY {
             self.transform.apply_own(stream, &mut rows, &self.how)?;
         }

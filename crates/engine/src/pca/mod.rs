@@ -1,6 +1,7 @@
 //! Exact principal components of the highly variable genes: one pass for the Gram matrix, an eigensolver on the covariance, and a
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
+pub mod ahead;
 mod gpu;
 mod part;
 mod route;
@@ -166,6 +167,8 @@ struct Memory {
     tasks: Spare<Scratch>,
     rows: Arc<Spare<Csr>>,
     packed: Spare<Vec<u8>>,
+    /// Room for all scores.
+    scores: Spare<Vec<f32>>,
 }
 
 /// Nanoseconds of an entry that is unpacked, transformed and multiplied by a block of vectors, against those of one of the covariance.
@@ -219,6 +222,11 @@ fn fit(
     let mean: Vec<f64> = sums.iter().map(|s| s / n_obs as f64).collect();
     let on_gpu = matches!(covariance, Covariance::Device(..));
     let covariance = match columns.centred {
+        // While a GPU looks for them, all threads make the pages of the scores: the one that copies scores into them would take as long.
+        true if on_gpu => {
+            let pages = || rows.memory.scores.give(gpu::pages(n_obs as usize * n_comps));
+            rayon::join(|| gpu::eigenpairs(covariance, p, n_comps), pages).0?
+        }
         true => gpu::eigenpairs(covariance, p, n_comps)?,
         false => Err(covariance),
     };

@@ -51,7 +51,7 @@ impl Plan {
 }
 
 /// The graph with its cells renumbered block by block.
-struct Blocks {
+pub(super) struct Blocks {
     /// First cell of each block: `(N_BLOCKS + 1,)`.
     starts: Vec<usize>,
     /// The cell's number in the graph: `(n,)`.
@@ -65,7 +65,7 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn new(graph: &Connectivities, plan: &Plan) -> Self {
+    pub fn new(graph: &Connectivities, plan: &Plan) -> Self {
         let n = graph.n();
         // Of each 16 cells in a row one goes to each block, in random order.
         let mut block = vec![0u8; n];
@@ -132,7 +132,7 @@ impl Blocks {
 
 /// Optimises the row-major `(n, S)` start: `S` is 2 or 4, unused coordinates are 0 and stay 0.
 pub(super) fn optimise<const S: usize>(
-    graph: &Connectivities,
+    blocks: &Blocks,
     plan: &Plan,
     start: Vec<[f32; S]>,
     epochs: std::ops::Range<usize>,
@@ -142,12 +142,11 @@ pub(super) fn optimise<const S: usize>(
 where
     [f32; S]: Point<S>,
 {
-    let n = graph.n();
-    let blocks = Blocks::new(graph, plan);
+    let n = blocks.old.len();
     let mut points: Vec<[f32; S]> = blocks.old.iter().map(|&i| start[i as usize]).collect();
     drop(start);
     if let Some(device) = processor.device() {
-        let Blocks { starts, indptr, targets, rates, .. } = &blocks;
+        let Blocks { starts, indptr, targets, rates, .. } = blocks;
         let pool = if n > DIRECT { POOL } else { 0 };
         let edges = Edges { starts, indptr, targets, rates };
         if cuda::optimise(device, &edges, &plan.on_gpu(pool), &mut points, epochs.clone(), watch)? {
@@ -171,7 +170,7 @@ where
                 (0..POOL).into_par_iter().with_min_len(1 << 12).map(draw).collect_into_vec(&mut pool);
             }
             let moved = &mut moved[..range.len()];
-            let shared = Shared { blocks: &blocks, plan, forces, epoch, points: &points, pool: if n > DIRECT { &pool } else { &points } };
+            let shared = Shared { blocks, plan, forces, epoch, points: &points, pool: if n > DIRECT { &pool } else { &points } };
             moved.par_chunks_mut(CELLS).enumerate().for_each_init(
                 || (Vec::new(), Vec::new()),
                 |(jobs, targets), (chunk, moved)| shared.advance(range.start + chunk * CELLS, moved, jobs, targets),

@@ -172,7 +172,6 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     // umap-learn drops edges that would not be sampled once.
     let most = graph.weights.par_iter().copied().reduce(|| 0.0, f32::max);
     let least = most / if n_epochs > 10 { n_epochs } else { default_epochs(n) } as f32;
-    let start = init::start(graph, least, d, options, processor, watch)?;
     let (a, b) = options.curve();
     let plan = Plan {
         a: a as f32,
@@ -185,12 +184,22 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
         least,
         most,
     };
-    if d <= 2 { optimise::<2>(graph, &plan, &start, d, processor, watch) } else { optimise::<4>(graph, &plan, &start, d, processor, watch) }
+    let start = || init::start(graph, least, d, options, processor, watch);
+    let blocks = || layout::Blocks::new(graph, &plan);
+    // While a GPU makes the start, the CPU lays out the blocks.
+    let (start, blocks) = match processor.device() {
+        Some(_) => rayon::join(start, blocks),
+        None => (start(), blocks()),
+    };
+    match d {
+        ..=2 => optimise::<2>(&blocks, &plan, &start?, d, processor, watch),
+        _ => optimise::<4>(&blocks, &plan, &start?, d, processor, watch),
+    }
 }
 
 /// Optimises in rows of `S` coordinates, of which the first `d` are used.
 fn optimise<const S: usize>(
-    graph: &Connectivities,
+    blocks: &layout::Blocks,
     plan: &Plan,
     start: &[f32],
     d: usize,
@@ -201,6 +210,6 @@ where
     [f32; S]: lanes::Point<S>,
 {
     let padded = start.chunks(d).map(|row| std::array::from_fn(|c| row.get(c).copied().unwrap_or(0.0))).collect();
-    let layout = layout::optimise::<S>(graph, plan, padded, 0..plan.n_epochs, processor, watch)?;
-    Ok(layout.iter().flat_map(|row| row[..d].to_vec()).collect())
+    let layout = layout::optimise::<S>(blocks, plan, padded, 0..plan.n_epochs, processor, watch)?;
+    Ok(layout.iter().flat_map(|row| row[..d].iter().copied()).collect())
 }

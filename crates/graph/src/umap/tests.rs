@@ -71,9 +71,10 @@ fn an_epoch_needs_only_its_number_and_the_layout_before() {
     let graph = clumps(400, 0);
     let plan = Plan { a: 0.583, b: 1.334, gamma: 1.0, alpha: 1.0, negative_sample_rate: 5, n_epochs: 60, seed: 1, least: 0.02, most: 1.0 };
     let start: Vec<[f32; 2]> = (0..400).map(|i| [(i % 20) as f32, (i / 20) as f32]).collect();
-    let whole = layout::optimise(&graph, &plan, start.clone(), 0..60, &Processor::Cpu, &()).unwrap();
-    let half = layout::optimise(&graph, &plan, start, 0..23, &Processor::Cpu, &()).unwrap();
-    assert_eq!(whole, layout::optimise(&graph, &plan, half, 23..60, &Processor::Cpu, &()).unwrap());
+    let blocks = layout::Blocks::new(&graph, &plan);
+    let whole = layout::optimise(&blocks, &plan, start.clone(), 0..60, &Processor::Cpu, &()).unwrap();
+    let half = layout::optimise(&blocks, &plan, start, 0..23, &Processor::Cpu, &()).unwrap();
+    assert_eq!(whole, layout::optimise(&blocks, &plan, half, 23..60, &Processor::Cpu, &()).unwrap());
 }
 
 #[test]

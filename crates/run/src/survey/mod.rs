@@ -8,11 +8,13 @@ mod silent;
 
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed};
-use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, GeneMoments, GeneTotals, Moments, Qc};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
 use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::journal::Journal;
+use cellmill_engine::pca::ahead::{self, Ahead, Reading};
 use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
 use cellmill_kernels::residual::Model;
+use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 
 pub(crate) use self::columns::median_of_positive;
@@ -21,7 +23,8 @@ pub use self::kept::kept_steps;
 pub(crate) use self::silent::Silent;
 use crate::analysis::Input;
 use crate::cluster::Cluster;
-use crate::cluster::reads::{MomentFolds, Read};
+use crate::cluster::reads::{First as Folds, MomentFolds, Read};
+use crate::device::Opening;
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -79,6 +82,7 @@ struct First {
 
 struct Surveyor<'a> {
     feed: Feed<'a>,
+    processor: &'a Opening<'a>,
     journal: Option<&'a Journal>,
     cluster: Option<&'a Cluster<'a>>,
     obs: &'a Table,
@@ -103,7 +107,7 @@ struct Surveyor<'a> {
 
 impl<'a> Surveyor<'a> {
     fn new(input: &Input<'a>, recipe: &'a Recipe, observer: &'a Observer<'a>) -> Result<Self> {
-        let Input { feed, obs, var, journal, cluster, .. } = *input;
+        let Input { feed, obs, var, journal, cluster, processor, .. } = *input;
         let location = feed.source.location();
         let mut qc_vars = Vec::new();
         for (name, selector) in &recipe.qc.qc_vars {
@@ -118,6 +122,7 @@ impl<'a> Surveyor<'a> {
         };
         Ok(Surveyor {
             feed,
+            processor,
             journal,
             cluster,
             obs,
@@ -252,12 +257,17 @@ impl<'a> Surveyor<'a> {
     }
 
     fn read<F: Read>(&mut self, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
+        self.read_as(F::NAME, recipe, fold)
+    }
+
+    /// A read that the journal knows by another name.
+    fn read_as<F: Read>(&mut self, name: &str, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
         let watch = self.observer.stage(F::NAME, "cells");
         let aside = Aside { batch: self.batch.as_ref().map(|(codes, _)| &codes[..]) };
         let done = match self.cluster {
             Some(cluster) => cluster.fold(recipe, fold, &aside, &watch)?,
             None => {
-                let log = self.journal.map(|j| j.log(F::NAME));
+                let log = self.journal.map(|j| j.log(name));
                 exec::run(self.feed, recipe, fold, &aside, log.as_ref(), &watch)?
             }
         };
@@ -289,9 +299,43 @@ impl<'a> Surveyor<'a> {
         let qc = At { step: 0, fold: Qc { n_vars, rows: self.row_qc.clone(), counts: self.needs_counts() } };
         // The second Qc only counts genes of kept cells; its row columns are those of kept rows and are dropped.
         let fold = (qc, (kept.map(|f| Silent { inner: f }), folds));
-        let ((totals, (kept, (raw, (linear, logged)))), rows) = self.read(&steps, &fold)?;
+        let ((totals, (kept, (raw, (linear, logged)))), rows) = match self.ahead(&steps[before..], &fold.1.1) {
+            Some(how) => self.read_beside_gpu(&steps[..before], fold, how)?,
+            None => self.read(&steps, &fold)?,
+        };
         self.totals = totals;
         Ok(First { rows, kept, moments: Found { raw, linear, logged } })
+    }
+
+    /// What a GPU does to the staged rows before it takes their moments, if it is to take them: those of one batch, of logarithms alone.
+    fn ahead(&self, values: &[Step], folds: &MomentFolds) -> Option<Logged> {
+        let how = match values {
+            [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => {
+                Logged { target_sum: Some(*target_sum), log1p: true, base: *base }
+            }
+            _ => return None,
+        };
+        let fit = matches!(folds, (None, (None, Some(_)))) && self.batch.is_none() && self.cluster.is_none();
+        (fit && self.feed.stage.is_some() && self.processor.is_gpu()).then_some(how)
+    }
+
+    /// The first read, while a GPU takes the moments of what is staged.
+    fn read_beside_gpu(&mut self, filters: &[Step], mut fold: Folds, how: Logged) -> Result<(<Folds as Fold>::Output, RowColumns)> {
+        fold.1.1 = (None, (None, None));
+        let (feed, processor, reading) = (self.feed, self.processor, Reading::default());
+        std::thread::scope(|scope| {
+            let ahead = scope.spawn(|| ahead::moments(processor.get()?.devices(), feed, filters, how, &reading));
+            let read =
+                self.read_as("quality control beside a GPU", filters, &fold).and_then(|found| Ok((found, ahead::fill(feed, filters)?)));
+            reading.end(read.is_ok());
+            let ahead = ahead.join().map_err(|_| Error::bug("the thread that takes moments on the GPU has panicked"))?;
+            let (mut found, filled) = read?;
+            if let Some(Ahead { moments, decoded }) = ahead? {
+                self.reads += u32::from(filled | decoded);
+                found.0.1.1.1.1 = Some(vec![moments]);
+            }
+            Ok(found)
+        })
     }
 
     /// Raw counts are needed unless the recipe says that X is normalised already.

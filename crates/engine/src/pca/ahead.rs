@@ -1,0 +1,182 @@
+//! What GPUs do while the CPU reads the rows: they take the moments of all genes from what is staged, and keep the packed rows, as far as
+//! their memory has room, for the covariance and the projection.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use cellmill_cuda::{Buffer, Device, Lent, Pending, Pinned, Stream};
+use cellmill_kernels::moments::cuda::{Input, Moments, Sums};
+use cellmill_kernels::pack::cuda::{Batch, Found, Unpack};
+use cellmill_kernels::transform::cuda::Logged;
+use cellmill_matrix::{Error, Result};
+
+use super::gpu::{LANES, Laid, MOST_ENTRIES, again, lay, most_entries};
+use crate::exec::{Feed, Scratch, TASK_ROWS, Task, Tree, cut, in_order, sliced};
+use crate::fold::{Collect, GeneMoments};
+use crate::recipe::Step;
+use crate::stage::{Piece, Resident};
+
+/// How far a read is that stages rows.
+#[derive(Debug, Default)]
+pub struct Reading(AtomicU8);
+
+const ENDED: u8 = 1;
+const FAILED: u8 = 2;
+
+impl Reading {
+    /// Says that no more rows will be staged.
+    pub fn end(&self, well: bool) {
+        self.0.store(if well { ENDED } else { FAILED }, Ordering::Release);
+    }
+}
+
+/// Stages what a read has left out because a journal knew it; whether rows were decoded for that.
+pub fn fill(feed: Feed<'_>, filters: &[Step]) -> Result<bool> {
+    let Some(stage) = feed.stage else { return Ok(false) };
+    let tasks = cut(feed.source.shape().n_obs);
+    let lacking: Vec<usize> = (0..tasks.len()).filter(|&task| stage.task(task).is_none()).collect();
+    let nothing = Collect::new(usize::MAX, 0);
+    let one = |i: usize| {
+        let rows = tasks[lacking[i]].clone();
+        let task = Task { recipe: &sliced(filters, &rows), fold: &nothing, rows, batch: None };
+        task.run(feed, &mut Scratch::default()).map(drop)
+    };
+    in_order(lacking.len(), 2, one, |_, ()| Ok(()))?;
+    Ok(!lacking.is_empty())
+}
+
+/// What [`moments`] finds.
+#[derive(Debug)]
+pub struct Ahead {
+    /// Of all rows that passed the filters.
+    pub moments: GeneMoments,
+    /// Whether rows were decoded for it because the stage had no room for them.
+    pub decoded: bool,
+}
+
+/// Moments of every gene of the rows that a read stages meanwhile, behind `filters`, after normalisation and logarithm. `None` if these
+/// GPUs are not fit for it, or if the read failed. Tolerance: sums are of whole multiples of at most 2^-41 of the largest value, so that they
+/// have the same bits in any order; merged task by task as the CPU's are.
+pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: Logged, reading: &Reading) -> Result<Option<Ahead>> {
+    let (Some(stage), Some(bound)) = (feed.stage, how.bound()) else { return Ok(None) };
+    let (shape, tasks) = (feed.source.shape(), cut(feed.source.shape().n_obs));
+    let most = most_entries(feed.source, &tasks);
+    let a_lane = Batch::device_bytes(most) + 64 * shape.n_vars as u64;
+    let mut room = devices.iter().map(|device| device.room()).collect::<Result<Vec<_>>>()?;
+    if devices.is_empty() || most > MOST_ENTRIES || room.iter().any(|&room| room < 2 * LANES * a_lane) {
+        return Ok(None);
+    }
+    // Half of it is left to what comes later.
+    room.iter_mut().for_each(|room| *room = (*room - LANES * a_lane) / 2);
+    let n_lanes = LANES as usize * devices.len();
+    let mut lanes = (0..n_lanes).map(|i| Lane::new(&devices[i % devices.len()], shape.n_vars, bound)).collect::<Result<Vec<_>>>()?;
+    let mut queued: VecDeque<Work> = VecDeque::new();
+    let mut free: Vec<Pinned<u8>> = Vec::new();
+    let mut tree = Tree::default();
+    let mut decoded = false;
+    let mut take = |work: Work, free: &mut Vec<Pinned<u8>>, lanes: &mut [Lane]| -> Result<()> {
+        tree.push(work.finish(free, lanes)?, |a: &mut GeneMoments, b| a.merge(&b));
+        Ok(())
+    };
+    for (i, rows) in tasks.iter().enumerate() {
+        let pieces = loop {
+            // Asked first, so that what was staged last is seen.
+            let state = reading.0.load(Ordering::Acquire);
+            match stage.task(i) {
+                Some(pieces) => break pieces,
+                None if state == FAILED => return Ok(None),
+                None if state == ENDED => {
+                    decoded = true;
+                    break again(feed.source, filters, rows)?;
+                }
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        if queued.len() == n_lanes
+            && let Some(work) = queued.pop_front()
+        {
+            take(work, &mut free, &mut lanes)?;
+        }
+        let turn = i % devices.len();
+        let device = &devices[turn];
+        let Laid { memory, batch } = lay(device, free.pop(), &pieces, Piece::bytes, Piece::read)?;
+        let lane = i % n_lanes;
+        if batch.n_rows() == 0 {
+            free.push(memory);
+            queued.push_back(Work { lane, n_rows: 0, sent: None });
+            continue;
+        }
+        let (work, bytes) = lanes[lane].queue(lane, memory, &batch, how)?;
+        queued.push_back(work);
+        if room[turn] >= batch.bytes() as u64 {
+            room[turn] -= batch.bytes() as u64;
+            stage.settle(i, Arc::new(Resident { bytes, batch, device: device.clone() }));
+        }
+    }
+    while let Some(work) = queued.pop_front() {
+        take(work, &mut free, &mut lanes)?;
+    }
+    let moments = tree.finish(|a, b| a.merge(&b)).unwrap_or_else(|| GeneMoments::none(shape.n_vars));
+    Ok(Some(Ahead { moments, decoded }))
+}
+
+/// A stream, and what it needs for one task after the other.
+struct Lane {
+    stream: Stream,
+    unpack: Unpack,
+    moments: Moments,
+    sums: Sums,
+    out: Buffer<f64>,
+    /// Where the sums arrive.
+    arrive: Option<Pinned<f64>>,
+}
+
+/// A task on its way.
+struct Work {
+    lane: usize,
+    n_rows: u64,
+    sent: Option<(Pending<f64>, Buffer<u32>, Lent<Pinned<u8>>)>,
+}
+
+impl Lane {
+    fn new(device: &Arc<Device>, n_vars: usize, bound: f64) -> Result<Self> {
+        let stream = device.stream()?;
+        Ok(Lane {
+            unpack: Unpack::new(device)?,
+            moments: Moments::new(device)?,
+            sums: Sums::new(&stream, n_vars, TASK_ROWS as usize, bound)?,
+            out: stream.alloc(2 * n_vars)?,
+            arrive: Some(device.pinned(2 * n_vars)?),
+            stream,
+        })
+    }
+
+    /// Queues the upload of a task and its sums; gives its place on the device, too.
+    fn queue(&mut self, lane: usize, memory: Pinned<u8>, batch: &Batch, how: Logged) -> Result<(Work, Buffer<u8>)> {
+        let stream = &self.stream;
+        let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
+        let mut rows = self.unpack.rows(stream, &bytes, batch)?;
+        self.moments.accumulate(stream, &mut rows, &Input { total: None, how, keep: None }, None, &mut self.sums)?;
+        self.moments.take(stream, &mut self.sums, &mut self.out)?;
+        let arrive = self.arrive.take().ok_or_else(|| Error::bug("a lane with two tasks"))?;
+        let sums = stream.download_later(&self.out, arrive)?;
+        Ok((Work { lane, n_rows: batch.n_rows() as u64, sent: Some((sums, rows.found, lent)) }, bytes))
+    }
+}
+
+impl Work {
+    /// Waits for the sums.
+    fn finish(self, free: &mut Vec<Pinned<u8>>, lanes: &mut [Lane]) -> Result<GeneMoments> {
+        let lane = &mut lanes[self.lane];
+        let Some((sums, found, lent)) = self.sent else { return Ok(GeneMoments::none(lane.out.len() / 2)) };
+        let sums = sums.wait()?;
+        free.push(lent.wait()?);
+        let found = lane.stream.download(&found, 2)?;
+        Found::new([found[0], found[1]])?;
+        let moments = GeneMoments::from_sums(self.n_rows, sums[..lane.out.len()].as_chunks::<2>().0);
+        lane.arrive = Some(sums);
+        Ok(moments)
+    }
+}
