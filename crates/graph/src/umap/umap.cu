@@ -121,16 +121,22 @@ extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, con
         for (u32 k = 0; k < far_at; k++) far.next(targets, rates, epoch, turns, turn);
         const u32 range = pool_size ? pool_size : n;
         const Point* others = pool_size ? pool : points;
-        for (u32 at = 0; at < kept; at++) {
+        auto pair = [&](Point& one, Point& two) {
             if (far_at == kept) {
                 far = {start, 0};
                 far_at = 0;
             }
-            const u32 one = near.next(targets, rates, epoch, turns, turn), two = far.next(targets, rates, epoch, turns, turn);
             far_at++;
-            attract(forces, here, points[one]);
-            const Point there = points[two];
-            // Some at a time: they are on their way while the first are at work.
+            one = points[near.next(targets, rates, epoch, turns, turn)];
+            two = points[far.next(targets, rates, epoch, turns, turn)];
+        };
+        Point one, two;
+        pair(one, two);
+        for (u32 at = 0; at < kept; at++) {
+            // The next pair, and some of those that push, are on their way while the first are at work.
+            Point next_one = one, next_two = two;
+            if (at + 1 < kept) pair(next_one, next_two);
+            attract(forces, here, one);
             for (u32 s = 0; s < negatives; s += AHEAD) {
                 Point other[AHEAD];
                 u32 id[AHEAD];
@@ -147,7 +153,9 @@ extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, con
                     }
                 }
             }
-            attract(forces, here, there);
+            attract(forces, here, two);
+            one = next_one;
+            two = next_two;
         }
     }
     moved[i] = here;
