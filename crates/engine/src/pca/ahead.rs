@@ -137,7 +137,15 @@ struct Lane {
 struct Work {
     lane: usize,
     n_rows: u64,
-    sent: Option<(Pending<f64>, Buffer<u32>, Lent<Pinned<u8>>)>,
+    /// What is awaited, if the task has rows.
+    sent: Option<Sent>,
+}
+
+struct Sent {
+    sums: Pending<f64>,
+    /// What the kernels noticed.
+    found: Buffer<u32>,
+    rows: Lent<Pinned<u8>>,
 }
 
 impl Lane {
@@ -162,7 +170,7 @@ impl Lane {
         self.moments.take(stream, &mut self.sums, &mut self.out)?;
         let arrive = self.arrive.take().ok_or_else(|| Error::bug("a lane with two tasks"))?;
         let sums = stream.download_later(&self.out, arrive)?;
-        Ok((Work { lane, n_rows: batch.n_rows() as u64, sent: Some((sums, rows.found, lent)) }, bytes))
+        Ok((Work { lane, n_rows: batch.n_rows() as u64, sent: Some(Sent { sums, found: rows.found, rows: lent }) }, bytes))
     }
 }
 
@@ -170,9 +178,9 @@ impl Work {
     /// Waits for the sums.
     fn finish(self, free: &mut Vec<Pinned<u8>>, lanes: &mut [Lane]) -> Result<GeneMoments> {
         let lane = &mut lanes[self.lane];
-        let Some((sums, found, lent)) = self.sent else { return Ok(GeneMoments::none(lane.out.len() / 2)) };
+        let Some(Sent { sums, found, rows }) = self.sent else { return Ok(GeneMoments::none(lane.out.len() / 2)) };
         let sums = sums.wait()?;
-        free.push(lent.wait()?);
+        free.push(rows.wait()?);
         let found = lane.stream.download(&found, 2)?;
         Found::new([found[0], found[1]])?;
         let moments = GeneMoments::from_sums(self.n_rows, sums[..lane.out.len()].as_chunks::<2>().0);

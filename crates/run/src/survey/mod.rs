@@ -16,6 +16,7 @@ use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
 use cellmill_kernels::residual::Model;
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
+use rayon::prelude::*;
 
 pub(crate) use self::columns::median_of_positive;
 use self::columns::{batches, gene_set};
@@ -375,9 +376,14 @@ impl<'a> Surveyor<'a> {
         if let Some(Values::F64(total)) = rows.take(EXACT_TOTAL) {
             self.exact_total = total;
         }
-        let mut all = self.obs.clone();
+        // Names of a million cells take their time: they are copied once, for the cells that are kept.
+        let mut all = Table { index_name: self.obs.index_name.clone(), index: Vec::new(), columns: self.obs.columns.clone() };
         for (name, values) in rows.columns {
-            all.set(&name, Column::Plain(values));
+            let column = Column::Plain(values);
+            match all.columns.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, old)) => *old = column,
+                None => all.columns.push((name, column)),
+            }
         }
         self.keep = match self.cell_rule()? {
             None => vec![true; n],
@@ -398,7 +404,10 @@ impl<'a> Surveyor<'a> {
                 "at least one must; loosen --filter-cells",
             ));
         }
-        self.out_obs = all.select(&self.keep);
+        let keep = &self.keep;
+        let names = self.obs.index.par_iter().zip(keep).filter(|(_, kept)| **kept).map(|(name, _)| name.clone());
+        let columns = all.columns.into_par_iter().map(|(name, column)| (name, column.select(keep)));
+        self.out_obs = Table { index_name: all.index_name, index: names.collect(), columns: columns.collect() };
         self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
         let f = &self.recipe.filter;
         if (f.min_genes.is_some() || f.max_genes.is_some())
