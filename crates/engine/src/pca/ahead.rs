@@ -188,3 +188,86 @@ impl Work {
         Ok(moments)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cellmill_cuda::Options;
+    use cellmill_kernels::moments::accumulate;
+    use cellmill_kernels::totals::row_totals;
+    use cellmill_kernels::transform::normalize_log1p;
+    use cellmill_matrix::Csr;
+
+    use super::*;
+    use crate::pca::held::Held;
+    use crate::stage::{Allowance, Stage};
+
+    const HOW: Logged = Logged { target_sum: Some(1e4), log1p: true, base: None };
+
+    /// 9,000 cells, three tasks.
+    fn counts() -> Csr {
+        let mut x = Csr::empty(300);
+        for i in 0..9000u32 {
+            let columns: Vec<u32> = (0..300).filter(|j| (i * 31 + j * j * 17) % 13 < 3).collect();
+            let values: Vec<f32> = columns.iter().map(|j| ((i % 7 + 1) * (j % 5 + 1)) as f32).collect();
+            x.push_row(&columns, &values);
+        }
+        x
+    }
+
+    #[test]
+    fn what_is_lacking_is_staged_once() {
+        let source = Held(counts());
+        let stage = Stage::new(3, &Allowance::new(1 << 30), None);
+        let feed = Feed { source: &source, stage: Some(&stage) };
+        assert!(fill(feed, &[]).unwrap());
+        let staged: u64 =
+            (0..3).filter_map(|task| stage.task(task)).flat_map(|pieces| pieces.iter().map(Piece::entries).collect::<Vec<_>>()).sum();
+        assert_eq!(staged, source.0.nnz() as u64);
+        assert!(!fill(feed, &[]).unwrap(), "nothing is lacking any more");
+        assert!(!fill(Feed::source(&source), &[]).unwrap(), "no stage");
+    }
+
+    #[test]
+    fn without_a_gpu_or_rows_nothing_is_found() {
+        let source = Held(counts());
+        let stage = Stage::new(3, &Allowance::new(1 << 30), None);
+        let feed = Feed { source: &source, stage: Some(&stage) };
+        let reading = Reading::default();
+        reading.end(false);
+        assert!(moments(&[], feed, &[], HOW, &reading).unwrap().is_none());
+        if let Ok(device) = Device::open(&Options::default()) {
+            assert!(moments(&[device], feed, &[], HOW, &reading).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn moments_are_the_cpus() {
+        let Ok(device) = Device::open(&Options::default()) else { return };
+        let source = Held(counts());
+        let stage = Stage::new(3, &Allowance::new(1 << 30), None);
+        let feed = Feed { source: &source, stage: Some(&stage) };
+        let reading = Reading::default();
+        // Two tasks are staged while it waits, the last is decoded by it.
+        let found = std::thread::scope(|scope| {
+            let found = scope.spawn(|| moments(&[device], feed, &[], HOW, &reading));
+            std::thread::sleep(Duration::from_millis(50));
+            fill(feed, &[]).unwrap();
+            stage.forget(2);
+            reading.end(true);
+            found.join().unwrap().unwrap().unwrap()
+        });
+        let mut logged = source.0.clone();
+        normalize_log1p(&mut logged, true, &row_totals(&source.0).total, 1e4, None);
+        let mut sums = vec![[0.0; 2]; 300];
+        accumulate(&logged, &mut sums);
+        let wanted = GeneMoments::from_sums(9000, &sums);
+        assert_eq!(found.moments.n_obs, 9000);
+        for j in 0..300 {
+            assert!((found.moments.mean[j] - wanted.mean[j]).abs() <= 1e-9 * wanted.mean[j].abs());
+            assert!((found.moments.squares[j] - wanted.squares[j]).abs() <= 1e-7 * wanted.squares[j].abs());
+        }
+        assert!((0..2).all(|task| stage.resident(task).is_some()));
+        stage.leave_devices();
+        assert!(stage.resident(0).is_none());
+    }
+}

@@ -3,6 +3,8 @@
 
 pub mod ahead;
 mod gpu;
+#[cfg(test)]
+mod held;
 mod part;
 mod route;
 mod wide;

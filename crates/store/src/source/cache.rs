@@ -131,3 +131,31 @@ fn recycle(cell: Cell, spares: &mut Vec<Vec<u8>>, most: usize) {
         spares.push(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn threads_in_chunks_of_their_own_push_none_out() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(24).build().unwrap();
+        for across in [1, 5] {
+            let (cache, decoded) = (Cache::across(ROOM / 2, across), AtomicUsize::new(0));
+            let look = |chunk: u64| {
+                let decode = |bytes: &mut Vec<u8>| {
+                    decoded.fetch_add(1, Ordering::Relaxed);
+                    *bytes = vec![chunk as u8];
+                    Ok(())
+                };
+                cache.with(chunk, 1, 4, decode, |bytes| assert_eq!(bytes, [chunk as u8]))
+            };
+            // Every thread goes through its chunks in four steps, all at the same pace.
+            let chunks = 24 * across;
+            pool.install(|| (0..4).try_for_each(|_| (0..chunks).try_for_each(look))).unwrap();
+            assert_eq!(decoded.into_inner() as u64, chunks);
+            assert!(!cache.holds(0), "looked at to its end");
+        }
+    }
+}
