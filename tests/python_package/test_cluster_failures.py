@@ -53,7 +53,8 @@ class Trouble(distributed.WorkerPlugin):
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
-        module._cellmill = type("Native", (), {"work": staticmethod(work), "leave": staticmethod(native.leave)})
+        others = {name: staticmethod(getattr(native, name)) for name in ("leave", "room")}
+        module._cellmill = type("Native", (), {"work": staticmethod(work), **others})
 
     def teardown(self, worker: distributed.Worker) -> None:
         import cellmill._crew

@@ -1,19 +1,26 @@
 //! The second half of the main job: neighbours → weights → UMAP, clusters and PAGA, under AnnData's names.
 
 mod clusters;
+mod layout;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::keep_scores;
 use cellmill_graph::knn::{Knn, RowFile, Rows};
-use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed, umap};
+use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed};
 use cellmill_matrix::{Array, Element, Error, Result, Sparse, SparseFormat, Values, keys};
 use rayon::prelude::*;
 
-use self::clusters::{Clusters, of_groups, restricted};
+pub(crate) use self::clusters::{Clusters, partition};
+use self::clusters::{of_groups, restricted};
+pub(crate) use self::layout::Layout;
+use self::layout::{Start, umap_options};
 use crate::analysis::{Analysis, Input, kept, while_kept};
+use crate::cluster::Cluster;
 use crate::observe::Observer;
+use crate::plan::elsewhere_bytes;
 use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Stage as Through};
 
 /// Rows that are copied at a time.
@@ -81,8 +88,18 @@ impl Analysis {
         };
         let (made, new) = neighbors(recipe, &scores, input, observer)?;
         let journal = input.journal.filter(|_| new);
-        let keep = |journal: &Journal| keep_graph(journal, &made.graph);
-        let (placed, clusters) = while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?;
+        let (placed, clusters) = match elsewhere(recipe, &made, through, input)? {
+            Some(crew) => {
+                if new {
+                    crew.keep_graph(&made.graph)?;
+                }
+                self.dealt(crew, recipe, &made, through, input, observer)?
+            }
+            None => {
+                let keep = |journal: &Journal| keep_graph(journal, &made.graph);
+                while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?
+            }
+        };
         self.uns.push((options.key_added.clone().unwrap_or_else(|| keys::NEIGHBORS.into()), neighbors_params(recipe, n_pcs)));
         if let Some(placed) = placed {
             self.keep_layout(recipe, &made, &placed);
@@ -131,6 +148,43 @@ impl Analysis {
         Ok((Some(placed), clusters))
     }
 
+    /// The same on workers, each part on one: both at a time, but for a start from PAGA, which needs the clusters first.
+    #[allow(clippy::type_complexity)] // one caller
+    fn dealt(
+        &self,
+        crew: &Cluster<'_>,
+        recipe: &Recipe,
+        made: &Made,
+        through: Through,
+        input: &Input<'_>,
+        observer: &Observer<'_>,
+    ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
+        let watch = observer.stage("umap and leiden", "orders");
+        let known = |name: &str| input.journal.is_some_and(|journal| journal.is_whole(name));
+        let needs = elsewhere_bytes(made.found.order.len() as u64, made.graph.indices.len() as u64, recipe);
+        let within = self.within(recipe, made)?;
+        let paga = recipe.umap.init_pos == "paga";
+        let early = match paga && !known(LAID_OUT) {
+            true => Some(kept(input.journal, CLUSTERED, || crew.clusters(&within, needs, &watch))?),
+            false => None,
+        };
+        let layout = if known(LAID_OUT) { None } else { Some(self.start(recipe, made, early.as_ref(), input)?) };
+        if let Some(layout) = layout.as_ref().filter(|_| through >= Through::Leiden && !paga && !known(CLUSTERED)) {
+            crew.both(layout, &within, needs, &watch)?;
+        }
+        let placed = kept(input.journal, LAID_OUT, || {
+            let layout = layout.ok_or_else(|| Error::bug("a layout that was there"))?;
+            crew.layout(&layout, needs, &watch)
+        })?;
+        let clusters = match (early, through >= Through::Leiden) {
+            (_, false) => None,
+            (Some(clusters), true) => Some(clusters),
+            (None, true) => Some(kept(input.journal, CLUSTERED, || crew.clusters(&within, needs, &watch))?),
+        };
+        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok((Some(placed), clusters))
+    }
+
     /// UMAP's places of the cells, by position.
     fn layout(
         &self,
@@ -140,40 +194,39 @@ impl Analysis {
         input: &Input<'_>,
         observer: &Observer<'_>,
     ) -> Result<Vec<f32>> {
-        let u = &recipe.umap;
-        let (d, wide) = (u.n_components, made.wide);
+        let start = self.start(recipe, made, clusters, input)?;
+        let watch = observer.stage("umap", "epochs");
+        let placed = kept(input.journal, LAID_OUT, || start.place(&made.graph, recipe, &input.processor.get()?, &watch))?;
+        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok(placed)
+    }
+
+    /// Where UMAP begins.
+    fn start<'a>(&self, recipe: &Recipe, made: &'a Made, clusters: Option<&Vec<Clusters>>, input: &Input<'_>) -> Result<Layout<'a>> {
+        let (d, wide) = (recipe.umap.n_components, made.wide);
         let columns =
             |rows: &[f32], wide: usize| -> Vec<f32> { rows.chunks_exact(wide).flat_map(|row| row[..d].iter().copied()).collect() };
-        let mut options = umap::Options { coordinates: Some(Embedding::new(&made.head, wide)?), ..umap_options(recipe) };
-        let (start, groups);
-        match u.init_pos.as_str() {
-            "spectral" => {}
-            "random" => options.init = umap::Init::Random,
+        let start = match recipe.umap.init_pos.as_str() {
+            "spectral" => Start::Spectral,
+            "random" => Start::Random,
             "pca" if wide < d => {
                 return Err(Error::option("umap.init_pos", "'pca'", format!("it needs {d} components, but the neighbours use {wide}")));
             }
-            "pca" => {
-                start = columns(&made.head, wide);
-                options.init = umap::Init::Pca(&start);
-            }
+            "pca" => Start::Pca(columns(&made.head, wide)),
             "paga" => {
                 let clusters = clusters.and_then(|all| all.first()).ok_or_else(|| Error::bug("a start from PAGA without clusters"))?;
-                groups = of_groups(made, clusters, d, recipe.seed)?;
-                options.init = umap::Init::Paga { positions: &groups.0, nearest: &groups.1, groups: &clusters.labels };
+                let (positions, nearest) = of_groups(made, clusters, d, recipe.seed)?;
+                Start::Paga { positions, nearest, groups: clusters.labels.clone() }
             }
             key => {
                 let (rows, wide) = given(input, &self.obsm, &self.keep, key)?;
                 if wide < d {
                     return Err(Error::option("umap.init_pos", format!("'{key}'"), format!("it has {wide} columns, and {d} are needed")));
                 }
-                start = made.by_position(&columns(&rows, wide), d);
-                options.init = umap::Init::Given(&start);
+                Start::Given(made.by_position(&columns(&rows, wide), d))
             }
-        }
-        let watch = observer.stage("umap", "epochs");
-        let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, &input.processor.get()?, &watch))?;
-        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
-        Ok(placed)
+        };
+        Ok(Layout { head: Cow::Borrowed(&made.head), wide, start })
     }
 
     /// Puts the places into obsm.
@@ -194,7 +247,19 @@ impl Analysis {
 
 /// Names of the notes in a journal.
 const SEARCHED: &str = "neighbors";
-const JOINED: &str = "connectivities";
+pub(crate) const JOINED: &str = "connectivities";
+const LAID_OUT: &str = "umap";
+const CLUSTERED: &str = "leiden";
+
+/// The workers, if one of them is to lay out and cluster the cells: one has the memory, and this process has no GPU.
+fn elsewhere<'a>(recipe: &Recipe, made: &Made, through: Through, input: &Input<'a>) -> Result<Option<&'a Cluster<'a>>> {
+    let Some(crew) = input.cluster.filter(|_| through >= Through::Umap) else { return Ok(None) };
+    if input.alone && input.processor.get()?.device().is_some() {
+        return Ok(None);
+    }
+    let needs = elsewhere_bytes(made.found.order.len() as u64, made.graph.indices.len() as u64, recipe);
+    crew.has_room(needs, input.alone).map(|room| room.then_some(crew))
+}
 
 /// Neighbours and the weights between them; whether the weights are new to the journal.
 fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: &Observer<'_>) -> Result<(Made, bool)> {
@@ -313,25 +378,6 @@ fn head(rows: &dyn Rows, order: &[u32]) -> Result<(Vec<f32>, usize)> {
         }
     }
     Ok((head, wide))
-}
-
-/// What a recipe says of UMAP, but for its start.
-fn umap_options(recipe: &Recipe) -> umap::Options<'_> {
-    let u = &recipe.umap;
-    umap::Options {
-        n_components: u.n_components,
-        min_dist: u.min_dist,
-        spread: u.spread,
-        n_epochs: u.maxiter,
-        alpha: u.alpha,
-        gamma: u.gamma,
-        negative_sample_rate: u.negative_sample_rate,
-        a: u.a,
-        b: u.b,
-        init: umap::Init::Spectral,
-        coordinates: None,
-        seed: recipe.seed,
-    }
 }
 
 /// A matrix of obsm for the kept cells, and its width: one that was computed, or one of the input.

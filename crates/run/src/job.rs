@@ -20,7 +20,7 @@ use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, plan, plan_on_workers};
 use crate::recipe::{Recipe, Stage};
 
 /// What to do.
@@ -141,7 +141,10 @@ impl Job {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
-            let plan = plan(&data, self)?;
+            let (plan, alone) = match dispatcher {
+                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?)?,
+                _ => (plan(&data, self)?, true),
+            };
             plan.check(self.memory)?;
             let processor = self.device.open(plan.nnz, listener)?;
             let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
@@ -150,7 +153,7 @@ impl Job {
             let done = dispatcher
                 .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
                 .transpose()
-                .and_then(|cluster| self.work(&data, &plan, &journal, cluster.as_ref(), &processor, listener))
+                .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, listener))
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
             match &done {
                 // What a run that was stopped has finished is good; what bad input has led to is not.
@@ -167,7 +170,7 @@ impl Job {
     fn work(
         &self,
         data: &Dataset,
-        plan: &Plan,
+        (plan, alone): (&Plan, bool),
         journal: &Journal,
         cluster: Option<&Cluster<'_>>,
         processor: &Opening<'_>,
@@ -197,6 +200,7 @@ impl Job {
             store: data.anndata.as_ref(),
             scratch: aside,
             beside: plan.beside,
+            alone,
         };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;

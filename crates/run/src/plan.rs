@@ -8,6 +8,7 @@ use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
+use crate::cluster::no_room;
 use crate::job::Job;
 use crate::output::SIDE_BY_SIDE;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
@@ -90,22 +91,49 @@ enum When {
     Writing,
 }
 
+/// Bytes of the program and its libraries.
+const PROGRAM: u64 = 48 << 20;
 /// Bytes of a packed entry at most, where values are counts.
 const PACKED: f64 = 2.1;
 
 /// Estimates a run over an open input.
 pub fn plan(data: &Dataset, job: &Job) -> Result<Plan> {
-    let shape = data.source.shape();
-    let size = Size {
-        format: data.format.name(),
-        shape,
-        nnz: data.source.entries_before(SourceRow(shape.n_obs)),
-        obs_columns: data.obs.columns.len(),
-        overhead_bytes: data.source.overhead_bytes(job.threads),
-        densest_task: densest_task(&*data.source),
-        annotation_bytes: job.annotations(data).map_or(Ok(0), |a| a.bytes())?,
-    };
-    Ok(estimate(&size, job))
+    Ok(estimate(&Size::of(data, job)?, job))
+}
+
+impl Size {
+    /// The size of an open input.
+    fn of(data: &Dataset, job: &Job) -> Result<Size> {
+        let shape = data.source.shape();
+        Ok(Size {
+            format: data.format.name(),
+            shape,
+            nnz: data.source.entries_before(SourceRow(shape.n_obs)),
+            obs_columns: data.obs.columns.len(),
+            overhead_bytes: data.source.overhead_bytes(job.threads),
+            densest_task: densest_task(&*data.source),
+            annotation_bytes: job.annotations(data).map_or(Ok(0), |a| a.bytes())?,
+        })
+    }
+}
+
+/// Estimates a run on workers with these ceilings, which lay out and cluster the cells if one of them has the memory. The second says
+/// whether this process could do that too.
+pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)]) -> Result<(Plan, bool)> {
+    let size = Size::of(data, job)?;
+    let plan = estimate(&size, job);
+    let alone = plan.check(job.memory).is_ok();
+    let n = size.shape.n_obs;
+    let needs = elsewhere_bytes(n, 2 * n * (job.recipe.neighbors.n_neighbors as u64 - 1), &job.recipe);
+    if alone {
+        return Ok((plan, true));
+    }
+    // Layout and clusters take nothing here.
+    let here = Plan { seconds: plan.seconds, ..estimate(&size, &Job { through: Stage::Neighbors, ..job.clone() }) };
+    match rooms.iter().any(|(_, room)| *room >= needs) {
+        false if here.check(job.memory).is_ok() => Err(no_room(needs, rooms)),
+        _ => Ok((here, false)),
+    }
 }
 
 /// Entries of the task that has most.
@@ -152,7 +180,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let threads = job.threads as u64;
     let flight = threads * CHUNK_BYTES * 4 + size.overhead_bytes;
     let mut needs = vec![
-        (When::Always, "program and libraries", 48 << 20),
+        (When::Always, "program and libraries", PROGRAM),
         (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
         (When::Writing, "annotations of the input", size.annotation_bytes),
         (When::Survey, "chunks in flight", flight),
@@ -287,17 +315,34 @@ impl Graph {
         // Directed weights twice (as they are and turned), and the joined rows before they are put together.
         let joining = found + 12 * n * k + 8 * nnz + threads * fuzzy::bytes_in_flight(n as usize, k as usize) as u64;
         let together = found + graph + 8 * nnz;
-        let epochs = if through >= Stage::Umap { found + 2 * graph + n * 4 * (8 + 3 * r.umap.n_components as u64) } else { 0 };
-        // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
-        let spectral = if through >= Stage::Umap && r.umap.init_pos == "spectral" { found + graph + graph / 2 + 110 * n } else { 0 };
-        let clusters = if through >= Stage::Leiden { found + graph + graph / 2 + 60 * n } else { 0 };
+        let layout = if through >= Stage::Umap { found + graph + layout_bytes(n, graph, r) } else { 0 };
+        let clusters = if through >= Stage::Leiden { found + graph + clusters_bytes(n, graph) } else { 0 };
         let reordered = found + 2 * graph;
         // The order, and the first components of each cell.
         let always = 40 * n;
-        let rest = [joining, together, epochs, spectral, clusters, reordered].into_iter().max().unwrap_or(0) + always;
-        let beside = (epochs.max(spectral) + clusters).saturating_sub(found + graph) + always;
+        let rest = [joining, together, layout, clusters, reordered].into_iter().max().unwrap_or(0) + always;
+        let beside = (layout + clusters).saturating_sub(found + graph) + always;
         Graph { search, rest, beside, result: found + graph }
     }
+}
+
+/// Bytes of UMAP's layout of a graph of so many bytes, beside the graph.
+fn layout_bytes(n: u64, graph: u64, r: &Recipe) -> u64 {
+    let epochs = graph + n * 4 * (8 + 3 * r.umap.n_components as u64);
+    // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
+    let spectral = if r.umap.init_pos == "spectral" { graph / 2 + 110 * n } else { 0 };
+    epochs.max(spectral)
+}
+
+/// Bytes of Leiden's clusters, beside the graph.
+fn clusters_bytes(n: u64, graph: u64) -> u64 {
+    graph / 2 + 60 * n
+}
+
+/// Bytes that a worker needs to lay out or to cluster `n` cells with so many weights: the graph and the first components as well.
+pub(crate) fn elsewhere_bytes(n: u64, nnz: u64, r: &Recipe) -> u64 {
+    let graph = 8 * nnz + 8 * n;
+    PROGRAM + graph + 40 * n + layout_bytes(n, graph, r).max(clusters_bytes(n, graph))
 }
 
 impl Plan {

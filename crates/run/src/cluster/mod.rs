@@ -3,6 +3,7 @@
 //! merges the records in the order of the rows. So neither rows nor columns of cells travel with an order or an answer, an order may be
 //! carried out twice, and `--resume` finds what was finished.
 
+mod graph;
 pub(crate) mod reads;
 mod site;
 
@@ -27,12 +28,15 @@ use crate::fingerprint::{Fnv, identity};
 use crate::job::Job;
 use crate::recipe::Recipe;
 
+pub(crate) use graph::no_room;
 pub use site::{Worker, carry_out, leave, open};
 
 /// Whoever hands orders to workers and tells when they are carried out: a Dask client.
 pub trait Dispatcher: Sync {
     /// Workers that there are now.
     fn n_workers(&self) -> Result<usize>;
+    /// Each worker's name, and how many bytes it may take for an order: largest first; waits a while for the first.
+    fn rooms(&self) -> Result<Vec<(String, u64)>>;
     /// Hands out the orders of a pass.
     fn submit(&self, orders: &[Order]) -> Result<()>;
     /// How many orders have been carried out since the last call; waits for a moment if there are none.
@@ -53,6 +57,8 @@ pub struct Order {
     pub n_tasks: usize,
     /// What the worker is told: a line of JSON.
     pub message: String,
+    /// Bytes that a worker must have room for, where not every worker has.
+    pub needs: u64,
 }
 
 /// What a worker is told.
@@ -80,6 +86,10 @@ enum What {
     Scores,
     /// Neighbours of the cells of lists.
     Neighbors,
+    /// UMAP's layout of the graph.
+    Layout,
+    /// Leiden's clusters of it.
+    Clusters,
 }
 
 /// What workers must know of a run: a note in its journal.
@@ -227,44 +237,62 @@ impl<'a> Cluster<'a> {
         ground: &Ground<'_>,
         watch: &dyn Watch,
     ) -> Result<(String, bool)> {
+        let (pass_name, orders) = self.orders(what, name, pass, parts, ground.n_tasks, 0)?;
+        let n_rows = (ground.rows_before)(ground.n_tasks);
+        let rows = |tasks: &Range<usize>| (ground.rows_before)(tasks.end) - (ground.rows_before)(tasks.start);
+        let left: u64 = orders.iter().map(|order| rows(&order.tasks)).sum();
+        let each = orders.first().map_or(0, |order| rows(&order.tasks));
+        self.hand_out(&orders, |done| (n_rows - left + done as u64 * each).min(n_rows), n_rows, watch)?;
+        Ok((pass_name, !orders.is_empty()))
+    }
+
+    /// Leaves word of a pass: its name, and the orders for what is not in the journal yet.
+    fn orders<P: Serialize>(
+        &self,
+        what: What,
+        name: &str,
+        pass: &P,
+        parts: &[Range<usize>],
+        n_tasks: usize,
+        needs: u64,
+    ) -> Result<(String, Vec<Order>)> {
         let mut hash = Hashed(self.seed.clone());
         postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
         let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
         self.note(&pass_name, pass)?;
-        let (n_tasks, n_rows) = (ground.n_tasks, (ground.rows_before)(ground.n_tasks));
-        let rows = |part: &Range<usize>| (ground.rows_before)(part.end) - (ground.rows_before)(part.start);
-        let (there, missing): (Vec<_>, Vec<_>) = parts.iter().partition(|part| self.journal.is_whole(&record_name(&pass_name, part)));
-        let orders: Vec<Order> = missing
-            .iter()
-            .map(|&part| {
-                let message = Message {
-                    journal: self.folder.clone(),
-                    run: self.run.clone(),
-                    pass: pass_name.clone(),
-                    what: what.clone(),
-                    tasks: (part.start, part.end),
-                };
-                let key = format!("{}-{}", record_name(&pass_name, part), self.run);
-                let message = serde_json::to_string(&message).map_err(|e| Error::bug(e.to_string()))?;
-                Ok(Order { key, tasks: part.clone(), n_tasks, message })
-            })
-            .collect::<Result<_>>()?;
-        let before: u64 = there.into_iter().map(rows).sum();
-        let each = missing.first().map_or(0, |part| rows(part));
-        watch.tick(before, n_rows, "")?;
-        self.dispatcher.submit(&orders)?;
+        let order = |part: &Range<usize>| {
+            let message = Message {
+                journal: self.folder.clone(),
+                run: self.run.clone(),
+                pass: pass_name.clone(),
+                what: what.clone(),
+                tasks: (part.start, part.end),
+            };
+            let key = format!("{}-{}", record_name(&pass_name, part), self.run);
+            let message = serde_json::to_string(&message).map_err(|e| Error::bug(e.to_string()))?;
+            Ok(Order { key, tasks: part.clone(), n_tasks, message, needs })
+        };
+        let missing = parts.iter().filter(|part| !self.journal.is_whole(&record_name(&pass_name, part)));
+        let orders = missing.map(order).collect::<Result<_>>()?;
+        Ok((pass_name, orders))
+    }
+
+    /// Has orders carried out. `at` says how far the pass is after so many of them.
+    fn hand_out(&self, orders: &[Order], at: impl Fn(usize) -> u64, of: u64, watch: &dyn Watch) -> Result<()> {
+        watch.tick(at(0), of, "")?;
+        self.dispatcher.submit(orders)?;
         let mut done = 0;
         while done < orders.len() {
             let step = self.dispatcher.carried_out().and_then(|n| {
                 done += n;
-                watch.tick((before + done as u64 * each).min(n_rows), n_rows, "")
+                watch.tick(at(done), of, "")
             });
             if let Err(error) = step {
                 self.dispatcher.cancel();
                 return Err(error);
             }
         }
-        Ok((pass_name, !orders.is_empty()))
+        Ok(())
     }
 
     /// What a worker has found.

@@ -6,12 +6,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cellmill_cuda::Processor;
 use cellmill_engine::exec::{self, Aside, Feed, cut};
 use cellmill_engine::fold::{At, ByGene, Clipped, Cross, Grouped, Logistic, Moments, Residuals, SetSums};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
+use cellmill_graph::Connectivities;
 use cellmill_graph::knn::{self, RowFile};
 use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
@@ -22,6 +24,7 @@ use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, ROWS, What, record_name};
 use crate::device::Choice;
 use crate::fingerprint::identity;
+use crate::graph::{JOINED, Layout, partition};
 use crate::job::Job;
 use crate::plan::{Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
@@ -40,6 +43,7 @@ pub struct Worker {
 /// A run as one worker process sees it.
 struct Site {
     run: String,
+    recipe: Recipe,
     journal: Journal,
     source: Box<dyn Source>,
     /// Kept rows of all genes, if several passes ask for them.
@@ -129,7 +133,7 @@ impl Site {
             densest_task: densest_task(&*source),
             annotation_bytes: 0,
         };
-        let plan = estimate(&size, &premises.job(recipe, worker));
+        let plan = estimate(&size, &premises.job(recipe.clone(), worker));
         plan.check(worker.memory)?;
         // Beside components, it is not known what states will take.
         let room = if premises.components { plan.stage_bytes } else { (worker.memory - plan.peak_bytes) / 3 };
@@ -138,6 +142,7 @@ impl Site {
         let stage = || Stage::new(cut(shape.n_obs).len(), &allowance, Some(spill.clone()));
         Ok(Site {
             run: message.run.clone(),
+            recipe,
             journal,
             source,
             stage: premises.staged.then(&stage),
@@ -173,13 +178,19 @@ impl Site {
                 self.leave(&record, &found)
             }
             What::Neighbors => {
-                // The passes over the rows are done: what was kept for them makes room.
-                let n_tasks = cut(self.source.shape().n_obs).len();
-                self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
+                self.forget_rows();
                 let pass = self.pass::<knn::Order>(&message.pass)?;
                 let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
                 let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;
                 self.leave(&record, &found)
+            }
+            What::Layout => {
+                let pass = self.pass::<Layout<'static>>(&message.pass)?;
+                self.on_graph(&record, |graph| pass.place(graph, &self.recipe, &Processor::Cpu, &()))
+            }
+            What::Clusters => {
+                let within = self.pass::<Option<Vec<bool>>>(&message.pass)?;
+                self.on_graph(&record, |graph| partition(graph, within.as_deref(), &self.recipe, &Processor::Cpu, &()))
             }
             What::Scores => {
                 let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
@@ -187,6 +198,21 @@ impl Site {
                 self.leave(&record, &found)
             }
         }
+    }
+
+    /// Does something with the graph on all threads. It takes much memory: one at a time.
+    fn on_graph<T: Serialize + Send>(&self, record: &str, work: impl FnOnce(&Connectivities) -> Result<T> + Send) -> Result<()> {
+        let pool = lock(&self.pool);
+        self.forget_rows();
+        let (indptr, indices, weights) = read(&self.journal, JOINED)?;
+        let found = pool.install(|| work(&Connectivities { indptr, indices, weights }))?;
+        self.leave(record, &found)
+    }
+
+    /// The passes over the rows are done: what was kept for them makes room.
+    fn forget_rows(&self) {
+        let n_tasks = cut(self.source.shape().n_obs).len();
+        self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
     }
 
     /// Folds the rows of some tasks on one thread.
