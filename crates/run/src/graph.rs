@@ -37,7 +37,9 @@ enum Scores<'a> {
 
 /// What the later stages share.
 struct Made {
+    /// By position, or by cell where workers have made it.
     graph: Connectivities,
+    by_cell: bool,
     /// Rows and indices are positions.
     found: Knn,
     /// The first components of each position: `(n, wide)`.
@@ -86,14 +88,16 @@ impl Analysis {
             (None, Some(file)) => Scores::File(file),
             (None, None) => return Err(Error::bug("a file of components that is not there")),
         };
-        let (made, new) = neighbors(recipe, &scores, input, observer)?;
+        let needs = elsewhere_bytes(n as u64, recipe);
+        let crew = elsewhere(recipe, needs, through, input)?;
+        let (made, new) = neighbors(recipe, &scores, input, crew.map(|crew| (crew, needs)), observer)?;
         let journal = input.journal.filter(|_| new);
-        let (placed, clusters) = match elsewhere(recipe, &made, through, input)? {
+        let (placed, clusters) = match crew {
             Some(crew) => {
                 if new {
                     crew.keep_graph(&made.graph)?;
                 }
-                self.dealt(crew, recipe, &made, through, input, observer)?
+                self.dealt((crew, needs), recipe, &made, through, input, observer)?
             }
             None => {
                 let keep = |journal: &Journal| keep_graph(journal, &made.graph);
@@ -110,9 +114,9 @@ impl Analysis {
                 self.louvain(recipe, &made, input.journal, observer)?;
             }
         }
-        let Made { graph, found, .. } = made;
-        let connectivities = graph.in_original_order(&found.order);
-        self.obsp.push((named(&options.key_added, keys::CONNECTIVITIES), weights(connectivities)));
+        let Made { graph, found, by_cell, .. } = made;
+        let connectivities = if by_cell { graph } else { graph.in_original_order(&found.order) };
+        self.obsp.push((named(&options.key_added, keys::CONNECTIVITIES), sparse(connectivities)));
         self.obsp.push((named(&options.key_added, keys::DISTANCES), rows(found.in_original_order())));
         Ok(())
     }
@@ -152,7 +156,7 @@ impl Analysis {
     #[allow(clippy::type_complexity)] // one caller
     fn dealt(
         &self,
-        crew: &Cluster<'_>,
+        (crew, needs): (&Cluster<'_>, u64),
         recipe: &Recipe,
         made: &Made,
         through: Through,
@@ -161,7 +165,6 @@ impl Analysis {
     ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
         let watch = observer.stage("umap and leiden", "orders");
         let known = |name: &str| input.journal.is_some_and(|journal| journal.is_whole(name));
-        let needs = elsewhere_bytes(made.found.order.len() as u64, made.graph.indices.len() as u64, recipe);
         let within = self.within(recipe, made)?;
         let paga = recipe.umap.init_pos == "paga";
         let early = match paga && !known(LAID_OUT) {
@@ -246,23 +249,34 @@ impl Analysis {
 }
 
 /// Names of the notes in a journal.
-const SEARCHED: &str = "neighbors";
+pub(crate) const SEARCHED: &str = "neighbors";
 pub(crate) const JOINED: &str = "connectivities";
 const LAID_OUT: &str = "umap";
 const CLUSTERED: &str = "leiden";
 
-/// The workers, if one of them is to lay out and cluster the cells: one has the memory, and this process has no GPU.
-fn elsewhere<'a>(recipe: &Recipe, made: &Made, through: Through, input: &Input<'a>) -> Result<Option<&'a Cluster<'a>>> {
-    let Some(crew) = input.cluster.filter(|_| through >= Through::Umap) else { return Ok(None) };
+/// The workers, if they are to lay out and cluster the cells: one has room for it, and this process has no GPU. Where this process lacks the
+/// memory, they make the weights too.
+fn elsewhere<'a>(recipe: &Recipe, needs: u64, through: Through, input: &Input<'a>) -> Result<Option<&'a Cluster<'a>>> {
+    let Some(crew) = input.cluster.filter(|_| through >= Through::Umap && !recipe.leiden.louvain) else { return Ok(None) };
     if input.alone && input.processor.get()?.device().is_some() {
         return Ok(None);
     }
-    let needs = elsewhere_bytes(made.found.order.len() as u64, made.graph.indices.len() as u64, recipe);
     crew.has_room(needs, input.alone).map(|room| room.then_some(crew))
 }
 
+/// Weights between neighbours.
+pub(crate) fn weights(distances: &Distances, recipe: &Recipe) -> Result<Connectivities> {
+    fuzzy::connectivities(distances, method(recipe))
+}
+
 /// Neighbours and the weights between them; whether the weights are new to the journal.
-fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: &Observer<'_>) -> Result<(Made, bool)> {
+fn neighbors(
+    recipe: &Recipe,
+    scores: &Scores<'_>,
+    input: &Input<'_>,
+    elsewhere: Option<(&Cluster<'_>, u64)>,
+    observer: &Observer<'_>,
+) -> Result<(Made, bool)> {
     let watch = observer.stage("neighbors", "cells");
     let known = input.journal.and_then(|journal| journal.load(SEARCHED));
     let journal = input.journal.filter(|_| known.is_none());
@@ -282,6 +296,15 @@ fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: 
     watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
 
     let watch = observer.stage("connectivities", "cells");
+    let (head, wide) = match scores {
+        Scores::Memory(all, wide, d) => head(&Embedding::columns(all, *wide, *d)?, &found.order)?,
+        Scores::File(file) => head(*file, &found.order)?,
+    };
+    if let Some((crew, needs)) = elsewhere.filter(|_| !input.alone) {
+        let graph = crew.weights(&found, needs, &watch)?;
+        watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
+        return Ok((Made { graph, by_cell: true, found, head, wide }, false));
+    }
     let known = input.journal.and_then(|journal| journal.load(JOINED));
     let new = known.is_none();
     let keep = |journal: &Journal| {
@@ -290,14 +313,10 @@ fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: 
     };
     let graph = while_kept(journal, keep, || match known {
         Some((indptr, indices, weights)) => Ok(Connectivities { indptr, indices, weights }),
-        None => fuzzy::connectivities(&found.distances, method(recipe)),
+        None => weights(&found.distances, recipe),
     })?;
     watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
-    let (head, wide) = match scores {
-        Scores::Memory(all, wide, d) => head(&Embedding::columns(all, *wide, *d)?, &found.order)?,
-        Scores::File(file) => head(*file, &found.order)?,
-    };
-    Ok((Made { graph, found, head, wide }, new))
+    Ok((Made { graph, by_cell: false, found, head, wide }, new))
 }
 
 fn keep_graph(journal: &Journal, Connectivities { indptr, indices, weights }: &Connectivities) {
@@ -421,7 +440,7 @@ fn neighbors_params(recipe: &Recipe, n_pcs: usize) -> Element {
     ])
 }
 
-fn weights(graph: Connectivities) -> Sparse {
+fn sparse(graph: Connectivities) -> Sparse {
     let n = graph.n();
     Sparse { format: SparseFormat::Csr, shape: [n, n], indptr: graph.indptr, indices: graph.indices, values: Values::F32(graph.weights) }
 }

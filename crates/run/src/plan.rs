@@ -117,19 +117,16 @@ impl Size {
     }
 }
 
-/// Estimates a run on workers with these ceilings, which lay out and cluster the cells if one of them has the memory. The second says
-/// whether this process could do that too.
+/// Estimates a run on workers with these ceilings. The second says whether this process has the memory for the graph: if not, the weights,
+/// the layout and the clusters are made by workers, one of which must have it.
 pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)]) -> Result<(Plan, bool)> {
     let size = Size::of(data, job)?;
     let plan = estimate(&size, job);
-    let alone = plan.check(job.memory).is_ok();
-    let n = size.shape.n_obs;
-    let needs = elsewhere_bytes(n, 2 * n * (job.recipe.neighbors.n_neighbors as u64 - 1), &job.recipe);
-    if alone {
+    if plan.check(job.memory).is_ok() || job.through < Stage::Umap || job.recipe.leiden.louvain {
         return Ok((plan, true));
     }
-    // Layout and clusters take nothing here.
-    let here = Plan { seconds: plan.seconds, ..estimate(&size, &Job { through: Stage::Neighbors, ..job.clone() }) };
+    let here = estimate_here(&size, job, true);
+    let needs = elsewhere_bytes(size.shape.n_obs, &job.recipe);
     match rooms.iter().any(|(_, room)| *room >= needs) {
         false if here.check(job.memory).is_ok() => Err(no_room(needs, rooms)),
         _ => Ok((here, false)),
@@ -144,6 +141,11 @@ pub fn densest_task(source: &dyn Source) -> u64 {
 
 /// Estimates a run from the size of its input.
 pub fn estimate(size: &Size, job: &Job) -> Plan {
+    estimate_here(size, job, false)
+}
+
+/// What this process takes where workers make the weights, the layout and the clusters, or where it does all of the graph.
+fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let shape = size.shape;
     let (n, p, nnz) = (shape.n_obs, shape.n_vars as u64, size.nnz);
     let r = &job.recipe;
@@ -222,12 +224,13 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads);
+        let rest = if elsewhere { graph.result } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
         let rows = 4 * n * n_pcs;
-        let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(graph.rest);
-        let at_hand = graph.search.max(graph.rest);
+        let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(rest);
+        let at_hand = graph.search.max(rest);
         aside = can && always + x_pca + at_hand > job.memory && streamed < x_pca + at_hand;
         beside = always + if aside { 0 } else { x_pca } + graph.beside <= job.memory;
         needs.push((When::Graph, "graph", if aside { streamed } else { at_hand }));
@@ -339,10 +342,12 @@ fn clusters_bytes(n: u64, graph: u64) -> u64 {
     graph / 2 + 60 * n
 }
 
-/// Bytes that a worker needs to lay out or to cluster `n` cells with so many weights: the graph and the first components as well.
-pub(crate) fn elsewhere_bytes(n: u64, nnz: u64, r: &Recipe) -> u64 {
-    let graph = 8 * nnz + 8 * n;
-    PROGRAM + graph + 40 * n + layout_bytes(n, graph, r).max(clusters_bytes(n, graph))
+/// Threads of a worker that join neighbours, at most: each holds rows.
+pub(crate) const JOINERS: usize = 8;
+
+/// Bytes that a worker needs for the weights, the layout or the clusters of `n` cells.
+pub(crate) fn elsewhere_bytes(n: u64, r: &Recipe) -> u64 {
+    PROGRAM + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64).rest
 }
 
 impl Plan {

@@ -1,13 +1,14 @@
-//! The layout and the clusters of the graph: each an order of its own, for one worker that has room for it.
+//! The graph, its layout and its clusters: each an order of its own, for one worker that has room for it.
 
 use std::ops::Range;
 
-use cellmill_graph::Connectivities;
+use cellmill_graph::knn::Knn;
+use cellmill_graph::{Connectivities, Distances};
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
 use super::{Cluster, Order, What};
 use crate::budget::say_bytes;
-use crate::graph::{Clusters, JOINED, Layout};
+use crate::graph::{Clusters, JOINED, Layout, SEARCHED};
 
 /// The only part of a pass that is not cut.
 const WHOLE: Range<usize> = 0..1;
@@ -26,6 +27,17 @@ impl Cluster<'_> {
     /// Leaves the graph for the workers.
     pub(crate) fn keep_graph(&self, Connectivities { indptr, indices, weights }: &Connectivities) -> Result<()> {
         self.note(JOINED, &(indptr, indices, weights))
+    }
+
+    /// The weights between neighbours, in the order of the cells. Workers have them by position from then on.
+    pub(crate) fn weights(&self, found: &Knn, needs: u64, watch: &dyn Watch) -> Result<Connectivities> {
+        let Knn { order, distances: Distances { k, indices, distances } } = found;
+        self.note(SEARCHED, &(order, k, indices, distances))?;
+        let (pass, orders) = self.orders(What::Weights, "connectivities", &(), &[WHOLE], 1, needs)?;
+        self.all(&orders, watch)?;
+        // It is large: not all of its bytes beside it.
+        let (indptr, indices, weights) = self.seen(&pass, &WHOLE, |name| self.journal.load(name))?;
+        Ok(Connectivities { indptr, indices, weights })
     }
 
     /// UMAP's places.

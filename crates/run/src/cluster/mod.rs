@@ -86,6 +86,8 @@ enum What {
     Scores,
     /// Neighbours of the cells of lists.
     Neighbors,
+    /// The graph: weights between neighbours.
+    Weights,
     /// UMAP's layout of the graph.
     Layout,
     /// Leiden's clusters of it.
@@ -297,10 +299,15 @@ impl<'a> Cluster<'a> {
 
     /// What a worker has found.
     fn record<T: DeserializeOwned>(&self, pass: &str, part: &Range<usize>) -> Result<T> {
+        self.seen(pass, part, |name| self.journal.record(name))
+    }
+
+    /// A record, as soon as it is seen.
+    fn seen<T>(&self, pass: &str, part: &Range<usize>, look: impl Fn(&str) -> Option<T>) -> Result<T> {
         let name = record_name(pass, part);
         let start = Instant::now();
         loop {
-            if let Some(found) = self.journal.record(&name) {
+            if let Some(found) = look(&name) {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {

@@ -13,8 +13,8 @@ use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
-use cellmill_graph::Connectivities;
 use cellmill_graph::knn::{self, RowFile};
+use cellmill_graph::{Connectivities, Distances};
 use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
@@ -24,9 +24,9 @@ use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, ROWS, What, record_name};
 use crate::device::Choice;
 use crate::fingerprint::identity;
-use crate::graph::{JOINED, Layout, partition};
+use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
 use crate::job::Job;
-use crate::plan::{Size, densest_task, estimate};
+use crate::plan::{JOINERS, Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
 
 /// What a worker has.
@@ -183,6 +183,15 @@ impl Site {
                 let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
                 let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;
                 self.leave(&record, &found)
+            }
+            What::Weights => {
+                self.forget_rows();
+                let (order, k, indices, distances) = read::<(Vec<u32>, usize, Vec<u32>, Vec<f32>)>(&self.journal, SEARCHED)?;
+                let threads = lock(&self.pool).current_num_threads().min(JOINERS);
+                let made = crate::job::pool(threads)?.install(|| weights(&Distances { k, indices, distances }, &self.recipe))?;
+                self.leave(JOINED, &(&made.indptr, &made.indices, &made.weights))?;
+                let Connectivities { indptr, indices, weights } = made.in_original_order(&order);
+                self.leave(&record, &(indptr, indices, weights))
             }
             What::Layout => {
                 let pass = self.pass::<Layout<'static>>(&message.pass)?;
