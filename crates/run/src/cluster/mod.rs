@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
 use crate::analysis::kept;
+use crate::device::Word;
 use crate::fingerprint::{Fnv, identity};
 use crate::job::Job;
 use crate::recipe::Recipe;
@@ -105,6 +106,8 @@ struct Premises {
     components: bool,
     /// Whether rows are kept for later passes.
     staged: bool,
+    /// What the run was told to compute on.
+    device: Word,
 }
 
 /// The rows that workers read.
@@ -157,7 +160,7 @@ impl<'a> Cluster<'a> {
     /// Leaves word for the workers of a run, in its journal.
     pub fn begin(dispatcher: &'a dyn Dispatcher, journal: &Journal, identity: &Identity, job: &Job, n_obs: u64) -> Result<Self> {
         let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
-        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true))
+        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), job.device.device.clone())
     }
 
     /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
@@ -166,7 +169,7 @@ impl<'a> Cluster<'a> {
         folder.push(".workers");
         let identity = identity(about.input, about.genome, about.recipe)?;
         let journal = Journal::begin(Path::new(&folder), &identity)?;
-        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged))?;
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), Word::Cpu)?;
         cluster.passing = true;
         Ok(cluster)
     }
@@ -177,6 +180,7 @@ impl<'a> Cluster<'a> {
         identity: &Identity,
         about: &About<'_>,
         (components, staged): (bool, bool),
+        device: Word,
     ) -> Result<Self> {
         let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
         let input = match is_url(about.input) {
@@ -185,7 +189,7 @@ impl<'a> Cluster<'a> {
         };
         let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
         let genome = about.genome.map(str::to_string);
-        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged };
+        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device };
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use crate::device::Choice;
 use crate::fingerprint::identity;
 use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
 use crate::job::Job;
+use crate::observe::{Listener, StageTrace};
 use crate::plan::{JOINERS, Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
 
@@ -50,6 +52,8 @@ struct Site {
     stage: Option<Stage>,
     /// Chosen columns.
     selected: Stage,
+    /// What the graph is worked on with, and the input's entries.
+    device: (Choice, u64),
     /// All threads, for an order that takes them all: one at a time.
     pool: Mutex<ThreadPool>,
     /// Passes as they were read, by name.
@@ -147,6 +151,7 @@ impl Site {
             source,
             stage: premises.staged.then(&stage),
             selected: stage(),
+            device: Choice::on_worker(&premises.device, size.nnz),
             pool: Mutex::new(crate::job::pool(worker.threads)?),
             passes: Mutex::default(),
         })
@@ -195,11 +200,11 @@ impl Site {
             }
             What::Layout => {
                 let pass = self.pass::<Layout<'static>>(&message.pass)?;
-                self.on_graph(&record, |graph| pass.place(graph, &self.recipe, &Processor::Cpu, &()))
+                self.on_graph(&record, |graph, processor| pass.place(graph, &self.recipe, processor, &()))
             }
             What::Clusters => {
                 let within = self.pass::<Option<Vec<bool>>>(&message.pass)?;
-                self.on_graph(&record, |graph| partition(graph, within.as_deref(), &self.recipe, &Processor::Cpu, &()))
+                self.on_graph(&record, |graph, processor| partition(graph, within.as_deref(), &self.recipe, processor, &()))
             }
             What::Scores => {
                 let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
@@ -210,11 +215,18 @@ impl Site {
     }
 
     /// Does something with the graph on all threads. It takes much memory: one at a time.
-    fn on_graph<T: Serialize + Send>(&self, record: &str, work: impl FnOnce(&Connectivities) -> Result<T> + Send) -> Result<()> {
+    fn on_graph<T: Serialize + Send>(
+        &self,
+        record: &str,
+        work: impl FnOnce(&Connectivities, &Processor) -> Result<T> + Send,
+    ) -> Result<()> {
         let pool = lock(&self.pool);
         self.forget_rows();
         let (indptr, indices, weights) = read(&self.journal, JOINED)?;
-        let found = pool.install(|| work(&Connectivities { indptr, indices, weights }))?;
+        let (choice, nnz) = &self.device;
+        let processor = choice.open(*nnz, &Log)?.get()?;
+        let found = pool.install(|| work(&Connectivities { indptr, indices, weights }, &processor))?;
+        processor.devices().iter().flat_map(|device| device.left()).for_each(|why| Log.warn(&why));
         self.leave(record, &found)
     }
 
@@ -260,6 +272,22 @@ impl Site {
     fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
         let place = || Place::element(self.journal.folder().display().to_string(), record);
         self.journal.keep(record, found).map_err(|e| Error::io(place(), &e))
+    }
+}
+
+/// The worker's own log: its standard error.
+struct Log;
+
+impl Listener for Log {
+    fn begin(&self, _: &str, _: &str) {}
+    fn progress(&self, _: u64, _: u64, _: &str) {}
+    fn end(&self, _: &StageTrace) {}
+    fn warn(&self, message: &str) {
+        // Nobody is there to hear that it can't be said.
+        let _ = writeln!(std::io::stderr(), "cellmill: {message}");
+    }
+    fn stopped(&self) -> bool {
+        false
     }
 }
 
