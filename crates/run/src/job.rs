@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::cluster::{self, Cluster, Dispatcher};
+use crate::cluster::{Cluster, Dispatcher};
 use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
@@ -106,6 +106,12 @@ impl Job {
         open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
     }
 
+    /// Opens it for workers, who take the matrix as it lies.
+    fn open_rows(&self, listener: &dyn Listener) -> Result<Dataset> {
+        let (matrix, genome) = (self.recipe.input.matrix.clone(), self.genome.clone());
+        Dataset::open(&self.input, &OpenOptions { matrix, genome, rows_only: true, ..OpenOptions::default() }, &Plain(listener))
+    }
+
     /// Where temporary files go: beside the output.
     fn scratch(&self) -> PathBuf {
         let near = if self.in_place { &self.input } else { &self.output };
@@ -134,11 +140,7 @@ impl Job {
         self.recipe.check()?;
         self.check_paths()?;
         pool(self.threads)?.install(|| {
-            if dispatcher.is_some() {
-                // Workers take the matrix as it lies.
-                cluster::open(&self.input, &self.recipe, self.genome.clone())?;
-            }
-            let data = self.open(listener)?;
+            let data = if dispatcher.is_some() { self.open_rows(listener)? } else { self.open(listener)? };
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
             let (plan, alone) = match dispatcher {
@@ -371,8 +373,13 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 
 /// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.
 pub fn open(input: &Path, matrix: &str, genome: Option<String>, scratch: &Path, memory: u64, listener: &dyn Listener) -> Result<Dataset> {
-    let options =
-        OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
+    let options = OpenOptions {
+        matrix: matrix.to_string(),
+        genome,
+        scratch: scratch.to_path_buf(),
+        memory_bytes: memory / 4,
+        ..OpenOptions::default()
+    };
     Dataset::open(input, &options, &Plain(listener))
 }
 
