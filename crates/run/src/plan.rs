@@ -224,7 +224,7 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads);
-        let rest = if elsewhere { graph.result } else { graph.rest };
+        let rest = if elsewhere { graph.handed } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
@@ -305,6 +305,8 @@ struct Graph {
     beside: u64,
     /// Of what is written.
     result: u64,
+    /// At the worst moment where workers make weights, layout and clusters: neighbours are put in order.
+    handed: u64,
 }
 
 impl Graph {
@@ -325,7 +327,7 @@ impl Graph {
         let always = 40 * n;
         let rest = [joining, together, layout, clusters, reordered].into_iter().max().unwrap_or(0) + always;
         let beside = (layout + clusters).saturating_sub(found + graph) + always;
-        Graph { search, rest, beside, result: found + graph }
+        Graph { search, rest, beside, result: found + graph, handed: 2 * found + graph + always }
     }
 }
 
