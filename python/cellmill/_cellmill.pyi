@@ -35,6 +35,7 @@ __all__ = [
     "rank_genes_groups",
     "regress_fit",
     "regress_rows",
+    "room",
     "run",
     "score_genes",
     "umap",
