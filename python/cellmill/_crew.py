@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-#: Key, what the worker is told, first task, the one after the last, tasks of the whole pass.
-Order = tuple[str, str, int, int, int]
+#: Key, what the worker is told, first task, the one after the last, tasks of the whole pass, bytes that a worker must have room for.
+Order = tuple[str, str, int, int, int, int]
 
 #: Seconds between two looks for orders that were carried out.
 _PULSE = 0.02
@@ -26,6 +26,10 @@ _PULSE = 0.02
 _PATIENCE = 2.0
 #: How often an order is given again after a worker could not reach a file or had too little memory.
 _RETRIES = 2
+#: How many workers an order that needs much memory may lose.
+_LOSSES = 3
+#: Seconds that it waits for a worker with so much memory, in place of one that it has lost.
+_WAIT = 60.0
 
 
 class Crew:
@@ -40,6 +44,8 @@ class Crew:
         self._done: Any = None
         #: When the last order was carried out.
         self._heard = 0.0
+        #: When it was first seen that an order has lost its worker and no other has the memory.
+        self._lost: float | None = None
         #: Which worker has the rows of a task, by task.
         self._holder: dict[int, str] = {}
 
@@ -67,6 +73,12 @@ class Crew:
         self._client.wait_for_workers(1, timeout=60)
         return len(self._client.nthreads())
 
+    def rooms(self) -> list[tuple[str, int]]:
+        """Each worker's address and how many bytes the engine may take there: largest first; waits a while for the first."""
+        self.n_workers()
+        found = self._client.run(room, on_error="ignore")
+        return sorted(found.items(), key=lambda item: (-item[1], item[0]))
+
     def submit(self, orders: list[Order]) -> None:
         """Hands out the orders of a pass."""
         from distributed import as_completed
@@ -78,8 +90,17 @@ class Crew:
             return
         self.n_workers()
         workers = sorted(self._client.nthreads())
+        large = [order for order in orders if order[5]]
+        rooms = self.rooms() if large else []
+        for i, order in enumerate(large):
+            roomy = [worker for worker, room in rooms if room >= order[5]]
+            if not roomy:
+                raise MemoryError(_no_room(order))
+            self._hand_out(order, workers=[roomy[i % len(roomy)]])
         for order in orders:
-            _, _, start, end, n_tasks = order
+            _, _, start, end, n_tasks, needs = order
+            if needs:
+                continue
             # The worker that has most of the rows packed; at first, each gets a stretch of rows. Any other may take an order over.
             holders = Counter(self._holder[i] for i in range(start, end) if self._holder.get(i) in workers)
             wanted = holders.most_common(1)[0][0] if holders else workers[start * len(workers) // n_tasks]
@@ -95,9 +116,24 @@ class Crew:
         self._heard = time.monotonic()
         workers = set(self._client.nthreads())
         lost = [(future, order) for future, order, wanted in self._orders.values() if wanted and not workers.intersection(wanted)]
+        rooms = self._client.run(room, on_error="ignore") if any(order[5] for _, order in lost) else {}
         for future, order in lost:
+            options = {}
+            if order[5]:
+                if order[0].count("-again") == _LOSSES:
+                    msg = f"the order {order[0]} has lost its worker {_LOSSES + 1} times: it may have had too little memory"
+                    raise MemoryError(msg)
+                roomy = [worker for worker, bytes_ in rooms.items() if bytes_ >= order[5]]
+                if not roomy:
+                    # Another may come in its place.
+                    self._lost = self._lost or time.monotonic()
+                    if rooms and time.monotonic() - self._lost > _WAIT:
+                        raise MemoryError(_no_room(order))
+                    continue
+                options["workers"] = [max(roomy, key=rooms.__getitem__)]
+            self._lost = None
             del self._orders[order[0]]
-            self._hand_out((order[0] + "-again", *order[1:]))
+            self._hand_out((order[0] + "-again", *order[1:]), **options)
             self._client.cancel(future)
 
     def carried_out(self) -> tuple[int, str | None]:
@@ -119,7 +155,7 @@ class Crew:
             worker, refused = result
             if refused is not None:
                 return done, refused
-            _, (_, _, start, end, _), _ = self._orders.pop(future.key)
+            _, (_, _, start, end, _, _), _ = self._orders.pop(future.key)
             self._holder.update(dict.fromkeys(range(start, end), worker))
             self._heard = time.monotonic()
             done += 1
@@ -147,6 +183,10 @@ def workers(client: Any = None) -> Iterator[Crew | None]:
         yield crew
 
 
+def _no_room(order: Order) -> str:
+    return f"the order {order[0]} needs {order[5] / 2**30:.2f} GiB, and no worker has room for that"
+
+
 def work(order: str) -> tuple[str, str | None]:
     """Carries out an order on the worker that runs this; returns the worker's address and the engine's error, as JSON, if there is one."""
     from distributed import get_worker
@@ -159,6 +199,11 @@ def work(order: str) -> tuple[str, str | None]:
         msg = f"worker {worker.address}: {error}"
         raise type(error)(msg) from None
     return worker.address, refused
+
+
+async def room(dask_worker: Any) -> int:
+    """Bytes that the engine may take on the worker that runs this."""
+    return _cellmill.room(dask_worker.memory_manager.memory_limit or 0)
 
 
 async def leave(run: str) -> None:

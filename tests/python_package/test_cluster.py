@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.machinery
 import json
 import os
+import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -53,13 +57,101 @@ def test_any_number_of_workers(cells, tmp_path, n_workers, threads):
     same(tmp_path)
 
 
-def test_the_graph_follows_from_an_address_in_the_settings(cells, tmp_path, client, monkeypatch):
-    recipe = {**RECIPE, "filter": {"cells": "n_genes_by_counts >= 62"}}
+def test_a_local_cluster_of_gpus_where_dask_cuda_is(monkeypatch):
+    """dask-cuda makes a worker for each GPU; without it, or without GPUs, workers are plain, and what only dask-cuda knows is left out."""
+    made = []
+    there = types.ModuleType("dask_cuda")
+    there.__spec__ = importlib.machinery.ModuleSpec("dask_cuda", None)
+    there.LocalCUDACluster = lambda **options: made.append(("gpu", options))
+    monkeypatch.setattr("dask.distributed.LocalCluster", lambda **options: made.append(("cpu", options)))
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cm.cluster(CUDA_VISIBLE_DEVICES="0,1", rmm_pool_size="1GB")
+    monkeypatch.setitem(sys.modules, "dask_cuda", there)
+    cm.cluster(2)
+    cm.cluster(CUDA_VISIBLE_DEVICES="0,1", protocol="ucx", rmm_pool_size="1GB")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    cm.cluster()
+    assert made == [
+        ("cpu", {"n_workers": 1, "threads_per_worker": 8}),
+        ("cpu", {"n_workers": 2, "threads_per_worker": 4}),
+        ("gpu", {"n_workers": None, "threads_per_worker": 4, "CUDA_VISIBLE_DEVICES": "0,1", "protocol": "ucx", "rmm_pool_size": "1GB"}),
+        ("gpu", {"n_workers": None, "threads_per_worker": 8}),
+    ]
+
+
+GRAPHS = {
+    "spectral": {"leiden": {"resolution": [1.0, 0.5]}},
+    "paga": {"umap": {"init_pos": "paga"}, "leiden": {"paga": True}},
+    "pca": {"umap": {"init_pos": "pca"}, "leiden": {"restrict_to": ["batch", ["a"]]}},
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_workers_lay_out_and_cluster(cells, tmp_path, client, monkeypatch, name):
+    """With an address in the settings; one worker for each."""
+    recipe = {**RECIPE, "filter": {"cells": "n_genes_by_counts >= 62"}, **GRAPHS[name]}
     cm.run(cells, tmp_path / "here.zarr", recipe, with_x="hvg")
     monkeypatch.setattr(cm.settings, "client", client.scheduler.address)
-    summary = cm.run(cells, tmp_path / "there.zarr", recipe, with_x="hvg")
+    orders = []
+    monkeypatch.setattr(Crew, "submit", lambda crew, given, submit=Crew.submit: (orders.append([order[0] for order in given]), submit(crew, given)))
+    # Workers without a GPU compute on their CPU.
+    summary = cm.run(cells, tmp_path / "there.zarr", recipe, with_x="hvg", device="auto")
     same(tmp_path)
     assert summary["kept"][0] > 1000, "there is a graph to speak of"
+    graph = [{order.split("-")[0] for order in given} & {"umap", "leiden"} for given in orders]
+    assert [given for given in graph if given] == ([{"leiden"}, {"umap"}] if name == "paga" else [{"umap", "leiden"}])
+
+
+@contextlib.contextmanager
+def uneven(folder, *limits: str):
+    """Workers of different memory."""
+    with distributed.LocalCluster(**{**LOCAL, "n_workers": 0}) as cluster, cluster.get_client() as client:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, "--nthreads", "1", "--no-dashboard", "--no-nanny"]
+        command += ["--local-directory", str(folder)]
+        unheeded = {f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}": "False" for name in ("TARGET", "SPILL", "PAUSE", "TERMINATE")}
+        environment = {**os.environ, **unheeded}
+        processes = [subprocess.Popen([*command, "--memory-limit", limit], env=environment, stderr=subprocess.DEVNULL) for limit in limits]
+        try:
+            client.wait_for_workers(len(limits), timeout=60)
+            yield client
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def needed(refused: str) -> int:
+    """Bytes that an error asks for."""
+    number, unit = re.search(r"to at least ([\d.]+) (MiB|GiB)", refused).groups()
+    return int(float(number) * {"MiB": 2**20, "GiB": 2**30}[unit])
+
+
+def test_the_worker_with_the_memory_lays_out_and_clusters(cells, tmp_path, monkeypatch):
+    """Where the client has too little: the workers that have enough do it, and without one the run is refused before it begins."""
+    out = tmp_path / "out"
+    out.mkdir()
+    recipe = {**RECIPE, "neighbors": {"n_neighbors": 90}}
+    cm.run(cells, out / "here.zarr", recipe)
+    monkeypatch.setattr(cm.settings, "memory", "60MiB")
+    with pytest.raises(MemoryError) as error:
+        cm.run(cells, out / "there.zarr", recipe)
+    monkeypatch.setattr(cm.settings, "memory", f"{needed(str(error.value)) * 97 // 100}B")
+    handed = []
+    hand_out = Crew._hand_out
+    monkeypatch.setattr(Crew, "_hand_out", lambda crew, order, **options: (handed.append((order, options["workers"])), hand_out(crew, order, **options)))
+    with uneven(tmp_path, "150MB") as client, pytest.raises(MemoryError, match=r"UMAP and Leiden on one worker.*tcp://\S+ 85.8 MiB.* needs \d+ MiB"):
+        cm.run(cells, out / "there.zarr", recipe, client=client)
+    assert not handed
+    with uneven(tmp_path, "400MB", "2GB", "1500MB") as client:
+        limits = {address: worker["memory_limit"] for address, worker in client.scheduler_info()["workers"].items()}
+        cm.run(cells, out / "there.zarr", recipe, client=client)
+    assert [(order[0].split("-")[0], limits[worker]) for order, (worker,) in handed if order[5]] == [
+        ("connectivities", 2_000_000_000),
+        ("umap", 2_000_000_000),
+        ("leiden", 1_500_000_000),
+    ]
+    same(out)
 
 
 @pytest.mark.parametrize("recipe", [{}, {"neighbors": {"mode": "fast", "metric": "cosine", "n_neighbors": 9}}], ids=["accurate", "fast"])

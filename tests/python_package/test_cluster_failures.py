@@ -53,7 +53,8 @@ class Trouble(distributed.WorkerPlugin):
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
-        module._cellmill = type("Native", (), {"work": staticmethod(work), "leave": staticmethod(native.leave)})
+        others = {name: staticmethod(getattr(native, name)) for name in ("leave", "room")}
+        module._cellmill = type("Native", (), {"work": staticmethod(work), **others})
 
     def teardown(self, worker: distributed.Worker) -> None:
         import cellmill._crew
@@ -117,6 +118,32 @@ def test_workers_are_killed_while_they_search_for_neighbours(cells, here):
             cm.run(cells, here / "there.zarr", RECIPE, through="neighbors", client=client)
     with workers(1) as client:
         summary = cm.run(cells, here / "there.zarr", RECIPE, through="neighbors", client=client, resume=True)
+    assert all(stage["source_reads"] == 0 for stage in summary["stages"]), "what came before is there"
+    same(here)
+
+
+@pytest.mark.parametrize("passes", ["umap", "leiden"])
+def test_the_worker_that_has_the_graph_is_killed(cells, here, passes):
+    """Another gets the order; killed again and again, the run ends, and goes on later with the other half."""
+    recipe = {**RECIPE, "filter": {"cells": "n_genes_by_counts >= 62"}}
+    shutil.rmtree(here / "here.zarr")
+    cm.run(cells, here / "here.zarr", recipe)
+    with workers(3) as client:
+        for worker in sorted(client.nthreads()):
+            plugin = Trouble("killed before", passes, {0}, str(here.parent / "hits"))
+            client.run(lambda dask_worker, plugin=plugin: plugin.setup(dask_worker), workers=[worker])
+        cm.run(cells, here / "there.zarr", recipe, client=client)
+    assert 1 <= hits(here) <= 3
+    same(here)
+    shutil.rmtree(here / "there.zarr")
+    with workers(2) as client:
+        trouble(client, here, "killed before", passes, set(range(100)), once=False)
+        with pytest.warns(UserWarning, match="--resume"), pytest.raises(OSError, match=f"{passes}.* has lost its worker"):
+            cm.run(cells, here / "there.zarr", recipe, client=client)
+    other = {"umap": "leiden", "leiden": "umap"}[passes]
+    assert list(here.glob(f"there.zarr.journal/{other}-*-0-1")), "the other half is done"
+    with workers(1) as client:
+        summary = cm.run(cells, here / "there.zarr", recipe, client=client, resume=True)
     assert all(stage["source_reads"] == 0 for stage in summary["stages"]), "what came before is there"
     same(here)
 

@@ -69,7 +69,7 @@ pub struct Run {
     /// Genome of a 10x h5 file that holds several
     #[arg(long, value_name = "NAME")]
     pub genome: Option<String>,
-    /// Let the workers of a Dask scheduler read the rows and search the lists of neighbours: tcp://HOST:8786
+    /// Let the workers of a Dask scheduler read the rows, search for neighbours, lay out and cluster: tcp://HOST:8786
     #[arg(long, value_name = "ADDRESS")]
     pub scheduler: Option<String>,
     #[command(flatten)]

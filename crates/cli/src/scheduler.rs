@@ -98,8 +98,12 @@ impl Dispatcher for Scheduler {
         Ok(n.as_u64().unwrap_or(0) as usize)
     }
 
+    fn rooms(&self) -> Result<Vec<(String, u64)>> {
+        serde_json::from_value(self.ask(&json!(["rooms"]))?).map_err(|e| Error::bug(e.to_string()))
+    }
+
     fn submit(&self, orders: &[Order]) -> Result<()> {
-        let orders: Vec<Value> = orders.iter().map(|o| json!([o.key, o.message, o.tasks.start, o.tasks.end, o.n_tasks])).collect();
+        let orders: Vec<Value> = orders.iter().map(|o| json!([o.key, o.message, o.tasks.start, o.tasks.end, o.n_tasks, o.needs])).collect();
         self.ask(&json!(["submit", orders])).map(drop)
     }
 

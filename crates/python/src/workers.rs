@@ -34,9 +34,13 @@ impl Dispatcher for Crew {
         self.ask(|crew| crew.call_method0("n_workers")?.extract())
     }
 
+    fn rooms(&self) -> Result<Vec<(String, u64)>> {
+        self.ask(|crew| crew.call_method0("rooms")?.extract())
+    }
+
     fn submit(&self, orders: &[Order]) -> Result<()> {
         self.ask(|crew| {
-            let of = |o: &Order| (o.key.clone(), o.message.clone(), o.tasks.start, o.tasks.end, o.n_tasks);
+            let of = |o: &Order| (o.key.clone(), o.message.clone(), o.tasks.start, o.tasks.end, o.n_tasks, o.needs);
             crew.call_method1("submit", (orders.iter().map(of).collect::<Vec<_>>(),)).map(drop)
         })
     }
@@ -63,12 +67,18 @@ impl Dispatcher for Crew {
 /// Share of a worker's memory that the engine takes: Dask holds a worker up at 80 %, and Python needs some.
 const SHARE: f64 = 0.6;
 
+/// Bytes that the engine takes on a worker of `memory` bytes (0: what is free).
+#[pyfunction]
+pub fn room(memory: u64) -> u64 {
+    let memory = if memory == 0 { budget::available_bytes() } else { memory };
+    (memory as f64 * SHARE) as u64
+}
+
 /// Carries out an order on a worker of `threads` threads and `memory` bytes (0: what is free). An error that would come again on any worker
 /// is returned as JSON; one that another worker may not run into is raised.
 #[pyfunction]
 pub fn work(py: Python<'_>, order: &str, threads: usize, memory: u64, scratch: PathBuf) -> PyResult<Option<String>> {
-    let memory = if memory == 0 { budget::available_bytes() } else { memory };
-    let worker = Worker { threads, memory: (memory as f64 * SHARE) as u64, scratch };
+    let worker = Worker { threads, memory: room(memory), scratch };
     match py.detach(|| cluster::carry_out(order, &worker)) {
         Ok(()) => Ok(None),
         Err(error) if cluster::may_pass(&error) => Err(raised(error)),

@@ -74,6 +74,8 @@ pub struct Input<'a> {
     pub scratch: Option<&'a Path>,
     /// Whether memory has room for the layout and the clusters at the same time.
     pub beside: bool,
+    /// Whether memory has room for the layout and the clusters at all: workers do them otherwise.
+    pub alone: bool,
 }
 
 /// Runs a recipe as far as `through`. Work happens in the installed rayon pool.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use cellmill_cuda::{Device, Memory, Options, Processor};
 use cellmill_matrix::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::observe::Listener;
 
@@ -20,7 +21,7 @@ pub struct Choice {
 }
 
 /// `auto`, `cpu`, `cuda`, `cuda:N` or `cuda:N,M`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Word {
     /// A GPU if there is one and the input is worth it, else the CPU.
     Auto,
@@ -64,6 +65,17 @@ impl Choice {
             Word::Auto if nnz >= WORTH => vec![0],
             Word::Auto | Word::Cpu => Vec::new(),
         }
+    }
+
+    /// What a choice that was made for a run means on one of its workers, and of how many entries: the first GPU that the worker sees
+    /// (`CUDA_VISIBLE_DEVICES`), whatever the numbers of the client's, or else the CPU. One that was asked for is used however small the input.
+    pub(crate) fn on_worker(word: &Word, nnz: u64) -> (Choice, u64) {
+        let (device, nnz) = match word {
+            Word::Cpu => (Word::Cpu, nnz),
+            Word::Auto => (Word::Auto, nnz),
+            Word::Cuda(_) => (Word::Auto, u64::MAX),
+        };
+        (Choice { device, ..Choice::default() }, nnz)
     }
 
     /// Bytes of the machine's own memory that GPUs take.
@@ -174,6 +186,26 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:0,", "cuda:0,0", "CUDA"] {
             let said = text.parse::<Word>().unwrap_err().to_string();
             assert!(said.contains("auto, cpu, cuda, cuda:N or"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_worker_takes_its_first_gpu_and_the_cpu_without_one() {
+        let on_worker = |text: &str, nnz| {
+            let (choice, nnz) = Choice::on_worker(&text.parse().unwrap(), nnz);
+            (choice.ordinals(nnz), choice.open(nnz, &crate::observe::Silence).unwrap().get().unwrap())
+        };
+        for (word, nnz, ordinals) in [
+            ("cpu", u64::MAX, vec![]),
+            ("auto", WORTH - 1, vec![]),
+            ("auto", WORTH, vec![0]),
+            ("cuda:3", 1, vec![0]),
+            ("cuda:2,1", 1, vec![0]),
+        ] {
+            let (found, processor) = on_worker(word, nnz);
+            assert_eq!(found, ordinals, "{word} {nnz}");
+            // No error where there is no GPU, though the client's choice would be one there.
+            assert_eq!(processor.device().is_some(), !ordinals.is_empty() && cellmill_cuda::count().is_ok(), "{word} {nnz}");
         }
     }
 

@@ -1,19 +1,26 @@
 //! The second half of the main job: neighbours → weights → UMAP, clusters and PAGA, under AnnData's names.
 
 mod clusters;
+mod layout;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::keep_scores;
 use cellmill_graph::knn::{Knn, RowFile, Rows};
-use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed, umap};
+use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed};
 use cellmill_matrix::{Array, Element, Error, Result, Sparse, SparseFormat, Values, keys};
 use rayon::prelude::*;
 
-use self::clusters::{Clusters, of_groups, restricted};
+pub(crate) use self::clusters::{Clusters, partition};
+use self::clusters::{of_groups, restricted};
+pub(crate) use self::layout::Layout;
+use self::layout::{Start, umap_options};
 use crate::analysis::{Analysis, Input, kept, while_kept};
+use crate::cluster::Cluster;
 use crate::observe::Observer;
+use crate::plan::elsewhere_bytes;
 use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Stage as Through};
 
 /// Rows that are copied at a time.
@@ -30,7 +37,9 @@ enum Scores<'a> {
 
 /// What the later stages share.
 struct Made {
+    /// By position, or by cell where workers have made it.
     graph: Connectivities,
+    by_cell: bool,
     /// Rows and indices are positions.
     found: Knn,
     /// The first components of each position: `(n, wide)`.
@@ -79,10 +88,22 @@ impl Analysis {
             (None, Some(file)) => Scores::File(file),
             (None, None) => return Err(Error::bug("a file of components that is not there")),
         };
-        let (made, new) = neighbors(recipe, &scores, input, observer)?;
+        let needs = elsewhere_bytes(n as u64, recipe);
+        let crew = elsewhere(recipe, needs, through, input)?;
+        let (made, new) = neighbors(recipe, &scores, input, crew.map(|crew| (crew, needs)), observer)?;
         let journal = input.journal.filter(|_| new);
-        let keep = |journal: &Journal| keep_graph(journal, &made.graph);
-        let (placed, clusters) = while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?;
+        let (placed, clusters) = match crew {
+            Some(crew) => {
+                if new {
+                    crew.keep_graph(&made.graph)?;
+                }
+                self.dealt((crew, needs), recipe, &made, through, input, observer)?
+            }
+            None => {
+                let keep = |journal: &Journal| keep_graph(journal, &made.graph);
+                while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?
+            }
+        };
         self.uns.push((options.key_added.clone().unwrap_or_else(|| keys::NEIGHBORS.into()), neighbors_params(recipe, n_pcs)));
         if let Some(placed) = placed {
             self.keep_layout(recipe, &made, &placed);
@@ -93,9 +114,9 @@ impl Analysis {
                 self.louvain(recipe, &made, input.journal, observer)?;
             }
         }
-        let Made { graph, found, .. } = made;
-        let connectivities = graph.in_original_order(&found.order);
-        self.obsp.push((named(&options.key_added, keys::CONNECTIVITIES), weights(connectivities)));
+        let Made { graph, found, by_cell, .. } = made;
+        let connectivities = if by_cell { graph } else { graph.in_original_order(&found.order) };
+        self.obsp.push((named(&options.key_added, keys::CONNECTIVITIES), sparse(connectivities)));
         self.obsp.push((named(&options.key_added, keys::DISTANCES), rows(found.in_original_order())));
         Ok(())
     }
@@ -131,6 +152,42 @@ impl Analysis {
         Ok((Some(placed), clusters))
     }
 
+    /// The same on workers, each part on one: both at a time, but for a start from PAGA, which needs the clusters first.
+    #[allow(clippy::type_complexity)] // one caller
+    fn dealt(
+        &self,
+        (crew, needs): (&Cluster<'_>, u64),
+        recipe: &Recipe,
+        made: &Made,
+        through: Through,
+        input: &Input<'_>,
+        observer: &Observer<'_>,
+    ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
+        let watch = observer.stage("umap and leiden", "orders");
+        let known = |name: &str| input.journal.is_some_and(|journal| journal.is_whole(name));
+        let within = self.within(recipe, made)?;
+        let paga = recipe.umap.init_pos == "paga";
+        let early = match paga && !known(LAID_OUT) {
+            true => Some(kept(input.journal, CLUSTERED, || crew.clusters(&within, needs, &watch))?),
+            false => None,
+        };
+        let layout = if known(LAID_OUT) { None } else { Some(self.start(recipe, made, early.as_ref(), input)?) };
+        if let Some(layout) = layout.as_ref().filter(|_| through >= Through::Leiden && !paga && !known(CLUSTERED)) {
+            crew.both(layout, &within, needs, &watch)?;
+        }
+        let placed = kept(input.journal, LAID_OUT, || {
+            let layout = layout.ok_or_else(|| Error::bug("a layout that was there"))?;
+            crew.layout(&layout, needs, &watch)
+        })?;
+        let clusters = match (early, through >= Through::Leiden) {
+            (_, false) => None,
+            (Some(clusters), true) => Some(clusters),
+            (None, true) => Some(kept(input.journal, CLUSTERED, || crew.clusters(&within, needs, &watch))?),
+        };
+        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok((Some(placed), clusters))
+    }
+
     /// UMAP's places of the cells, by position.
     fn layout(
         &self,
@@ -140,40 +197,39 @@ impl Analysis {
         input: &Input<'_>,
         observer: &Observer<'_>,
     ) -> Result<Vec<f32>> {
-        let u = &recipe.umap;
-        let (d, wide) = (u.n_components, made.wide);
+        let start = self.start(recipe, made, clusters, input)?;
+        let watch = observer.stage("umap", "epochs");
+        let placed = kept(input.journal, LAID_OUT, || start.place(&made.graph, recipe, &input.processor.get()?, &watch))?;
+        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
+        Ok(placed)
+    }
+
+    /// Where UMAP begins.
+    fn start<'a>(&self, recipe: &Recipe, made: &'a Made, clusters: Option<&Vec<Clusters>>, input: &Input<'_>) -> Result<Layout<'a>> {
+        let (d, wide) = (recipe.umap.n_components, made.wide);
         let columns =
             |rows: &[f32], wide: usize| -> Vec<f32> { rows.chunks_exact(wide).flat_map(|row| row[..d].iter().copied()).collect() };
-        let mut options = umap::Options { coordinates: Some(Embedding::new(&made.head, wide)?), ..umap_options(recipe) };
-        let (start, groups);
-        match u.init_pos.as_str() {
-            "spectral" => {}
-            "random" => options.init = umap::Init::Random,
+        let start = match recipe.umap.init_pos.as_str() {
+            "spectral" => Start::Spectral,
+            "random" => Start::Random,
             "pca" if wide < d => {
                 return Err(Error::option("umap.init_pos", "'pca'", format!("it needs {d} components, but the neighbours use {wide}")));
             }
-            "pca" => {
-                start = columns(&made.head, wide);
-                options.init = umap::Init::Pca(&start);
-            }
+            "pca" => Start::Pca(columns(&made.head, wide)),
             "paga" => {
                 let clusters = clusters.and_then(|all| all.first()).ok_or_else(|| Error::bug("a start from PAGA without clusters"))?;
-                groups = of_groups(made, clusters, d, recipe.seed)?;
-                options.init = umap::Init::Paga { positions: &groups.0, nearest: &groups.1, groups: &clusters.labels };
+                let (positions, nearest) = of_groups(made, clusters, d, recipe.seed)?;
+                Start::Paga { positions, nearest, groups: clusters.labels.clone() }
             }
             key => {
                 let (rows, wide) = given(input, &self.obsm, &self.keep, key)?;
                 if wide < d {
                     return Err(Error::option("umap.init_pos", format!("'{key}'"), format!("it has {wide} columns, and {d} are needed")));
                 }
-                start = made.by_position(&columns(&rows, wide), d);
-                options.init = umap::Init::Given(&start);
+                Start::Given(made.by_position(&columns(&rows, wide), d))
             }
-        }
-        let watch = observer.stage("umap", "epochs");
-        let placed = kept(input.journal, "umap", || umap::umap_on(&made.graph, &options, &input.processor.get()?, &watch))?;
-        watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
-        Ok(placed)
+        };
+        Ok(Layout { head: Cow::Borrowed(&made.head), wide, start })
     }
 
     /// Puts the places into obsm.
@@ -193,11 +249,34 @@ impl Analysis {
 }
 
 /// Names of the notes in a journal.
-const SEARCHED: &str = "neighbors";
-const JOINED: &str = "connectivities";
+pub(crate) const SEARCHED: &str = "neighbors";
+pub(crate) const JOINED: &str = "connectivities";
+const LAID_OUT: &str = "umap";
+const CLUSTERED: &str = "leiden";
+
+/// The workers, if they are to lay out and cluster the cells: one has room for it, and this process has no GPU. Where this process lacks the
+/// memory, they make the weights too.
+fn elsewhere<'a>(recipe: &Recipe, needs: u64, through: Through, input: &Input<'a>) -> Result<Option<&'a Cluster<'a>>> {
+    let Some(crew) = input.cluster.filter(|_| through >= Through::Umap && !recipe.leiden.louvain) else { return Ok(None) };
+    if input.alone && input.processor.get()?.device().is_some() {
+        return Ok(None);
+    }
+    crew.has_room(needs, input.alone).map(|room| room.then_some(crew))
+}
+
+/// Weights between neighbours.
+pub(crate) fn weights(distances: &Distances, recipe: &Recipe) -> Result<Connectivities> {
+    fuzzy::connectivities(distances, method(recipe))
+}
 
 /// Neighbours and the weights between them; whether the weights are new to the journal.
-fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: &Observer<'_>) -> Result<(Made, bool)> {
+fn neighbors(
+    recipe: &Recipe,
+    scores: &Scores<'_>,
+    input: &Input<'_>,
+    elsewhere: Option<(&Cluster<'_>, u64)>,
+    observer: &Observer<'_>,
+) -> Result<(Made, bool)> {
     let watch = observer.stage("neighbors", "cells");
     let known = input.journal.and_then(|journal| journal.load(SEARCHED));
     let journal = input.journal.filter(|_| known.is_none());
@@ -217,6 +296,15 @@ fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: 
     watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
 
     let watch = observer.stage("connectivities", "cells");
+    let (head, wide) = match scores {
+        Scores::Memory(all, wide, d) => head(&Embedding::columns(all, *wide, *d)?, &found.order)?,
+        Scores::File(file) => head(*file, &found.order)?,
+    };
+    if let Some((crew, needs)) = elsewhere.filter(|_| !input.alone) {
+        let graph = crew.weights(&found, needs, &watch)?;
+        watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
+        return Ok((Made { graph, by_cell: true, found, head, wide }, false));
+    }
     let known = input.journal.and_then(|journal| journal.load(JOINED));
     let new = known.is_none();
     let keep = |journal: &Journal| {
@@ -225,7 +313,7 @@ fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: 
     };
     let graph = while_kept(journal, keep, || match known {
         Some((indptr, indices, weights)) => Ok(Connectivities { indptr, indices, weights }),
-        None => fuzzy::connectivities(&found.distances, method(recipe)),
+        None => weights(&found.distances, recipe),
     })?;
     watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
     let (head, wide) = match scores {
@@ -238,7 +326,7 @@ fn neighbors(recipe: &Recipe, scores: &Scores<'_>, input: &Input<'_>, observer: 
         }
         Scores::File(file) => head(*file, &found.order)?,
     };
-    Ok((Made { graph, found, head, wide }, new))
+    Ok((Made { graph, by_cell: false, found, head, wide }, new))
 }
 
 fn keep_graph(journal: &Journal, Connectivities { indptr, indices, weights }: &Connectivities) {
@@ -321,25 +409,6 @@ fn head(rows: &dyn Rows, order: &[u32]) -> Result<(Vec<f32>, usize)> {
     Ok((head, wide))
 }
 
-/// What a recipe says of UMAP, but for its start.
-fn umap_options(recipe: &Recipe) -> umap::Options<'_> {
-    let u = &recipe.umap;
-    umap::Options {
-        n_components: u.n_components,
-        min_dist: u.min_dist,
-        spread: u.spread,
-        n_epochs: u.maxiter,
-        alpha: u.alpha,
-        gamma: u.gamma,
-        negative_sample_rate: u.negative_sample_rate,
-        a: u.a,
-        b: u.b,
-        init: umap::Init::Spectral,
-        coordinates: None,
-        seed: recipe.seed,
-    }
-}
-
 /// A matrix of obsm for the kept cells, and its width: one that was computed, or one of the input.
 fn given(input: &Input<'_>, own: &[(String, Array)], keep: &[bool], key: &str) -> Result<(Vec<f32>, usize)> {
     let numbers = |a: &Array| -> Vec<f32> { (0..a.values.len()).map(|i| a.values.number(i).unwrap_or(f64::NAN) as f32).collect() };
@@ -381,7 +450,7 @@ fn neighbors_params(recipe: &Recipe, n_pcs: usize) -> Element {
     ])
 }
 
-fn weights(graph: Connectivities) -> Sparse {
+fn sparse(graph: Connectivities) -> Sparse {
     let n = graph.n();
     Sparse { format: SparseFormat::Csr, shape: [n, n], indptr: graph.indptr, indices: graph.indices, values: Values::F32(graph.weights) }
 }

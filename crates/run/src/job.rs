@@ -15,12 +15,12 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::cluster::{self, Cluster, Dispatcher};
+use crate::cluster::{Cluster, Dispatcher};
 use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
-use crate::plan::{Plan, plan};
+use crate::plan::{Plan, plan, plan_on_workers};
 use crate::recipe::{Recipe, Stage};
 
 /// What to do.
@@ -106,6 +106,12 @@ impl Job {
         open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
     }
 
+    /// Opens it for workers, who take the matrix as it lies.
+    fn open_rows(&self, listener: &dyn Listener) -> Result<Dataset> {
+        let (matrix, genome) = (self.recipe.input.matrix.clone(), self.genome.clone());
+        Dataset::open(&self.input, &OpenOptions { matrix, genome, rows_only: true, ..OpenOptions::default() }, &Plain(listener))
+    }
+
     /// Where temporary files go: beside the output.
     fn scratch(&self) -> PathBuf {
         let near = if self.in_place { &self.input } else { &self.output };
@@ -134,14 +140,13 @@ impl Job {
         self.recipe.check()?;
         self.check_paths()?;
         pool(self.threads)?.install(|| {
-            if dispatcher.is_some() {
-                // Workers take the matrix as it lies.
-                cluster::open(&self.input, &self.recipe, self.genome.clone())?;
-            }
-            let data = self.open(listener)?;
+            let data = if dispatcher.is_some() { self.open_rows(listener)? } else { self.open(listener)? };
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
-            let plan = plan(&data, self)?;
+            let (plan, alone) = match dispatcher {
+                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?)?,
+                _ => (plan(&data, self)?, true),
+            };
             plan.check(self.memory)?;
             let processor = self.device.open(plan.nnz, listener)?;
             let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
@@ -150,7 +155,7 @@ impl Job {
             let done = dispatcher
                 .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
                 .transpose()
-                .and_then(|cluster| self.work(&data, &plan, &journal, cluster.as_ref(), &processor, listener))
+                .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, listener))
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
             match &done {
                 // What a run that was stopped has finished is good; what bad input has led to is not.
@@ -167,7 +172,7 @@ impl Job {
     fn work(
         &self,
         data: &Dataset,
-        plan: &Plan,
+        (plan, alone): (&Plan, bool),
         journal: &Journal,
         cluster: Option<&Cluster<'_>>,
         processor: &Opening<'_>,
@@ -197,6 +202,7 @@ impl Job {
             store: data.anndata.as_ref(),
             scratch: aside,
             beside: plan.beside,
+            alone,
         };
         let analysis = analyse(&input, &self.recipe, self.through, &observer)?;
         let outcome = &analysis.outcome;
@@ -367,8 +373,13 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 
 /// Opens an input; a matrix that lies by columns is turned into rows in `scratch`.
 pub fn open(input: &Path, matrix: &str, genome: Option<String>, scratch: &Path, memory: u64, listener: &dyn Listener) -> Result<Dataset> {
-    let options =
-        OpenOptions { matrix: matrix.to_string(), genome, gex_only: true, scratch: scratch.to_path_buf(), memory_bytes: memory / 4 };
+    let options = OpenOptions {
+        matrix: matrix.to_string(),
+        genome,
+        scratch: scratch.to_path_buf(),
+        memory_bytes: memory / 4,
+        ..OpenOptions::default()
+    };
     Dataset::open(input, &options, &Plain(listener))
 }
 

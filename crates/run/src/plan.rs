@@ -8,6 +8,7 @@ use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
+use crate::cluster::no_room;
 use crate::job::Job;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -89,22 +90,46 @@ enum When {
     Writing,
 }
 
+/// Bytes of the program and its libraries.
+const PROGRAM: u64 = 48 << 20;
 /// Bytes of a packed entry at most, where values are counts.
 const PACKED: f64 = 2.1;
 
 /// Estimates a run over an open input.
 pub fn plan(data: &Dataset, job: &Job) -> Result<Plan> {
-    let shape = data.source.shape();
-    let size = Size {
-        format: data.format.name(),
-        shape,
-        nnz: data.source.entries_before(SourceRow(shape.n_obs)),
-        obs_columns: data.obs.columns.len(),
-        overhead_bytes: data.source.overhead_bytes(job.threads),
-        densest_task: densest_task(&*data.source),
-        annotation_bytes: job.annotations(data).map_or(Ok(0), |a| a.bytes())?,
-    };
-    Ok(estimate(&size, job))
+    Ok(estimate(&Size::of(data, job)?, job))
+}
+
+impl Size {
+    /// The size of an open input.
+    fn of(data: &Dataset, job: &Job) -> Result<Size> {
+        let shape = data.source.shape();
+        Ok(Size {
+            format: data.format.name(),
+            shape,
+            nnz: data.source.entries_before(SourceRow(shape.n_obs)),
+            obs_columns: data.obs.columns.len(),
+            overhead_bytes: data.source.overhead_bytes(job.threads),
+            densest_task: densest_task(&*data.source),
+            annotation_bytes: job.annotations(data).map_or(Ok(0), |a| a.bytes())?,
+        })
+    }
+}
+
+/// Estimates a run on workers with these ceilings. The second says whether this process has the memory for the graph: if not, the weights,
+/// the layout and the clusters are made by workers, one of which must have it.
+pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)]) -> Result<(Plan, bool)> {
+    let size = Size::of(data, job)?;
+    let plan = estimate(&size, job);
+    if plan.check(job.memory).is_ok() || job.through < Stage::Umap || job.recipe.leiden.louvain {
+        return Ok((plan, true));
+    }
+    let here = estimate_here(&size, job, true);
+    let needs = elsewhere_bytes(size.shape.n_obs, &job.recipe);
+    match rooms.iter().any(|(_, room)| *room >= needs) {
+        false if here.check(job.memory).is_ok() => Err(no_room(needs, rooms)),
+        _ => Ok((here, false)),
+    }
 }
 
 /// Entries of the task that has most.
@@ -115,6 +140,11 @@ pub fn densest_task(source: &dyn Source) -> u64 {
 
 /// Estimates a run from the size of its input.
 pub fn estimate(size: &Size, job: &Job) -> Plan {
+    estimate_here(size, job, false)
+}
+
+/// What this process takes where workers make the weights, the layout and the clusters, or where it does all of the graph.
+fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let shape = size.shape;
     let (n, p, nnz) = (shape.n_obs, shape.n_vars as u64, size.nnz);
     let r = &job.recipe;
@@ -151,7 +181,7 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let threads = job.threads as u64;
     let flight = threads * THREAD_BYTES + size.overhead_bytes;
     let mut needs = vec![
-        (When::Always, "program and libraries", 48 << 20),
+        (When::Always, "program and libraries", PROGRAM),
         (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
         (When::Writing, "annotations of the input", size.annotation_bytes),
         (When::Survey, "chunks in flight", flight),
@@ -193,12 +223,13 @@ pub fn estimate(size: &Size, job: &Job) -> Plan {
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads);
+        let rest = if elsewhere { graph.handed } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
         let rows = 4 * n * n_pcs;
-        let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(graph.rest);
-        let at_hand = graph.search.max(graph.rest);
+        let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(rest);
+        let at_hand = graph.search.max(rest);
         aside = can && always + x_pca + at_hand > job.memory && streamed < x_pca + at_hand;
         beside = always + if aside { 0 } else { x_pca } + graph.beside <= job.memory;
         needs.push((When::Graph, "graph", if aside { streamed } else { at_hand }));
@@ -273,6 +304,8 @@ struct Graph {
     beside: u64,
     /// Of what is written.
     result: u64,
+    /// At the worst moment where workers make weights, layout and clusters: neighbours are put in order.
+    handed: u64,
 }
 
 impl Graph {
@@ -286,17 +319,36 @@ impl Graph {
         // Directed weights twice (as they are and turned), and the joined rows before they are put together.
         let joining = found + 12 * n * k + 8 * nnz + threads * fuzzy::bytes_in_flight(n as usize, k as usize) as u64;
         let together = found + graph + 8 * nnz;
-        let epochs = if through >= Stage::Umap { found + 2 * graph + n * 4 * (8 + 3 * r.umap.n_components as u64) } else { 0 };
-        // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
-        let spectral = if through >= Stage::Umap && r.umap.init_pos == "spectral" { found + graph + graph / 2 + 110 * n } else { 0 };
-        let clusters = if through >= Stage::Leiden { found + graph + graph / 2 + 60 * n } else { 0 };
+        let layout = if through >= Stage::Umap { found + graph + layout_bytes(n, graph, r) } else { 0 };
+        let clusters = if through >= Stage::Leiden { found + graph + clusters_bytes(n, graph) } else { 0 };
         let reordered = found + 2 * graph;
         // The order, and the first components of each cell.
         let always = 40 * n;
-        let rest = [joining, together, epochs, spectral, clusters, reordered].into_iter().max().unwrap_or(0) + always;
-        let beside = (epochs.max(spectral) + clusters).saturating_sub(found + graph) + always;
-        Graph { search, rest, beside, result: found + graph }
+        let rest = [joining, together, layout, clusters, reordered].into_iter().max().unwrap_or(0) + always;
+        let beside = (layout + clusters).saturating_sub(found + graph) + always;
+        Graph { search, rest, beside, result: found + graph, handed: 2 * found + graph + always }
     }
+}
+
+/// Bytes of UMAP's layout of a graph of so many bytes, beside the graph.
+fn layout_bytes(n: u64, graph: u64, r: &Recipe) -> u64 {
+    let epochs = graph + n * 4 * (8 + 3 * r.umap.n_components as u64);
+    // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
+    let spectral = if r.umap.init_pos == "spectral" { graph / 2 + 110 * n } else { 0 };
+    epochs.max(spectral)
+}
+
+/// Bytes of Leiden's clusters, beside the graph.
+fn clusters_bytes(n: u64, graph: u64) -> u64 {
+    graph / 2 + 60 * n
+}
+
+/// Threads of a worker that join neighbours, at most: each holds rows.
+pub(crate) const JOINERS: usize = 8;
+
+/// Bytes that a worker needs for the weights, the layout or the clusters of `n` cells.
+pub(crate) fn elsewhere_bytes(n: u64, r: &Recipe) -> u64 {
+    PROGRAM + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64).rest
 }
 
 impl Plan {

@@ -99,7 +99,7 @@ pub(crate) fn open_url(url: &Path) -> Result<AtUrl> {
 }
 
 /// An HDF5 file whose arrays of records are the data frames of anndata 0.6 and before.
-struct H5ad(Hdf5Tree);
+pub(crate) struct H5ad(pub Hdf5Tree);
 
 impl Tree for H5ad {
     fn location(&self) -> &str {

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow, SparseFormat, Table, Watch};
 
-use crate::anndata::{AnnData, AtUrl, Matrix, is_hdf5, open_tree, open_url};
+use crate::anndata::{AnnData, AtUrl, H5ad, Matrix, is_hdf5, open_tree, open_url};
 use crate::element::SparseInfo;
 use crate::hdf5::Hdf5Tree;
 use crate::mtx::{self, Mtx, MtxOptions};
@@ -27,11 +28,20 @@ pub struct OpenOptions {
     pub scratch: PathBuf,
     /// Memory for that.
     pub memory_bytes: u64,
+    /// Whether such a matrix is refused instead.
+    pub rows_only: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { matrix: "X".into(), genome: None, gex_only: true, scratch: std::env::temp_dir(), memory_bytes: 1 << 30 }
+        OpenOptions {
+            matrix: "X".into(),
+            genome: None,
+            gex_only: true,
+            scratch: std::env::temp_dir(),
+            memory_bytes: 1 << 30,
+            rows_only: false,
+        }
     }
 }
 
@@ -61,20 +71,29 @@ impl InputFormat {
 
     /// Looks at a path, or at what lies at a URL.
     pub fn of(path: &Path) -> Result<InputFormat> {
-        let hdf5 = |tree: &Hdf5Tree| Ok(if tenx::is_tenx(tree)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
+        Ok(InputFormat::look(path)?.0)
+    }
+
+    /// The same, and the AnnData store at a URL: opening it costs requests.
+    fn look(path: &Path) -> Result<(InputFormat, Option<Arc<dyn Tree>>)> {
         if is_url(path) {
-            return match open_url(path)? {
-                AtUrl::Zarr(_) => Ok(InputFormat::Zarr),
-                AtUrl::Hdf5(tree) => hdf5(&tree),
-            };
+            return Ok(match open_url(path)? {
+                AtUrl::Zarr(tree) => (InputFormat::Zarr, Some(Arc::new(tree))),
+                AtUrl::Hdf5(tree) if tenx::is_tenx(&tree)? => (InputFormat::TenXH5, None),
+                AtUrl::Hdf5(tree) => (InputFormat::H5ad, Some(Arc::new(H5ad(tree)))),
+            });
         }
+        Ok((InputFormat::of_file(path)?, None))
+    }
+
+    fn of_file(path: &Path) -> Result<InputFormat> {
         let place = || Place::store(path.display().to_string());
         let meta = std::fs::metadata(path).map_err(|e| Error::io(place(), &e))?;
         if meta.is_dir() {
             return Ok(if mtx::is_mtx(path) { InputFormat::Mtx } else { InputFormat::Zarr });
         }
         if is_hdf5(path)? {
-            return hdf5(&Hdf5Tree::open(path)?);
+            return Ok(if tenx::is_tenx(&Hdf5Tree::open(path)?)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
         }
         let expected = "an AnnData store (.zarr, .h5ad), a 10x h5 file or a 10x mtx folder is expected";
         Err(Error::invalid(place(), "a file of another kind", expected))
@@ -100,10 +119,11 @@ pub struct Dataset {
 impl Dataset {
     /// Opens an input. A matrix that lies by columns (`csc_matrix`, mtx) is turned into rows first, out of core.
     pub fn open(path: &Path, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
-        let format = InputFormat::of(path)?;
+        let (format, tree) = InputFormat::look(path)?;
         match format {
-            InputFormat::Zarr | InputFormat::H5ad => anndata(path, format, options, watch),
+            InputFormat::Zarr | InputFormat::H5ad => anndata(path, format, tree, options, watch),
             InputFormat::TenXH5 => tenx_h5(path, options),
+            InputFormat::Mtx if options.rows_only => Err(by_columns(path, "matrix.mtx")),
             InputFormat::Mtx => {
                 let mtx = Mtx::open(path, &MtxOptions { gex_only: options.gex_only, ..MtxOptions::default() })?;
                 let source = mtx.to_rows(options.memory_bytes, &options.scratch, watch)?;
@@ -127,25 +147,35 @@ pub fn versions(url: &Path) -> Result<Vec<(String, String)>> {
 
 /// Opens the matrix of an input and nothing else. One that lies by columns is refused.
 pub fn open_rows(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> {
-    let by_columns = |element: &str| {
-        let expected = "rows are needed here; cellmill convert writes a store by rows";
-        Err(Error::invalid(Place::element(path.display().to_string(), element), "a matrix that lies by columns", expected))
-    };
-    match InputFormat::of(path)? {
-        InputFormat::Zarr | InputFormat::H5ad => match AnnData::of_tree(open_tree(path)?)?.matrix(&options.matrix)? {
+    let (format, tree) = InputFormat::look(path)?;
+    match format {
+        InputFormat::Zarr | InputFormat::H5ad => match store(path, tree)?.matrix(&options.matrix)? {
             Matrix::Rows(source) => Ok(source),
-            Matrix::Columns(_) => by_columns(&options.matrix),
+            Matrix::Columns(_) => Err(by_columns(path, &options.matrix)),
         },
         InputFormat::TenXH5 => tenx_h5(path, options).map(|data| data.source),
-        InputFormat::Mtx => by_columns("matrix.mtx"),
+        InputFormat::Mtx => Err(by_columns(path, "matrix.mtx")),
     }
 }
 
-fn anndata(path: &Path, format: InputFormat, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
-    let store = AnnData::of_tree(open_tree(path)?)?;
+fn by_columns(path: &Path, element: &str) -> Error {
+    let expected = "rows are needed here; cellmill convert writes a store by rows";
+    Error::invalid(Place::element(path.display().to_string(), element), "a matrix that lies by columns", expected)
+}
+
+/// The store at a path, opened already or not.
+fn store(path: &Path, tree: Option<Arc<dyn Tree>>) -> Result<AnnData> {
+    AnnData::of_tree(tree.map_or_else(|| open_tree(path), Ok)?)
+}
+
+fn anndata(path: &Path, format: InputFormat, tree: Option<Arc<dyn Tree>>, options: &OpenOptions, watch: &dyn Watch) -> Result<Dataset> {
+    let store = store(path, tree)?;
     let mut warnings = Vec::new();
     let matrix = store.matrix(&options.matrix)?;
     if let Matrix::Columns(columns) = &matrix {
+        if options.rows_only {
+            return Err(by_columns(path, &options.matrix));
+        }
         let shape = columns.shape();
         warnings.push(format!(
             "{}: {} lies by columns (csc_matrix, {} x {}); it is turned into rows once, in {}",

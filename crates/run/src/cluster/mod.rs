@@ -3,6 +3,7 @@
 //! merges the records in the order of the rows. So neither rows nor columns of cells travel with an order or an answer, an order may be
 //! carried out twice, and `--resume` finds what was finished.
 
+mod graph;
 pub(crate) mod reads;
 mod site;
 
@@ -23,16 +24,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
 use crate::analysis::kept;
+use crate::device::Word;
 use crate::fingerprint::{Fnv, identity};
 use crate::job::Job;
 use crate::recipe::Recipe;
 
+pub(crate) use graph::no_room;
 pub use site::{Worker, carry_out, leave, open};
 
 /// Whoever hands orders to workers and tells when they are carried out: a Dask client.
 pub trait Dispatcher: Sync {
     /// Workers that there are now.
     fn n_workers(&self) -> Result<usize>;
+    /// Each worker's name, and how many bytes it may take for an order: largest first; waits a while for the first.
+    fn rooms(&self) -> Result<Vec<(String, u64)>>;
     /// Hands out the orders of a pass.
     fn submit(&self, orders: &[Order]) -> Result<()>;
     /// How many orders have been carried out since the last call; waits for a moment if there are none.
@@ -53,6 +58,8 @@ pub struct Order {
     pub n_tasks: usize,
     /// What the worker is told: a line of JSON.
     pub message: String,
+    /// Bytes that a worker must have room for, where not every worker has.
+    pub needs: u64,
 }
 
 /// What a worker is told.
@@ -80,6 +87,12 @@ enum What {
     Scores,
     /// Neighbours of the cells of lists.
     Neighbors,
+    /// The graph: weights between neighbours.
+    Weights,
+    /// UMAP's layout of the graph.
+    Layout,
+    /// Leiden's clusters of it.
+    Clusters,
 }
 
 /// What workers must know of a run: a note in its journal.
@@ -93,6 +106,8 @@ struct Premises {
     components: bool,
     /// Whether rows are kept for later passes.
     staged: bool,
+    /// What the run was told to compute on.
+    device: Word,
 }
 
 /// The rows that workers read.
@@ -145,7 +160,7 @@ impl<'a> Cluster<'a> {
     /// Leaves word for the workers of a run, in its journal.
     pub fn begin(dispatcher: &'a dyn Dispatcher, journal: &Journal, identity: &Identity, job: &Job, n_obs: u64) -> Result<Self> {
         let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
-        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true))
+        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), job.device.device.clone())
     }
 
     /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
@@ -154,7 +169,7 @@ impl<'a> Cluster<'a> {
         folder.push(".workers");
         let identity = identity(about.input, about.genome, about.recipe)?;
         let journal = Journal::begin(Path::new(&folder), &identity)?;
-        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged))?;
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), Word::Cpu)?;
         cluster.passing = true;
         Ok(cluster)
     }
@@ -165,6 +180,7 @@ impl<'a> Cluster<'a> {
         identity: &Identity,
         about: &About<'_>,
         (components, staged): (bool, bool),
+        device: Word,
     ) -> Result<Self> {
         let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
         let input = match is_url(about.input) {
@@ -173,7 +189,7 @@ impl<'a> Cluster<'a> {
         };
         let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
         let genome = about.genome.map(str::to_string);
-        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged };
+        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device };
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());
@@ -227,52 +243,75 @@ impl<'a> Cluster<'a> {
         ground: &Ground<'_>,
         watch: &dyn Watch,
     ) -> Result<(String, bool)> {
+        let (pass_name, orders) = self.orders(what, name, pass, parts, ground.n_tasks, 0)?;
+        let n_rows = (ground.rows_before)(ground.n_tasks);
+        let rows = |tasks: &Range<usize>| (ground.rows_before)(tasks.end) - (ground.rows_before)(tasks.start);
+        let left: u64 = orders.iter().map(|order| rows(&order.tasks)).sum();
+        let each = orders.first().map_or(0, |order| rows(&order.tasks));
+        self.hand_out(&orders, |done| (n_rows - left + done as u64 * each).min(n_rows), n_rows, watch)?;
+        Ok((pass_name, !orders.is_empty()))
+    }
+
+    /// Leaves word of a pass: its name, and the orders for what is not in the journal yet.
+    fn orders<P: Serialize>(
+        &self,
+        what: What,
+        name: &str,
+        pass: &P,
+        parts: &[Range<usize>],
+        n_tasks: usize,
+        needs: u64,
+    ) -> Result<(String, Vec<Order>)> {
         let mut hash = Hashed(self.seed.clone());
         postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
         let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
         self.note(&pass_name, pass)?;
-        let (n_tasks, n_rows) = (ground.n_tasks, (ground.rows_before)(ground.n_tasks));
-        let rows = |part: &Range<usize>| (ground.rows_before)(part.end) - (ground.rows_before)(part.start);
-        let (there, missing): (Vec<_>, Vec<_>) = parts.iter().partition(|part| self.journal.is_whole(&record_name(&pass_name, part)));
-        let orders: Vec<Order> = missing
-            .iter()
-            .map(|&part| {
-                let message = Message {
-                    journal: self.folder.clone(),
-                    run: self.run.clone(),
-                    pass: pass_name.clone(),
-                    what: what.clone(),
-                    tasks: (part.start, part.end),
-                };
-                let key = format!("{}-{}", record_name(&pass_name, part), self.run);
-                let message = serde_json::to_string(&message).map_err(|e| Error::bug(e.to_string()))?;
-                Ok(Order { key, tasks: part.clone(), n_tasks, message })
-            })
-            .collect::<Result<_>>()?;
-        let before: u64 = there.into_iter().map(rows).sum();
-        let each = missing.first().map_or(0, |part| rows(part));
-        watch.tick(before, n_rows, "")?;
-        self.dispatcher.submit(&orders)?;
+        let order = |part: &Range<usize>| {
+            let message = Message {
+                journal: self.folder.clone(),
+                run: self.run.clone(),
+                pass: pass_name.clone(),
+                what: what.clone(),
+                tasks: (part.start, part.end),
+            };
+            let key = format!("{}-{}", record_name(&pass_name, part), self.run);
+            let message = serde_json::to_string(&message).map_err(|e| Error::bug(e.to_string()))?;
+            Ok(Order { key, tasks: part.clone(), n_tasks, message, needs })
+        };
+        let missing = parts.iter().filter(|part| !self.journal.is_whole(&record_name(&pass_name, part)));
+        let orders = missing.map(order).collect::<Result<_>>()?;
+        Ok((pass_name, orders))
+    }
+
+    /// Has orders carried out. `at` says how far the pass is after so many of them.
+    fn hand_out(&self, orders: &[Order], at: impl Fn(usize) -> u64, of: u64, watch: &dyn Watch) -> Result<()> {
+        watch.tick(at(0), of, "")?;
+        self.dispatcher.submit(orders)?;
         let mut done = 0;
         while done < orders.len() {
             let step = self.dispatcher.carried_out().and_then(|n| {
                 done += n;
-                watch.tick((before + done as u64 * each).min(n_rows), n_rows, "")
+                watch.tick(at(done), of, "")
             });
             if let Err(error) = step {
                 self.dispatcher.cancel();
                 return Err(error);
             }
         }
-        Ok((pass_name, !orders.is_empty()))
+        Ok(())
     }
 
     /// What a worker has found.
     fn record<T: DeserializeOwned>(&self, pass: &str, part: &Range<usize>) -> Result<T> {
+        self.seen(pass, part, |name| self.journal.record(name))
+    }
+
+    /// A record, as soon as it is seen.
+    fn seen<T>(&self, pass: &str, part: &Range<usize>, look: impl Fn(&str) -> Option<T>) -> Result<T> {
         let name = record_name(pass, part);
         let start = Instant::now();
         loop {
-            if let Some(found) = self.journal.record(&name) {
+            if let Some(found) = look(&name) {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {

@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cellmill_cuda::Processor;
 use cellmill_engine::exec::{self, Aside, Feed, cut};
 use cellmill_engine::fold::{At, ByGene, Clipped, Cross, Grouped, Logistic, Moments, Residuals, SetSums};
 use cellmill_engine::journal::Journal;
@@ -13,6 +15,7 @@ use cellmill_engine::pca::{self, Columns, Fit, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
 use cellmill_graph::knn::{self, RowFile};
+use cellmill_graph::{Connectivities, Distances};
 use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
@@ -22,8 +25,10 @@ use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, ROWS, What, record_name};
 use crate::device::Choice;
 use crate::fingerprint::identity;
+use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
 use crate::job::Job;
-use crate::plan::{Size, densest_task, estimate};
+use crate::observe::{Listener, StageTrace};
+use crate::plan::{JOINERS, Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
 
 /// What a worker has.
@@ -40,12 +45,15 @@ pub struct Worker {
 /// A run as one worker process sees it.
 struct Site {
     run: String,
+    recipe: Recipe,
     journal: Journal,
     source: Box<dyn Source>,
     /// Kept rows of all genes, if several passes ask for them.
     stage: Option<Stage>,
     /// Chosen columns.
     selected: Stage,
+    /// What the graph is worked on with, and the input's entries.
+    device: (Choice, u64),
     /// All threads, for an order that takes them all: one at a time.
     pool: Mutex<ThreadPool>,
     /// Passes as they were read, by name.
@@ -129,7 +137,7 @@ impl Site {
             densest_task: densest_task(&*source),
             annotation_bytes: 0,
         };
-        let plan = estimate(&size, &premises.job(recipe, worker));
+        let plan = estimate(&size, &premises.job(recipe.clone(), worker));
         plan.check(worker.memory)?;
         // Beside components, it is not known what states will take.
         let room = if premises.components { plan.stage_bytes } else { (worker.memory - plan.peak_bytes) / 3 };
@@ -138,10 +146,12 @@ impl Site {
         let stage = || Stage::new(cut(shape.n_obs).len(), &allowance, Some(spill.clone()));
         Ok(Site {
             run: message.run.clone(),
+            recipe,
             journal,
             source,
             stage: premises.staged.then(&stage),
             selected: stage(),
+            device: Choice::on_worker(&premises.device, size.nnz),
             pool: Mutex::new(crate::job::pool(worker.threads)?),
             passes: Mutex::default(),
         })
@@ -173,13 +183,28 @@ impl Site {
                 self.leave(&record, &found)
             }
             What::Neighbors => {
-                // The passes over the rows are done: what was kept for them makes room.
-                let n_tasks = cut(self.source.shape().n_obs).len();
-                self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
+                self.forget_rows();
                 let pass = self.pass::<knn::Order>(&message.pass)?;
                 let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
                 let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;
                 self.leave(&record, &found)
+            }
+            What::Weights => {
+                self.forget_rows();
+                let (order, k, indices, distances) = read::<(Vec<u32>, usize, Vec<u32>, Vec<f32>)>(&self.journal, SEARCHED)?;
+                let threads = lock(&self.pool).current_num_threads().min(JOINERS);
+                let made = crate::job::pool(threads)?.install(|| weights(&Distances { k, indices, distances }, &self.recipe))?;
+                self.leave(JOINED, &(&made.indptr, &made.indices, &made.weights))?;
+                let Connectivities { indptr, indices, weights } = made.in_original_order(&order);
+                self.leave(&record, &(indptr, indices, weights))
+            }
+            What::Layout => {
+                let pass = self.pass::<Layout<'static>>(&message.pass)?;
+                self.on_graph(&record, |graph, processor| pass.place(graph, &self.recipe, processor, &()))
+            }
+            What::Clusters => {
+                let within = self.pass::<Option<Vec<bool>>>(&message.pass)?;
+                self.on_graph(&record, |graph, processor| partition(graph, within.as_deref(), &self.recipe, processor, &()))
             }
             What::Scores => {
                 let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
@@ -187,6 +212,28 @@ impl Site {
                 self.leave(&record, &found)
             }
         }
+    }
+
+    /// Does something with the graph on all threads. It takes much memory: one at a time.
+    fn on_graph<T: Serialize + Send>(
+        &self,
+        record: &str,
+        work: impl FnOnce(&Connectivities, &Processor) -> Result<T> + Send,
+    ) -> Result<()> {
+        let pool = lock(&self.pool);
+        self.forget_rows();
+        let (indptr, indices, weights) = read(&self.journal, JOINED)?;
+        let (choice, nnz) = &self.device;
+        let processor = choice.open(*nnz, &Log)?.get()?;
+        let found = pool.install(|| work(&Connectivities { indptr, indices, weights }, &processor))?;
+        processor.devices().iter().flat_map(|device| device.left()).for_each(|why| Log.warn(&why));
+        self.leave(record, &found)
+    }
+
+    /// The passes over the rows are done: what was kept for them makes room.
+    fn forget_rows(&self) {
+        let n_tasks = cut(self.source.shape().n_obs).len();
+        self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
     }
 
     /// Folds the rows of some tasks on one thread.
@@ -225,6 +272,22 @@ impl Site {
     fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
         let place = || Place::element(self.journal.folder().display().to_string(), record);
         self.journal.keep(record, found).map_err(|e| Error::io(place(), &e))
+    }
+}
+
+/// The worker's own log: its standard error.
+struct Log;
+
+impl Listener for Log {
+    fn begin(&self, _: &str, _: &str) {}
+    fn progress(&self, _: u64, _: u64, _: &str) {}
+    fn end(&self, _: &StageTrace) {}
+    fn warn(&self, message: &str) {
+        // Nobody is there to hear that it can't be said.
+        let _ = writeln!(std::io::stderr(), "cellmill: {message}");
+    }
+    fn stopped(&self) -> bool {
+        false
     }
 }
 

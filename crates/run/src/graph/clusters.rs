@@ -1,19 +1,20 @@
 //! Clusters and PAGA's graph of them, under AnnData's names.
 
+use cellmill_cuda::Processor;
 use cellmill_engine::journal::Journal;
 use cellmill_graph::leiden::{self, Clustering};
 use cellmill_graph::{Connectivities, Embedding, louvain, paga, umap};
-use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Table, Values, keys};
+use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Table, Values, Watch, keys};
 use serde::{Deserialize, Serialize};
 
-use super::Made;
+use super::{CLUSTERED, Made};
 use crate::analysis::{Analysis, Input, kept};
 use crate::observe::{Observer, StageWatch};
 use crate::recipe::{Recipe, Resolutions};
 
 /// A clustering, as a journal keeps it: labels by position.
 #[derive(Clone, Serialize, Deserialize)]
-pub(super) struct Clusters {
+pub(crate) struct Clusters {
     pub labels: Vec<u32>,
     n_clusters: usize,
     modularity: f64,
@@ -25,25 +26,37 @@ impl From<Clustering> for Clusters {
     }
 }
 
+/// Leiden's clusters of a graph at each resolution of a recipe, of the cells `within` alone if it is given.
+pub(crate) fn partition(
+    graph: &Connectivities,
+    within: Option<&[bool]>,
+    recipe: &Recipe,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Vec<Clusters>> {
+    let l = &recipe.leiden;
+    let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
+    let resolutions = l.resolution.list();
+    let all = match within {
+        None => leiden::leiden_on(graph, &resolutions, &options, processor, watch)?,
+        Some(keep) => leiden::leiden_on(&leiden::within(graph, keep)?, &resolutions, &options, processor, watch)?,
+    };
+    Ok(all.into_iter().map(Clusters::from).collect())
+}
+
 impl Analysis {
     /// Leiden's clusters at each resolution; of the restricted cells alone, if there is a restriction.
     pub(super) fn clusters(&self, recipe: &Recipe, made: &Made, input: &Input<'_>, watch: StageWatch<'_>) -> Result<Vec<Clusters>> {
-        let l = &recipe.leiden;
-        let options = leiden::Options { n_iterations: l.n_iterations, seed: recipe.seed, ..leiden::Options::default() };
-        let within = match &l.restrict_to {
-            None => None,
-            Some((column, categories)) => Some(made.by_position(&restricted(&self.obs, column, categories)?, 1)),
-        };
-        let all: Vec<Clusters> = kept(input.journal, "leiden", || {
-            let (resolutions, processor) = (l.resolution.list(), input.processor.get()?);
-            let all = match &within {
-                None => leiden::leiden_on(&made.graph, &resolutions, &options, &processor, &watch)?,
-                Some(keep) => leiden::leiden_on(&leiden::within(&made.graph, keep)?, &resolutions, &options, &processor, &watch)?,
-            };
-            Ok(all.into_iter().map(Clusters::from).collect())
-        })?;
+        let within = self.within(recipe, made)?;
+        let all = kept(input.journal, CLUSTERED, || partition(&made.graph, within.as_deref(), recipe, &input.processor.get()?, &watch))?;
         watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
         Ok(all)
+    }
+
+    /// Which cells are clustered, by position; all if there is no restriction.
+    pub(super) fn within(&self, recipe: &Recipe, made: &Made) -> Result<Option<Vec<bool>>> {
+        let within = |(column, categories): &(String, Vec<String>)| Ok(made.by_position(&restricted(&self.obs, column, categories)?, 1));
+        recipe.leiden.restrict_to.as_ref().map(within).transpose()
     }
 
     /// Puts Leiden's clusters into obs, and PAGA's graph of them into uns.
