@@ -25,7 +25,7 @@ cm.run(store, output, through=through, overwrite=True)
 
 # The default recipe, in verbs; results are written as the program writes them, without X.
 VERBS = """
-import sys, shutil, anndata, cellmill as cm
+import sys, cellmill as cm
 store, output, through = sys.argv[1:]
 adata = cm.read_lazy(store)
 cm.pp.calculate_qc_metrics(adata)
@@ -40,8 +40,7 @@ if through == "leiden":
     cm.pp.neighbors(chosen, n_neighbors=15, n_pcs=50)
     cm.tl.umap(chosen)
     cm.tl.leiden(chosen)
-shutil.rmtree(output, ignore_errors=True)
-chosen._frames().write_zarr(output)
+chosen.write_zarr(output, with_x=False)
 """
 
 

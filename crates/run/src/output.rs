@@ -93,7 +93,7 @@ pub fn write(
     }
     let mut taken = paths(&obsm, &varm, &obsp, &uns);
     taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
-    write_elements(w, target.format, obsm, varm, obsp, uns)?;
+    write_elements(w, target.format, elements(obsm, varm, obsp, uns))?;
     write_waiting(w, waiting)?;
     if let Some(input) = input {
         let mut warnings = Vec::new();
@@ -140,21 +140,23 @@ pub fn stream_rows(
 /// Elements of a zarr store that are written at a time, at most. A file of HDF5 takes them one by one, always in the same order.
 pub(crate) const SIDE_BY_SIDE: usize = 4;
 
-/// Writes what belongs to cells, genes, pairs of cells, and the rest.
-fn write_elements(
-    w: &dyn TreeWriter,
-    format: Format,
+/// What belongs to cells, genes, pairs of cells, and the rest, by path; the largest first.
+fn elements(
     obsm: Named<Array>,
     varm: Named<Array>,
     obsp: Named<Sparse>,
     uns: Named<Element>,
-) -> Result<()> {
+) -> impl Iterator<Item = (String, Element)> {
     let arrays =
         |group: &'static str, list: Named<Array>| list.into_iter().map(move |(name, a)| (format!("{group}/{name}"), Element::Array(a)));
     let obsp = obsp.into_iter().map(|(name, m)| (format!("obsp/{name}"), Element::Sparse(m)));
     let uns = uns.into_iter().map(|(name, e)| (format!("uns/{name}"), e));
-    // The largest first.
-    let mut all = obsp.chain(arrays("obsm", obsm)).chain(arrays("varm", varm)).chain(uns);
+    obsp.chain(arrays("obsm", obsm)).chain(arrays("varm", varm)).chain(uns)
+}
+
+/// Writes elements by path, some at a time; groups above them exist already.
+pub fn write_elements(w: &dyn TreeWriter, format: Format, all: impl IntoIterator<Item = (String, Element)>) -> Result<()> {
+    let mut all = all.into_iter();
     let at_a_time = if format == Format::H5ad { 1 } else { SIDE_BY_SIDE.min(rayon::current_num_threads()) };
     loop {
         let some: Vec<(String, Element)> = all.by_ref().take(at_a_time).collect();
@@ -235,7 +237,7 @@ pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>)
     let w = &*editor;
     write_table(w, "obs", &analysis.obs)?;
     write_table(w, "var", &analysis.var)?;
-    write_elements(w, Format::of_path(input), analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
+    write_elements(w, Format::of_path(input), elements(analysis.obsm, analysis.varm, analysis.obsp, analysis.uns))?;
     write_waiting(w, analysis.waiting)?;
     editor.finish()?;
     watch.finish(n_obs, 0, 0);
