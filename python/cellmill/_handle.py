@@ -39,10 +39,7 @@ class Aligned(dict[str, Any]):
         if found != self._lengths:
             # anndata's words.
             dims = (self._name[:3],) * len(self._lengths)
-            msg = (
-                f"Value passed for key {key!r} is of incorrect shape. Values of {self._name} must match dimensions {dims} of parent. "
-                f"Value had shape {found} while it should have had {self._lengths}."
-            )
+            msg = f"Value passed for key {key!r} is of incorrect shape. Values of {self._name} must match dimensions {dims} of parent. Value had shape {found} while it should have had {self._lengths}."
             raise ValueError(msg)
         super().__setitem__(key, value)
 
@@ -72,7 +69,7 @@ class Handle(Written):
 
         return AnnData
 
-    __class__ = property(_class, _CLASS.__set__)  # type: ignore[assignment]
+    __class__ = property(_class, _CLASS.__set__)
 
     def _whole(self) -> Any:
         """Becomes an AnnData; frames and mappings that were handed out stay those of it."""

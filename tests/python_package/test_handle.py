@@ -78,7 +78,7 @@ obsm["flat"] = obs["n"].to_numpy()
 try:
     obsm["wrong"] = obs["n"].to_numpy()[:5]
 except ValueError as error:
-    assert "Value had shape (5, 1) while it should have had (700,)" in str(error)
+    assert "Value had shape (5,) while it should have had (700,)" in str(error)
 else:
     raise AssertionError
 assert "anndata" not in sys.modules

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def calculate_qc_metrics(
         msg = "Positions outside range of features."
         raise IndexError(msg)
     # Frames are made after the read where they are not needed for it: pandas is imported meanwhile.
-    frame = adata.raw.var if use_raw and adata.raw is not None else adata.var if qc_vars else None
+    frame: Any = adata.raw.var if use_raw and adata.raw is not None else adata.var if qc_vars else None
     sets = []
     for name in qc_vars:
         if name not in frame:
