@@ -51,6 +51,8 @@ class Handle(Written):
     Half a second of imports is a tenth of what all verbs up to the components take on 130,000 cells.
     """
 
+    #: A handle that gets a raw becomes an AnnData.
+    raw = None
     _OWN = frozenset({"X", "_cellmill_x", "_cellmill_layers", "_parts", "uns", "obsm", "varm", "obsp", "varp"})
 
     def __init__(self, matrix: Matrix, parts: dict[str, Any], layers: Layers, mappings: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ._cellmill import Matrix
 from ._matrix import matrix_of
+from ._report import _outside
 from ._rows import ROWS, Layers, cut, no_layer
 from ._write import Written
 
@@ -50,18 +51,19 @@ class AnnData(Written, anndata.AnnData):
         """All but the values, in an AnnData that shares them."""
         return anndata.AnnData(obs=self.obs, var=self.var, uns=self.uns, obsm=dict(self.obsm), varm=dict(self.varm), obsp=dict(self.obsp), varp=dict(self.varp))
 
-    def _with(self, frames: anndata.AnnData, matrix: Matrix, layers: Layers) -> AnnData:
-        return AnnData(
+    def _with(self, frames: anndata.AnnData, matrix: Matrix, layers: Layers, rows: Any = slice(None)) -> AnnData:
+        made = AnnData(
             matrix, frames.obs, frames.var, layers=layers, uns=frames.uns, obsm=dict(frames.obsm), varm=dict(frames.varm),
             obsp=dict(frames.obsp), varp=dict(frames.varp),
         )  # fmt: skip
+        made._raw = _raw_of(self, made, rows)
+        return made
 
     def __getitem__(self, index: Any) -> AnnData:
         rows, columns = self._normalize_indices(index)
-        rows = slice(rows, rows + 1) if isinstance(rows, (int, np.integer)) else rows
-        columns = slice(columns, columns + 1) if isinstance(columns, (int, np.integer)) else columns
+        rows, columns = _one_place(rows, self.n_obs), _one_place(columns, self.n_vars)
         frames = self._frames()[rows, columns].copy()
-        return self._with(frames, cut(self._cellmill_x, rows, columns), self._cellmill_layers._part(rows, columns))
+        return self._with(frames, cut(self._cellmill_x, rows, columns), self._cellmill_layers._part(rows, columns), rows)
 
     def copy(self, filename: Any = None) -> AnnData:
         """A handle of its own on the same store."""
@@ -76,6 +78,7 @@ class AnnData(Written, anndata.AnnData):
     def _take(self, other: AnnData) -> None:
         """Becomes ``other``."""
         super()._init_as_actual(other._frames())
+        self._raw = _raw_of(other, self)
         self._cellmill_x, self._cellmill_layers = other._cellmill_x, other._cellmill_layers
 
     def _inplace_subset_obs(self, index: Any) -> None:
@@ -101,7 +104,20 @@ class AnnData(Written, anndata.AnnData):
         frames.X = self.X.to_memory()
         for name in self.layers:
             frames.layers[name] = self.layers[name].to_memory()
+        frames._raw = _raw_of(self, frames)
+        if frames._raw is not None and hasattr(frames._raw.X, "_cellmill_matrix"):
+            frames._raw._X = frames._raw.X.to_memory()
         return frames
+
+    def to_df(self, layer: str | None = None) -> pd.DataFrame:
+        """The values in memory, as a data frame."""
+        return self.to_memory().to_df(layer)
+
+    def transpose(self) -> anndata.AnnData:
+        """Genes by cells, in memory."""
+        return self.to_memory().transpose()
+
+    T = property(transpose)
 
     def to_dask(self, chunks: int = ROWS) -> anndata.AnnData:
         """An AnnData whose X is a Dask array of blocks of ``chunks`` rows."""
@@ -113,6 +129,8 @@ class AnnData(Written, anndata.AnnData):
 
     def _write(self, path: Any, format: str, with_x: bool, options: dict[str, Any]) -> None:
         """With anndata's writers: what the engine has no elements for, and options of theirs."""
+        if self.raw is not None:
+            warnings.warn("raw is not written where anndata writes a handle", UserWarning, stacklevel=_outside())
         frames = self._frames()
         if format == "h5ad":
             import h5py
@@ -166,6 +184,22 @@ class AnnData(Written, anndata.AnnData):
             raise KeyError(msg)
         x = self.X if layer is None else self.layers[layer]
         return np.ravel(x[self.obs_names == k].to_memory(dense=True)[:1])
+
+
+def _one_place(index: Any, n: int) -> Any:
+    """A slice in place of a number."""
+    if not isinstance(index, (int, np.integer)):
+        return index
+    if not -n <= index < n:
+        msg = f"index {index} is out of bounds for an axis of size {n}"
+        raise IndexError(msg)
+    return slice(index % n, index % n + 1)
+
+
+def _raw_of(adata: anndata.AnnData, made: anndata.AnnData, rows: Any = slice(None)) -> anndata.Raw | None:
+    """raw of some rows of ``adata`` for what was made of them."""
+    raw = adata.raw
+    return None if raw is None else anndata.Raw(made, X=raw.X[rows], var=raw.var, varm=dict(raw.varm))
 
 
 def _said(matrix: Matrix) -> str:

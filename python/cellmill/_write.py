@@ -28,6 +28,10 @@ class Written:
     #: Slices of a handle are handles of their own.
     is_view = False
 
+    def __deepcopy__(self, _: dict[int, Any]) -> Any:
+        # Values lie in the store; handles share them.
+        return self.copy()  # type: ignore[attr-defined]
+
     @property
     def X(self) -> LazyMatrix:
         """The values, lazily."""
@@ -76,11 +80,15 @@ class Written:
 def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, Any]) -> None:
     layers = {f"layers/{name}": adata.layers[name] for name in adata.layers}
     matrices = {name: x._cellmill_matrix for name, x in ({"X": adata.X} | layers).items()} if with_x else {}
+    raw = adata.raw if with_x else None
     try:
         if options or not isinstance(path, (str, os.PathLike)) or any(m.base() is not None for m in matrices.values()):
             raise TypeError
         tables = parts_of_frame(adata.obs), parts_of_frame(adata.var)
         elements = {f"{group}/{name}": parts(value) for group in _MAPPINGS for name, value in getattr(adata, group).items()}
+        if raw is not None:
+            matrices["raw/X"] = matrix_of(raw.X)
+            elements |= {"raw/var": ("table", parts_of_frame(raw.var)), "raw/varm": parts(dict(raw.varm))}
         if any(name.count("/") > 1 for name in (*elements, *layers)):
             raise TypeError
     except TypeError:

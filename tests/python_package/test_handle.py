@@ -160,3 +160,43 @@ def test_odd_columns_and_elements(stores, tmp_path):
     assert back.uns["complex"][0] == 1j and back.X.nnz > 0
     adata.write_h5ad(tmp_path / "no_x.h5ad", with_x=False)
     assert ad.read_h5ad(tmp_path / "no_x.h5ad").X is None
+
+
+def test_raw_of_a_handle_goes_along(stores, tmp_path):
+    """The tutorial's way: logarithms stay in raw while chosen genes are scaled."""
+    adata = cm.read_lazy(stores / "small.h5ad")
+    cm.pp.normalize_total(adata, target_sum=1e4)
+    cm.pp.log1p(adata)
+    adata.raw = adata
+    part = adata[::2, :200]
+    cm.pp.scale(part, max_value=10)
+    assert part.raw.shape == (350, adata.n_vars)
+    cm.tl.rank_genes_groups(part, "batch", method="wilcoxon")
+    whole = adata[::2].to_memory()
+    cm.tl.rank_genes_groups(whole, "batch", method="wilcoxon", use_raw=False)
+    for name in ("names", "scores"):
+        assert part.uns["rank_genes_groups"][name].tolist() == whole.uns["rank_genes_groups"][name].tolist()
+    cm.tl.score_genes(part, ["LYZ", "CD3D"])
+    assert np.isfinite(cm.get.obs_df(part, ["LYZ"], use_raw=True)["LYZ"]).all()
+    np.testing.assert_array_equal(dense(part.to_memory().raw.X), dense(whole.X))
+    other = adata[::2]
+    for suffix in ("zarr", "h5ad"):
+        getattr(other, f"write_{suffix}")(tmp_path / f"a.{suffix}")
+        back = (ad.read_zarr if suffix == "zarr" else ad.read_h5ad)(tmp_path / f"a.{suffix}")
+        np.testing.assert_array_equal(dense(back.raw.X), dense(whole.X))
+        assert list(back.raw.var_names) == list(adata.var_names)
+
+
+def test_single_places_and_copies(stores, small):
+    from copy import deepcopy
+
+    adata = cm.read_lazy(stores / "small.zarr")
+    assert adata[-1].obs_names[0] == small.obs_names[-1]
+    np.testing.assert_array_equal(dense(adata[-1, -3:].X.to_memory()), dense(small[-1, -3:].X))
+    with pytest.raises(IndexError, match="700"):
+        adata[700]
+    other = deepcopy(adata)
+    cm.pp.log1p(other)
+    assert other.X.sum() != adata.X.sum()
+    pd.testing.assert_frame_equal(adata[:5, :4].to_df(), small[:5, :4].to_df())
+    assert adata[:5, :4].T.shape == (4, 5)

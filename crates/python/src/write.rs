@@ -27,9 +27,14 @@ pub fn write_store(
     let (obs, var) = (convert::table_of(obs)?, convert::table_of(var)?);
     let elements: Vec<(String, Element)> =
         elements.into_iter().map(|(path, e)| Ok((path, convert::element_of(&e)?))).collect::<PyResult<_>>()?;
+    let has_raw = matrices.iter().any(|(name, _)| name == "raw/X");
     let writer = pool::run(py, "writing", |_| {
         let writer = create(&path, format, true)?;
         write_root(&*writer)?;
+        if has_raw {
+            let attrs = [("encoding-type", "raw"), ("encoding-version", "0.1.0")].map(|(k, v)| (k.to_string(), v.into()));
+            writer.group("raw", attrs.into_iter().collect())?;
+        }
         write_table(&*writer, "obs", &obs)?;
         write_table(&*writer, "var", &var)?;
         write_elements(&*writer, format, elements)?;
