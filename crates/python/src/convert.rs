@@ -151,11 +151,9 @@ fn column_of(c: &Bound<'_, PyAny>) -> PyResult<Column> {
     let first = c.get_item(1)?;
     Ok(match kind.as_str() {
         "plain" => Column::Plain(values_of(&first)?),
-        "categorical" => Column::Categorical {
-            codes: numbers_of(&first)?,
-            categories: values_of(&c.get_item(2)?)?,
-            ordered: c.get_item(3)?.extract()?,
-        },
+        "categorical" => {
+            Column::Categorical { codes: numbers_of(&first)?, categories: values_of(&c.get_item(2)?)?, ordered: c.get_item(3)?.extract()? }
+        }
         _ => match values_of(&c.get_item(2)?)? {
             Values::Bool(mask) => Column::Nullable { values: values_of(&first)?, mask },
             _ => return Err(PyTypeError::new_err("a mask is made of flags")),

@@ -141,12 +141,7 @@ pub fn stream_rows(
 pub(crate) const SIDE_BY_SIDE: usize = 4;
 
 /// What belongs to cells, genes, pairs of cells, and the rest, by path; the largest first.
-fn elements(
-    obsm: Named<Array>,
-    varm: Named<Array>,
-    obsp: Named<Sparse>,
-    uns: Named<Element>,
-) -> impl Iterator<Item = (String, Element)> {
+fn elements(obsm: Named<Array>, varm: Named<Array>, obsp: Named<Sparse>, uns: Named<Element>) -> impl Iterator<Item = (String, Element)> {
     let arrays =
         |group: &'static str, list: Named<Array>| list.into_iter().map(move |(name, a)| (format!("{group}/{name}"), Element::Array(a)));
     let obsp = obsp.into_iter().map(|(name, m)| (format!("obsp/{name}"), Element::Sparse(m)));
