@@ -141,7 +141,8 @@ pub fn element_of(e: &Bound<'_, PyAny>) -> PyResult<Element> {
 
 /// Back: a data frame from its parts.
 pub fn table_of(t: &Bound<'_, PyAny>) -> PyResult<Table> {
-    let (index_name, index, columns): (String, Vec<String>, Vec<(String, Bound<'_, PyAny>)>) = t.extract()?;
+    let (index_name, index) = (t.get_item(0)?.extract()?, t.get_item(1)?.extract()?);
+    let columns: Vec<(String, Bound<'_, PyAny>)> = t.get_item(2)?.extract()?;
     let columns = columns.into_iter().map(|(name, c)| Ok((name, column_of(&c)?))).collect::<PyResult<_>>()?;
     Ok(Table { index_name, index, columns })
 }
