@@ -39,6 +39,7 @@ __all__ = [
     "score_genes",
     "umap",
     "work",
+    "write_store",
 ]
 
 __version__: str

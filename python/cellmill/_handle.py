@@ -39,7 +39,8 @@ class Aligned(dict[str, Any]):
         if found != self._lengths:
             # anndata's words.
             dims = (self._name[:3],) * len(self._lengths)
-            msg = f"Value passed for key {key!r} is of incorrect shape. Values of {self._name} must match dimensions {dims} of parent. Value had shape {found} while it should have had {self._lengths}."
+            rule = f"Values of {self._name} must match dimensions {dims} of parent."
+            msg = f"Value passed for key {key!r} is of incorrect shape. {rule} Value had shape {found} while it should have had {self._lengths}."
             raise ValueError(msg)
         super().__setitem__(key, value)
 
