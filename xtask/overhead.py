@@ -2,7 +2,8 @@
 
     python xtask/overhead.py STORE --program target/release/cellmill [--threads N] [--memory 4GiB] [--runs N] [--through pca]
 
-Prints wall-clock seconds (median, with start and import) and the peak of resident memory of each way, and what they are of the program's.
+Prints wall-clock and CPU seconds (medians, with start and import) and the peak of resident memory of each way, and what they are of the
+program's.
 The interpreter is the one that runs this script; the package in it should be the release wheel.
 """
 
@@ -25,7 +26,7 @@ cm.run(store, output, through=through, overwrite=True)
 
 # The default recipe, in verbs; results are written as the program writes them, without X.
 VERBS = """
-import sys, shutil, anndata, cellmill as cm
+import sys, cellmill as cm
 store, output, through = sys.argv[1:]
 adata = cm.read_lazy(store)
 cm.pp.calculate_qc_metrics(adata)
@@ -40,20 +41,19 @@ if through == "leiden":
     cm.pp.neighbors(chosen, n_neighbors=15, n_pcs=50)
     cm.tl.umap(chosen)
     cm.tl.leiden(chosen)
-shutil.rmtree(output, ignore_errors=True)
-chosen._frames().write_zarr(output)
+chosen.write_zarr(output, with_x=False)
 """
 
 
-def measure(command: list[str], env: dict[str, str]) -> tuple[float, float]:
-    """Wall-clock seconds of a process, and its peak of resident memory in MB."""
+def measure(command: list[str], env: dict[str, str]) -> tuple[float, float, float]:
+    """Wall-clock and CPU seconds of a process, and its peak of resident memory in MB."""
     start = time.perf_counter()
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     wall = time.perf_counter() - start
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"{' '.join(command)} failed")
-    return wall, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    return wall, used.ru_utime + used.ru_stime, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def main() -> None:
@@ -74,15 +74,16 @@ def main() -> None:
             "cellmill.run": [sys.executable, "-c", RUN, ask.store, out, ask.through],
             "verb by verb": [sys.executable, "-c", VERBS, ask.store, out, ask.through],
         }
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ways}
         # One after the other, so that a machine that slows down slows all.
         for _ in range(ask.runs):
             for name, command in ways.items():
                 found[name].append(measure(command, env))
     base = [statistics.median(column) for column in zip(*found["program"], strict=True)]
     for name, runs in found.items():
-        wall, memory = (statistics.median(column) for column in zip(*runs, strict=True))
-        print(f"{name:14} {wall:8.2f} s  {wall / base[0]:5.2f}x   {memory:7.0f} MB  {memory - base[1]:+6.0f} MB")
+        wall, cpu, memory = (statistics.median(column) for column in zip(*runs, strict=True))
+        times = f"{wall:8.2f} s  {wall / base[0]:5.2f}x   {cpu:8.2f} CPU s  {cpu / base[1]:5.2f}x"
+        print(f"{name:14} {times}   {memory:7.0f} MB  {memory - base[2]:+6.0f} MB")
 
 
 if __name__ == "__main__":

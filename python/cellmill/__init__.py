@@ -16,14 +16,15 @@ from ._settings import settings
 
 if TYPE_CHECKING:
     from ._cluster import cluster
-    from ._lazy import AnnData, LazyMatrix, concat
+    from ._lazy import AnnData, concat
     from ._open import open, read_lazy
+    from ._rows import LazyMatrix
     from ._run import default_recipe, run
 
 # What needs anndata and pandas is imported when it is asked for.
 _LATER = {
     "AnnData": "_lazy",
-    "LazyMatrix": "_lazy",
+    "LazyMatrix": "_rows",
     "concat": "_lazy",
     "open": "_open",
     "read_lazy": "_open",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ._matrix import is_sparse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,3 +70,71 @@ def _column(c: tuple[Any, ...]) -> Any:
     if values.dtype.kind == "f":
         return pd.arrays.FloatingArray(values, mask)
     return pd.arrays.IntegerArray(values, mask)
+
+
+def parts(x: Any) -> tuple[Any, ...]:
+    """What :func:`element` makes ``x`` of. TypeError if the engine has no element for it."""
+    if x is None:
+        return ("null",)
+    if isinstance(x, Mapping):
+        if not all(isinstance(name, str) and name and "/" not in name for name in x):
+            raise TypeError
+        return ("dict", {name: parts(value) for name, value in x.items()})
+    if isinstance(x, (str, bool, int, float, np.number, np.bool_)):
+        return ("scalar", _flat(np.array([x])))
+    if isinstance(x, (list, tuple)):
+        x = np.array(x)
+    if type(x) is np.ndarray and x.ndim:
+        return ("array", x.shape, _flat(x))
+    if is_sparse(x) and x.format in ("csr", "csc"):
+        return ("sparse", x.format, x.shape, x.indptr, x.indices, _flat(x.data))
+    if hasattr(x, "iloc") and hasattr(x, "columns"):
+        return ("table", parts_of_frame(x))
+    raise TypeError
+
+
+def _flat(a: np.ndarray) -> Any:
+    """A flat array of numbers or flags, or a list of text."""
+    if a.dtype.kind == "U" or (a.dtype.kind == "O" and all(isinstance(text, str) for text in a.flat)):
+        return [str(text) for text in a.flat]
+    if a.dtype.kind not in "biuf" or a.dtype.itemsize not in ((4, 8) if a.dtype.kind == "f" else (1, 2, 4, 8)):
+        raise TypeError
+    return np.ascontiguousarray(a).ravel().astype(a.dtype.newbyteorder("="), copy=False)
+
+
+def parts_of_frame(frame: pd.DataFrame) -> tuple[str, list[str], list[tuple[str, tuple[Any, ...]]]]:
+    """What :func:`table` makes a frame of. Text that comes more than once becomes categories, as where anndata writes."""
+    index = frame.index
+    name = index.name if index.name is not None else "_index"
+    names = [name, *frame.columns]
+    if index.nlevels > 1 or len(set(names)) < len(names) or not all(isinstance(n, str) and n and "/" not in n for n in names):
+        raise TypeError
+    return name, _text_list(index), [(column, _parts_of_column(frame[column])) for column in frame]
+
+
+def _text_list(values: Any) -> list[str]:
+    text = values.tolist()
+    if not all(isinstance(one, str) for one in text):
+        raise TypeError
+    return text
+
+
+def _parts_of_column(column: pd.Series) -> tuple[Any, ...]:
+    import pandas as pd
+
+    values = column.array
+    if pd.api.types.infer_dtype(column) == "string":
+        from natsort import natsorted
+
+        found = pd.Categorical(column)
+        if len(found.categories) >= len(found):
+            return ("plain", _text_list(column))
+        values = found.reorder_categories(natsorted(found.categories))
+    if isinstance(values, pd.Categorical):
+        return ("categorical", values.codes.astype(np.int32), _flat(values.categories.to_numpy()), bool(values.ordered))
+    if isinstance(values, (pd.arrays.BooleanArray, pd.arrays.IntegerArray)):
+        there = values.to_numpy(values.dtype.numpy_dtype, na_value=0)
+        return ("nullable", _flat(there), np.asarray(values.isna()))
+    if isinstance(column.dtype, np.dtype):
+        return ("plain", _flat(column.to_numpy()))
+    raise TypeError

@@ -198,7 +198,7 @@ def actual(adata: AnnData) -> None:
 
 def check_adata(adata: Any) -> None:
     """Verbs that set fields need an AnnData."""
-    if not (hasattr(adata, "obs") and hasattr(adata, "var")):
+    if not (is_lazy(adata) or (hasattr(adata, "obs") and hasattr(adata, "var"))):
         msg = f"{type(adata).__name__}, but an AnnData is expected"
         raise TypeError(msg)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._cellmill import Matrix, Store
-from ._elements import element, table
+from ._elements import element
 from ._report import _outside
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ def open(path: str | Path, **options: Any) -> AnnData:
 
 
 def _one(path: str, matrix: str, genome: str | None, gex_only: bool, scratch: Any) -> AnnData:
-    from ._lazy import AnnData
+    from ._handle import Handle, import_pandas
+    from ._rows import Layers
 
+    import_pandas()
     store = Store(path, matrix, genome, gex_only, scratch)
     found: dict[str, dict[str, Any]] = {}
     for group in _MAPPINGS:
@@ -98,8 +101,10 @@ def _one(path: str, matrix: str, genome: str | None, gex_only: bool, scratch: An
                 warnings.warn(note, UserWarning, stacklevel=_outside())
             if e is not None:
                 found[group][name] = element(e)
-    layers = {} if matrix.startswith("raw") else {name: None for name in store.names("layers")}
-    return AnnData._of_store(store, store.matrix(), table(store.obs()), table(store.var()), found, layers)
+    names = [] if matrix.startswith("raw") else store.names("layers")
+    layers = Layers(lambda name: store.other_matrix(f"layers/{name}"), dict.fromkeys(names))
+    handle: Any = Handle(store.matrix(), {"obs": store.obs, "var": store.var}, layers, found)
+    return handle._whole() if "anndata" in sys.modules else handle
 
 
 _BACKED: dict[tuple[str, str, float], Any] = {}

@@ -234,9 +234,9 @@ def _after(matrix: Matrix, step: tuple[Any, ...]) -> Matrix:
     name, *args = step
     if name != "columns":
         return getattr(matrix, name)(*args)
-    from ._lazy import _cut
+    from ._rows import cut
 
-    return _cut(matrix, slice(None), np.array(args[0], dtype=np.int64))
+    return cut(matrix, slice(None), np.array(args[0], dtype=np.int64))
 
 
 def _blocks(x: Any) -> Matrix:
@@ -262,7 +262,7 @@ class _Rows:
         self.matrix = matrix
 
     def __call__(self, block_info: Any = None) -> Any:
-        from ._lazy import LazyMatrix
+        from ._rows import LazyMatrix
 
         (start, stop), _ = block_info[None]["array-location"]
         return LazyMatrix(self.matrix)._rows(start, stop)

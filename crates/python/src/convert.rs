@@ -1,8 +1,9 @@
 //! Between the engine's values and numpy's.
 
 use cellmill_matrix::{Array, Column, Element, Sparse, SparseFormat, Table, Values};
-use numpy::{IntoPyArray, PyArrayMethods};
+use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -86,4 +87,77 @@ fn column<'py>(py: Python<'py>, c: Column) -> PyResult<Bound<'py, PyAny>> {
         }
         Column::Nullable { values: v, mask } => ("nullable", values(py, v)?, mask.into_pyarray(py)).into_bound_py_any(py),
     }
+}
+
+/// Back: entries of a flat numpy array, or of a list of `str`.
+fn values_of(v: &Bound<'_, PyAny>) -> PyResult<Values> {
+    fn copied<T: numpy::Element + Copy>(v: &Bound<'_, PyAny>) -> Option<Vec<T>> {
+        v.extract::<PyReadonlyArray1<'_, T>>().ok().and_then(|a| a.as_slice().ok().map(<[T]>::to_vec))
+    }
+    macro_rules! first {
+        ($($kind:ident),*) => {
+            $(if let Some(v) = copied(v) { return Ok(Values::$kind(v)); })*
+        };
+    }
+    if v.is_instance_of::<PyList>() {
+        return Ok(Values::Str(v.extract()?));
+    }
+    first!(F32, F64, I32, I64, Bool, I8, I16, U8, U16, U32, U64);
+    Err(PyTypeError::new_err("a flat numpy array of numbers or flags, or a list of text is expected"))
+}
+
+/// Back: whole numbers of a numpy array of int32 or int64.
+fn numbers_of<T: TryFrom<i64>>(v: &Bound<'_, PyAny>) -> PyResult<Vec<T>> {
+    let wide: Vec<i64> = match values_of(v)? {
+        Values::I32(v) => v.into_iter().map(i64::from).collect(),
+        Values::I64(v) => v,
+        _ => return Err(PyTypeError::new_err("int32 or int64 is expected")),
+    };
+    wide.into_iter().map(|n| T::try_from(n).map_err(|_| PyTypeError::new_err(format!("{n} as a place")))).collect()
+}
+
+/// Back: the element that a tuple names.
+pub fn element_of(e: &Bound<'_, PyAny>) -> PyResult<Element> {
+    let kind: String = e.get_item(0)?.extract()?;
+    Ok(match kind.as_str() {
+        "dict" => {
+            let entries = e.get_item(1)?.cast_into::<PyDict>()?;
+            Element::Dict(entries.iter().map(|(name, e)| Ok((name.extract()?, element_of(&e)?))).collect::<PyResult<_>>()?)
+        }
+        "array" => Element::Array(Array { shape: e.get_item(1)?.extract()?, values: values_of(&e.get_item(2)?)? }),
+        "scalar" => Element::Scalar(values_of(&e.get_item(1)?)?),
+        "table" => Element::Table(table_of(&e.get_item(1)?)?),
+        "sparse" => Element::Sparse(Sparse {
+            format: if e.get_item(1)?.extract::<String>()? == "csr" { SparseFormat::Csr } else { SparseFormat::Csc },
+            shape: e.get_item(2)?.extract::<(usize, usize)>()?.into(),
+            indptr: numbers_of(&e.get_item(3)?)?,
+            indices: numbers_of(&e.get_item(4)?)?,
+            values: values_of(&e.get_item(5)?)?,
+        }),
+        "null" => Element::Null,
+        other => return Err(PyTypeError::new_err(format!("an element of kind '{other}'"))),
+    })
+}
+
+/// Back: a data frame from its parts.
+pub fn table_of(t: &Bound<'_, PyAny>) -> PyResult<Table> {
+    let (index_name, index) = (t.get_item(0)?.extract()?, t.get_item(1)?.extract()?);
+    let columns: Vec<(String, Bound<'_, PyAny>)> = t.get_item(2)?.extract()?;
+    let columns = columns.into_iter().map(|(name, c)| Ok((name, column_of(&c)?))).collect::<PyResult<_>>()?;
+    Ok(Table { index_name, index, columns })
+}
+
+fn column_of(c: &Bound<'_, PyAny>) -> PyResult<Column> {
+    let kind: String = c.get_item(0)?.extract()?;
+    let first = c.get_item(1)?;
+    Ok(match kind.as_str() {
+        "plain" => Column::Plain(values_of(&first)?),
+        "categorical" => {
+            Column::Categorical { codes: numbers_of(&first)?, categories: values_of(&c.get_item(2)?)?, ordered: c.get_item(3)?.extract()? }
+        }
+        _ => match values_of(&c.get_item(2)?)? {
+            Values::Bool(mask) => Column::Nullable { values: values_of(&first)?, mask },
+            _ => return Err(PyTypeError::new_err("a mask is made of flags")),
+        },
+    })
 }

@@ -23,6 +23,7 @@ mod qc;
 mod rows;
 mod umap;
 mod workers;
+mod write;
 
 use pyo3::prelude::*;
 
@@ -68,6 +69,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(dense::regress_rows, m)?)?;
     m.add_function(wrap_pyfunction!(job::run, m)?)?;
     m.add_function(wrap_pyfunction!(job::default_recipe, m)?)?;
+    m.add_function(wrap_pyfunction!(write::write_store, m)?)?;
     m.add_function(wrap_pyfunction!(workers::work, m)?)?;
     m.add_function(wrap_pyfunction!(workers::room, m)?)?;
     m.add_function(wrap_pyfunction!(workers::leave, m)?)?;

@@ -297,7 +297,13 @@ fn neighbors(
 
     let watch = observer.stage("connectivities", "cells");
     let (head, wide) = match scores {
-        Scores::Memory(all, wide, d) => head(&Embedding::columns(all, *wide, *d)?, &found.order)?,
+        Scores::Memory(all, wide, d) => {
+            let (x, wide) = (Embedding::columns(all, *wide, *d)?, HEAD.min(*d));
+            let mut head = vec![0.0; found.order.len() * wide];
+            let cells = head.par_chunks_exact_mut(wide).zip(&found.order).with_min_len(BLOCK / 4);
+            cells.for_each(|(row, &cell)| row.copy_from_slice(&x.row(cell as usize)[..wide]));
+            (head, wide)
+        }
         Scores::File(file) => head(*file, &found.order)?,
     };
     if let Some((crew, needs)) = elsewhere.filter(|_| !input.alone) {
@@ -316,16 +322,6 @@ fn neighbors(
         None => weights(&found.distances, recipe),
     })?;
     watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
-    let (head, wide) = match scores {
-        Scores::Memory(all, wide, d) => {
-            let (x, wide) = (Embedding::columns(all, *wide, *d)?, HEAD.min(*d));
-            let mut head = vec![0.0; found.order.len() * wide];
-            let cells = head.par_chunks_exact_mut(wide).zip(&found.order).with_min_len(BLOCK / 4);
-            cells.for_each(|(row, &cell)| row.copy_from_slice(&x.row(cell as usize)[..wide]));
-            (head, wide)
-        }
-        Scores::File(file) => head(*file, &found.order)?,
-    };
     Ok((Made { graph, by_cell: false, found, head, wide }, new))
 }
 

@@ -77,13 +77,13 @@ pub fn write(
     let mut taken = paths(&obsm, &varm, &obsp, &uns);
     taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
     let tables = || write_table(w, "obs", &obs).and_then(|()| write_table(w, "var", &var));
-    let elements = || write_elements(w, obsm, varm, obsp, uns);
+    let found = || write_elements(w, elements(obsm, varm, obsp, uns));
     if w.at_a_time() > 1 {
-        let (tables, elements) = rayon::join(tables, elements);
-        tables.and(elements)?;
+        let (tables, found) = rayon::join(tables, found);
+        tables.and(found)?;
     } else {
         tables()?;
-        elements()?;
+        found()?;
     }
     if let Some(with_x) = target.with_x {
         let mut steps = kept_steps(&keep, keep_genes.as_deref());
@@ -143,14 +143,18 @@ pub fn stream_rows(
     Ok((nnz, decoded))
 }
 
-/// Writes what belongs to cells, genes, pairs of cells, and the rest.
-fn write_elements(w: &dyn TreeWriter, obsm: Named<Array>, varm: Named<Array>, obsp: Named<Sparse>, uns: Named<Element>) -> Result<()> {
+/// What belongs to cells, genes, pairs of cells, and the rest, by path; the largest first.
+fn elements(obsm: Named<Array>, varm: Named<Array>, obsp: Named<Sparse>, uns: Named<Element>) -> impl Iterator<Item = (String, Element)> {
     let arrays =
         |group: &'static str, list: Named<Array>| list.into_iter().map(move |(name, a)| (format!("{group}/{name}"), Element::Array(a)));
     let obsp = obsp.into_iter().map(|(name, m)| (format!("obsp/{name}"), Element::Sparse(m)));
     let uns = uns.into_iter().map(|(name, e)| (format!("uns/{name}"), e));
-    // The largest first.
-    let mut all = obsp.chain(arrays("obsm", obsm)).chain(arrays("varm", varm)).chain(uns);
+    obsp.chain(arrays("obsm", obsm)).chain(arrays("varm", varm)).chain(uns)
+}
+
+/// Writes elements by path, some at a time; groups above them exist already.
+pub fn write_elements(w: &dyn TreeWriter, all: impl IntoIterator<Item = (String, Element)>) -> Result<()> {
+    let mut all = all.into_iter();
     loop {
         let some: Vec<(String, Element)> = all.by_ref().take(w.at_a_time()).collect();
         if some.is_empty() {
@@ -230,7 +234,7 @@ pub fn write_in_place(input: &Path, analysis: Analysis, observer: &Observer<'_>)
     let w = &*editor;
     write_table(w, "obs", &analysis.obs)?;
     write_table(w, "var", &analysis.var)?;
-    write_elements(w, analysis.obsm, analysis.varm, analysis.obsp, analysis.uns)?;
+    write_elements(w, elements(analysis.obsm, analysis.varm, analysis.obsp, analysis.uns))?;
     write_waiting(w, analysis.waiting)?;
     editor.finish()?;
     watch.finish(n_obs, 0, 0);

@@ -63,7 +63,7 @@ def obs_df(
     names = source.var_names if gene_symbols is None else source.var[gene_symbols]
     where = f"{where}_names" if gene_symbols is None else f"{where}[{gene_symbols!r}]"
     x = source.X if use_raw or layer is None else adata.layers[layer]
-    lazy = is_lazy(adata) and not use_raw
+    lazy = hasattr(x, "_cellmill_matrix")
     return _frame(adata.obs, _Other(x, names, where, lazy, axis=1), keys, "obs", adata.obsm, obsm_keys)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._matrix import is_lazy, is_sparse
+from .._matrix import is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ def genes(adata: AnnData, names: Sequence[str], *, layer: str | None = None, use
     layer, use_raw
         As for :func:`column`.
     """
-    raw: Any = getattr(adata, "raw", None) if not is_lazy(adata) else None
+    raw: Any = getattr(adata, "raw", None)
     use_raw = (raw is not None and layer is None) if use_raw is None else use_raw
     if use_raw and raw is None:
         msg = "use_raw: the data have no raw"
@@ -62,7 +62,7 @@ def genes(adata: AnnData, names: Sequence[str], *, layer: str | None = None, use
         raise KeyError(msg)
     x = source.X if use_raw or layer is None else adata.layers[layer]
     at = np.array([places[name] for name in names])
-    if is_lazy(adata):
+    if hasattr(x, "_cellmill_matrix"):
         order = np.unique(at)
         values = x[:, order].to_memory(dense=True)[:, np.searchsorted(order, at)]
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,11 +79,8 @@ def calculate_qc_metrics(
     >>> adata.obs["total_counts"].tolist(), adata.var["n_cells_by_counts"].tolist()
     ([4.0, 2.0], [1, 0, 2])
     """
-    import pandas as pd
-
     check_adata(adata)
     qc_vars = [qc_vars] if isinstance(qc_vars, str) else list(qc_vars or ())
-    frame = adata.raw.var if use_raw and adata.raw is not None else adata.var
     x = values_of(adata, layer, use_raw=use_raw)
     matrix = matrix_of(x)
     if 0 in matrix.shape:
@@ -97,6 +94,8 @@ def calculate_qc_metrics(
     if percent_top and not (percent_top[0] > 0 and percent_top[-1] <= matrix.shape[1]):
         msg = "Positions outside range of features."
         raise IndexError(msg)
+    # Frames are made after the read where they are not needed for it: pandas is imported meanwhile.
+    frame: Any = adata.raw.var if use_raw and adata.raw is not None else adata.var if qc_vars else None
     sets = []
     for name in qc_vars:
         if name not in frame:
@@ -104,6 +103,10 @@ def calculate_qc_metrics(
             raise KeyError(msg)
         sets.append((name, frame[name].to_numpy().astype(bool).tolist()))
     found = quality(matrix, sets, percent_top, log1p)
+
+    import pandas as pd
+
+    frame = adata.var if frame is None else frame
 
     def named(column: str) -> str:
         return column.replace("_genes_by_counts", f"_{var_type}_by_{expr_type}").replace("_counts", f"_{expr_type}").replace("_genes", f"_{var_type}")

@@ -12,7 +12,7 @@ from .._calls import old_positionals
 from .._crew import workers
 from .._elements import element
 from .._labels import labels_of
-from .._matrix import check_adata, is_lazy, mask_of, matrix_of, values_of
+from .._matrix import check_adata, mask_of, matrix_of, values_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def rank_genes_groups(
     '3'
     """
     check_adata(adata)
-    raw = None if is_lazy(adata) else adata.raw
+    raw = adata.raw
     if use_raw is None:
         use_raw = raw is not None and layer is None
     if groupby not in adata.obs:

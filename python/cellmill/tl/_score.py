@@ -9,7 +9,7 @@ import numpy as np
 from .. import _cellmill
 from .._calls import old_positionals
 from .._crew import workers
-from .._matrix import check_adata, is_lazy, is_sparse, matrix_of, seed_of, values_of
+from .._matrix import check_adata, is_sparse, matrix_of, seed_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def score_genes(
     check_adata(adata)
     adata = adata.copy() if copy else adata
     if use_raw is None:
-        use_raw = not is_lazy(adata) and adata.raw is not None and layer is None
+        use_raw = adata.raw is not None and layer is None
     gene_list = [gene_list] if isinstance(gene_list, str) else list(gene_list)
     names = adata.raw.var_names if use_raw else adata.var_names
     missing = [gene for gene in gene_list if gene not in names]

@@ -1,0 +1,97 @@
+"""Values of a handle, and writing it: by the engine, or by anndata where something is there that only anndata writes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ._cellmill import write_store
+from ._elements import parts, parts_of_frame
+from ._matrix import matrix_of
+from ._rows import LazyMatrix
+
+if TYPE_CHECKING:
+    from ._cellmill import Matrix
+    from ._rows import Layers
+
+_MAPPINGS = ("obsp", "obsm", "varm", "varp", "uns")
+
+
+class Written:
+    """X of a store, and what writes it."""
+
+    _cellmill_x: Matrix
+    _cellmill_layers: Layers
+
+    #: Values are read by the engine, not from a file that anndata holds open.
+    isbacked = False
+    #: Slices of a handle are handles of their own.
+    is_view = False
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Any:
+        # Values lie in the store; handles share them.
+        return self.copy()  # type: ignore[attr-defined]
+
+    @property
+    def X(self) -> LazyMatrix:
+        """The values, lazily."""
+        return LazyMatrix(self._cellmill_x)
+
+    @X.setter
+    def X(self, x: Any) -> None:
+        matrix, shape = matrix_of(x), self._cellmill_x.shape
+        if matrix.shape != shape:
+            msg = f"X: {matrix.shape[0]} x {matrix.shape[1]}, but obs has {shape[0]} rows and var {shape[1]}"
+            raise ValueError(msg)
+        self._cellmill_x = matrix
+
+    def write_zarr(self, path: str | os.PathLike[str], *_: Any, with_x: bool = True, **__: Any) -> None:
+        """Writes a zarr store; values are streamed.
+
+        Parameters
+        ----------
+        path
+            The new store; one of that name is replaced.
+        with_x
+            Whether X and layers are written, too.
+        """
+        _write(self, path, "zarr", with_x, {})
+
+    def write_h5ad(self, path: str | os.PathLike[str] | None = None, *_: Any, with_x: bool = True, **options: Any) -> None:
+        """Writes an h5ad file; values are streamed.
+
+        Parameters
+        ----------
+        path
+            The new file; one of that name is replaced.
+        with_x
+            Whether X and layers are written, too.
+        **options
+            Options of ``anndata.AnnData.write_h5ad``, such as ``compression``; anndata writes then.
+        """
+        if path is None:
+            msg = "filename: nothing, but a lazy handle is written to a new file"
+            raise ValueError(msg)
+        _write(self, path, "h5ad", with_x, options)
+
+    write = write_h5ad
+
+
+def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, Any]) -> None:
+    layers = {f"layers/{name}": adata.layers[name] for name in adata.layers}
+    matrices = {name: x._cellmill_matrix for name, x in ({"X": adata.X} | layers).items()} if with_x else {}
+    raw = adata.raw if with_x else None
+    try:
+        if options or not isinstance(path, (str, os.PathLike)) or any(m.base() is not None for m in matrices.values()):
+            raise TypeError
+        tables = parts_of_frame(adata.obs), parts_of_frame(adata.var)
+        elements = {f"{group}/{name}": parts(value) for group in _MAPPINGS for name, value in getattr(adata, group).items()}
+        if raw is not None:
+            matrices["raw/X"] = matrix_of(raw.X)
+            elements |= {"raw/var": ("table", parts_of_frame(raw.var)), "raw/varm": parts(dict(raw.varm))}
+        if any(name.count("/") > 1 for name in (*elements, *layers)):
+            raise TypeError
+    except TypeError:
+        adata._write(path, format, with_x, options)
+    else:
+        write_store(os.fspath(path), format, *tables, list(elements.items()), list(matrices.items()))
