@@ -222,7 +222,7 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let (mut aside, mut beside) = (false, false);
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     if job.through >= Stage::Neighbors {
-        let graph = Graph::of(n, r, n_pcs, job.through, threads);
+        let graph = Graph::of(n, r, n_pcs, job.through, threads, driver > 0);
         let rest = if elsewhere { graph.handed } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
@@ -309,7 +309,7 @@ struct Graph {
 }
 
 impl Graph {
-    fn of(n: u64, r: &Recipe, n_pcs: u64, through: Stage, threads: u64) -> Self {
+    fn of(n: u64, r: &Recipe, n_pcs: u64, through: Stage, threads: u64, on_gpu: bool) -> Self {
         let k = r.neighbors.n_neighbors as u64 - 1;
         // An edge that only one end has counts at both: about 1.7 k a cell in cells' graphs, 2 k at most.
         let nnz = 2 * n * k;
@@ -319,7 +319,7 @@ impl Graph {
         // Directed weights twice (as they are and turned), and the joined rows before they are put together.
         let joining = found + 12 * n * k + 8 * nnz + threads * fuzzy::bytes_in_flight(n as usize, k as usize) as u64;
         let together = found + graph + 8 * nnz;
-        let layout = if through >= Stage::Umap { found + graph + layout_bytes(n, graph, r) } else { 0 };
+        let layout = if through >= Stage::Umap { found + graph + layout_bytes(n, graph, r, on_gpu) } else { 0 };
         let clusters = if through >= Stage::Leiden { found + graph + clusters_bytes(n, graph) } else { 0 };
         let reordered = found + 2 * graph;
         // The order, and the first components of each cell.
@@ -331,11 +331,12 @@ impl Graph {
 }
 
 /// Bytes of UMAP's layout of a graph of so many bytes, beside the graph.
-fn layout_bytes(n: u64, graph: u64, r: &Recipe) -> u64 {
+fn layout_bytes(n: u64, graph: u64, r: &Recipe, on_gpu: bool) -> u64 {
     let epochs = graph + n * 4 * (8 + 3 * r.umap.n_components as u64);
     // A start from eigenvectors: three blocks of eight columns, and smaller graphs that hold less than half as much together.
     let spectral = if r.umap.init_pos == "spectral" { graph / 2 + 110 * n } else { 0 };
-    epochs.max(spectral)
+    // While a GPU makes the start, the CPU gets ready for the epochs.
+    if on_gpu { epochs + spectral } else { epochs.max(spectral) }
 }
 
 /// Bytes of Leiden's clusters, beside the graph.
@@ -348,7 +349,7 @@ pub(crate) const JOINERS: usize = 8;
 
 /// Bytes that a worker needs for the weights, the layout or the clusters of `n` cells.
 pub(crate) fn elsewhere_bytes(n: u64, r: &Recipe) -> u64 {
-    PROGRAM + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64).rest
+    PROGRAM + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64, false).rest
 }
 
 impl Plan {

@@ -26,9 +26,19 @@ const ENDED: u8 = 1;
 const FAILED: u8 = 2;
 
 impl Reading {
-    /// Says that no more rows will be staged.
-    pub fn end(&self, well: bool) {
-        self.0.store(if well { ENDED } else { FAILED }, Ordering::Release);
+    /// Reads; whoever waits for rows learns of its end, also if it panics.
+    pub fn during<T>(&self, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        struct Failing<'a>(&'a Reading);
+        impl Drop for Failing<'_> {
+            fn drop(&mut self) {
+                let _ = self.0.0.compare_exchange(0, FAILED, Ordering::Release, Ordering::Relaxed);
+            }
+        }
+        let failing = Failing(self);
+        let result = read()?;
+        self.0.store(ENDED, Ordering::Release);
+        drop(failing);
+        Ok(result)
     }
 }
 
@@ -233,7 +243,7 @@ mod tests {
         let stage = Stage::new(3, &Allowance::new(1 << 30), None);
         let feed = Feed { source: &source, stage: Some(&stage) };
         let reading = Reading::default();
-        reading.end(false);
+        assert!(reading.during(|| Err::<(), _>(Error::bug("no"))).is_err());
         assert!(moments(&[], feed, &[], HOW, &reading).unwrap().is_none());
         if let Ok(device) = Device::open(&Options::default()) {
             assert!(moments(&[device], feed, &[], HOW, &reading).unwrap().is_none());
@@ -251,9 +261,12 @@ mod tests {
         let found = std::thread::scope(|scope| {
             let found = scope.spawn(|| moments(&[device], feed, &[], HOW, &reading));
             std::thread::sleep(Duration::from_millis(50));
-            fill(feed, &[]).unwrap();
-            stage.forget(2);
-            reading.end(true);
+            let read = || {
+                fill(feed, &[])?;
+                stage.forget(2);
+                Ok(())
+            };
+            reading.during(read).unwrap();
             found.join().unwrap().unwrap().unwrap()
         });
         let mut logged = source.0.clone();

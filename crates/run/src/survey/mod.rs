@@ -326,9 +326,10 @@ impl<'a> Surveyor<'a> {
         let (feed, processor, reading) = (self.feed, self.processor, Reading::default());
         std::thread::scope(|scope| {
             let ahead = scope.spawn(|| ahead::moments(processor.get()?.devices(), feed, filters, how, &reading));
-            let read =
-                self.read_as("quality control beside a GPU", filters, &fold).and_then(|found| Ok((found, ahead::fill(feed, filters)?)));
-            reading.end(read.is_ok());
+            let read = reading.during(|| {
+                let found = self.read_as("quality control beside a GPU", filters, &fold)?;
+                Ok((found, ahead::fill(feed, filters)?))
+            });
             let ahead = ahead.join().map_err(|_| Error::bug("the thread that takes moments on the GPU has panicked"))?;
             let (mut found, filled) = read?;
             if let Some(Ahead { moments, decoded }) = ahead? {
