@@ -216,7 +216,7 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         needs.push((When::Projection, "X_pca", n * comps * 4));
-        needs.push((When::Writing, "chunks in flight", (threads * 2 + 16) * (4 << 20)));
+        needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
     }
     let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
     let (mut aside, mut beside) = (false, false);
