@@ -35,6 +35,9 @@ enum Scores<'a> {
     File(&'a RowFile),
 }
 
+/// UMAP's places of the cells and the clusters, as far as they are asked for.
+type Parts = (Option<Vec<f32>>, Option<Vec<Clusters>>);
+
 /// What the later stages share.
 struct Made {
     /// By position, or by cell where workers have made it.
@@ -122,7 +125,6 @@ impl Analysis {
     }
 
     /// The layout and the clusters, as far as they are asked for.
-    #[allow(clippy::type_complexity)] // one caller
     fn place_and_cluster(
         &self,
         recipe: &Recipe,
@@ -130,7 +132,7 @@ impl Analysis {
         through: Through,
         input: &Input<'_>,
         observer: &Observer<'_>,
-    ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
+    ) -> Result<Parts> {
         if through < Through::Umap {
             return Ok((None, None));
         }
@@ -153,7 +155,6 @@ impl Analysis {
     }
 
     /// The same on workers, each part on one: both at a time, but for a start from PAGA, which needs the clusters first.
-    #[allow(clippy::type_complexity)] // one caller
     fn dealt(
         &self,
         (crew, needs): (&Cluster<'_>, u64),
@@ -162,7 +163,7 @@ impl Analysis {
         through: Through,
         input: &Input<'_>,
         observer: &Observer<'_>,
-    ) -> Result<(Option<Vec<f32>>, Option<Vec<Clusters>>)> {
+    ) -> Result<Parts> {
         let watch = observer.stage("umap and leiden", "orders");
         let known = |name: &str| input.journal.is_some_and(|journal| journal.is_whole(name));
         let within = self.within(recipe, made)?;

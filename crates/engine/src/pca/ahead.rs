@@ -67,8 +67,8 @@ pub struct Ahead {
 }
 
 /// Moments of every gene of the rows that a read stages meanwhile, behind `filters`, after normalisation and logarithm. `None` if these
-/// GPUs are not fit for it, or if the read failed. Tolerance: sums are of whole multiples of at most 2^-41 of the largest value, so that they
-/// have the same bits in any order; merged task by task as the CPU's are.
+/// GPUs are not fit for it, or if the read failed. Tolerance: what is added is rounded to 2^-49 of the largest possible value (or of its square),
+/// so that sums have the same bits in any order; merged task by task as the CPU's are.
 pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: Logged, reading: &Reading) -> Result<Option<Ahead>> {
     let (Some(stage), Some(bound)) = (feed.stage, how.bound()) else { return Ok(None) };
     let (shape, tasks) = (feed.source.shape(), cut(feed.source.shape().n_obs));

@@ -87,27 +87,12 @@ pub fn column_totals(x: &Csr, into: &mut [[f64; 2]]) {
     }
 }
 
-wide! {
-    /// [`column_totals`] for rows of whole numbers in `0..2^23`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
-    /// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
-    pub fn column_counts(x: &Csr, into: &mut [u64]) = words;
-}
-
-/// Words are made several at a time; the additions, each to a place of its own, are what is left to do one by one.
-#[inline(always)]
-fn words(x: &Csr, into: &mut [u64]) {
-    let word = |value: f32| {
+/// [`column_totals`] for rows of whole numbers in `0..2^23`, one word a column: `into[column] += value << COUNT_BITS | (value != 0)`.
+/// One addition an entry on half the memory. Takes up to `2^COUNT_BITS - 1` rows and sums below `2^(64 - COUNT_BITS)`.
+pub fn column_counts(x: &Csr, into: &mut [u64]) {
+    for (&column, &value) in x.indices.iter().zip(&x.data) {
         let number = u64::from(whole_number(value));
-        number << COUNT_BITS | u64::from(number != 0)
-    };
-    let ((columns, last_columns), (values, last_values)) = (x.indices.as_chunks::<8>(), x.data.as_chunks::<8>());
-    for (columns, values) in columns.iter().zip(values) {
-        for (&column, word) in columns.iter().zip(values.map(word)) {
-            into[column as usize] += word;
-        }
-    }
-    for (&column, &value) in last_columns.iter().zip(last_values) {
-        into[column as usize] += word(value);
+        into[column as usize] += number << COUNT_BITS | u64::from(number != 0);
     }
 }
 

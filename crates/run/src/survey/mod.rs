@@ -1,6 +1,8 @@
 //! Everything that the first reads decide: QC columns, kept cells and genes, the target sum, the moments of every gene and the highly
 //! variable ones. Questions that can be asked of the same read are asked in the same read.
 
+mod beside;
+mod cells;
 pub mod choice;
 mod columns;
 mod kept;
@@ -8,15 +10,12 @@ mod silent;
 
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed};
-use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, Fold, GeneMoments, GeneTotals, Moments, Qc};
+use cellmill_engine::fold::{At, Clipped, EXACT_TOTAL, GeneMoments, GeneTotals, Moments, Qc};
 use cellmill_engine::host::hvg::{self, Flavor};
 use cellmill_engine::journal::Journal;
-use cellmill_engine::pca::ahead::{self, Ahead, Reading};
-use cellmill_engine::recipe::{Expression, RowQc, Rows, Step};
+use cellmill_engine::recipe::{Expression, RowQc, Step};
 use cellmill_kernels::residual::Model;
-use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
-use rayon::prelude::*;
 
 pub(crate) use self::columns::median_of_positive;
 use self::columns::{batches, gene_set};
@@ -24,7 +23,7 @@ pub use self::kept::kept_steps;
 pub(crate) use self::silent::Silent;
 use crate::analysis::Input;
 use crate::cluster::Cluster;
-use crate::cluster::reads::{First as Folds, MomentFolds, Read};
+use crate::cluster::reads::{MomentFolds, Read};
 use crate::device::Opening;
 use crate::observe::Observer;
 use crate::recipe::{DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
@@ -166,76 +165,6 @@ impl<'a> Surveyor<'a> {
         self.batch.as_ref().map_or(1, |(_, names)| names.len())
     }
 
-    /// The cell filter as one expression.
-    fn cell_rule(&self) -> Result<Option<Expression>> {
-        let f = &self.recipe.filter;
-        let mut parts = Vec::new();
-        if !f.cells.is_empty() {
-            parts.push(format!("({})", f.cells));
-        }
-        let mut bound = |column: &str, sign: &str, value: Option<String>| {
-            if let Some(value) = value {
-                parts.push(format!("{column} {sign} {value}"));
-            }
-        };
-        bound(keys::N_GENES_BY_COUNTS, ">=", f.min_genes.map(|x| x.to_string()));
-        bound(keys::N_GENES_BY_COUNTS, "<=", f.max_genes.map(|x| x.to_string()));
-        bound(keys::TOTAL_COUNTS, ">=", f.min_counts.map(|x| x.to_string()));
-        bound(keys::TOTAL_COUNTS, "<=", f.max_counts.map(|x| x.to_string()));
-        if parts.is_empty() { Ok(None) } else { Expression::parse(&parts.join(" & ")).map(Some) }
-    }
-
-    /// The step that drops cells in the first read.
-    fn cell_step(&self) -> Result<Option<Step>> {
-        let Some(rule) = self.cell_rule()? else { return Ok(None) };
-        let asked = rule.columns();
-        // Only the QC values that the rule asks for are taken again for it.
-        let qc = RowQc {
-            qc_vars: self
-                .row_qc
-                .qc_vars
-                .iter()
-                .filter(|(name, _)| asked.iter().any(|a| a.ends_with(&format!("_{name}"))))
-                .cloned()
-                .collect(),
-            percent_top: self
-                .row_qc
-                .percent_top
-                .iter()
-                .copied()
-                .filter(|n| asked.contains(&format!("pct_counts_in_top_{n}_genes")))
-                .collect(),
-            log1p: self.row_qc.log1p && asked.iter().any(|a| a.starts_with("log1p_")),
-        };
-        let made = self.qc_names();
-        let known = || made.iter().cloned().chain(self.obs.names().map(String::from));
-        let mut columns = Vec::new();
-        for name in &asked {
-            match (made.contains(name), self.obs.column(name)) {
-                (true, _) => {}
-                (false, Some(column)) => columns.push((name.clone(), column.clone())),
-                (false, None) => return Err(Error::missing(self.place("obs"), name, known())),
-            }
-        }
-        Ok(Some(Step::KeepObs { rows: Rows::Where { rule, qc, obs: columns, first: 0 } }))
-    }
-
-    /// Names of the QC columns that this run makes.
-    fn qc_names(&self) -> Vec<String> {
-        let mut names = vec![keys::N_GENES_BY_COUNTS.to_string(), keys::TOTAL_COUNTS.to_string()];
-        names.extend(self.row_qc.percent_top.iter().map(|n| format!("pct_counts_in_top_{n}_genes")));
-        for (name, _) in &self.row_qc.qc_vars {
-            names.push(format!("total_counts_{name}"));
-            names.push(format!("pct_counts_{name}"));
-        }
-        if self.row_qc.log1p {
-            names.push(keys::log1p_of(keys::N_GENES_BY_COUNTS));
-            names.push(keys::log1p_of(keys::TOTAL_COUNTS));
-            names.extend(self.row_qc.qc_vars.iter().map(|(name, _)| format!("log1p_total_counts_{name}")));
-        }
-        names
-    }
-
     /// Normalise and log, as far as the recipe has them; and after how many of these steps data are linear and logged.
     fn value_steps(&self, target: Option<f64>) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -308,38 +237,6 @@ impl<'a> Surveyor<'a> {
         Ok(First { rows, kept, moments: Found { raw, linear, logged } })
     }
 
-    /// What a GPU does to the staged rows before it takes their moments, if it is to take them: those of one batch, of logarithms alone.
-    fn ahead(&self, values: &[Step], folds: &MomentFolds) -> Option<Logged> {
-        let how = match values {
-            [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => {
-                Logged { target_sum: Some(*target_sum), log1p: true, base: *base }
-            }
-            _ => return None,
-        };
-        let fit = matches!(folds, (None, (None, Some(_)))) && self.batch.is_none() && self.cluster.is_none();
-        (fit && self.feed.stage.is_some() && self.processor.is_gpu()).then_some(how)
-    }
-
-    /// The first read, while a GPU takes the moments of what is staged.
-    fn read_beside_gpu(&mut self, filters: &[Step], mut fold: Folds, how: Logged) -> Result<(<Folds as Fold>::Output, RowColumns)> {
-        fold.1.1 = (None, (None, None));
-        let (feed, processor, reading) = (self.feed, self.processor, Reading::default());
-        std::thread::scope(|scope| {
-            let ahead = scope.spawn(|| ahead::moments(processor.get()?.devices(), feed, filters, how, &reading));
-            let read = reading.during(|| {
-                let found = self.read_as("quality control beside a GPU", filters, &fold)?;
-                Ok((found, ahead::fill(feed, filters)?))
-            });
-            let ahead = ahead.join().map_err(|_| Error::bug("the thread that takes moments on the GPU has panicked"))?;
-            let (mut found, filled) = read?;
-            if let Some(Ahead { moments, decoded }) = ahead? {
-                self.reads += u32::from(filled | decoded);
-                found.0.1.1.1.1 = Some(vec![moments]);
-            }
-            Ok(found)
-        })
-    }
-
     /// Raw counts are needed unless the recipe says that X is normalised already.
     fn needs_counts(&self) -> bool {
         self.recipe.normalize.target_sum != Target::Word(TargetWord::None) || self.of_counts()
@@ -367,60 +264,6 @@ impl<'a> Surveyor<'a> {
         }
         if self.needs_counts() && !t.whole {
             self.warnings.push(format!("{place}: not all values are whole numbers; they are taken as counts all the same"));
-        }
-        Ok(())
-    }
-
-    /// obs of the kept cells.
-    fn decide_cells(&mut self, mut rows: RowColumns) -> Result<()> {
-        let n = self.obs.n_rows();
-        if let Some(Values::F64(total)) = rows.take(EXACT_TOTAL) {
-            self.exact_total = total;
-        }
-        // Names of a million cells take their time: they are copied once, for the cells that are kept.
-        let mut all = Table { index_name: self.obs.index_name.clone(), index: Vec::new(), columns: self.obs.columns.clone() };
-        for (name, values) in rows.columns {
-            let column = Column::Plain(values);
-            match all.columns.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, old)) => *old = column,
-                None => all.columns.push((name, column)),
-            }
-        }
-        self.keep = match self.cell_rule()? {
-            None => vec![true; n],
-            Some(rule) => {
-                let known: Vec<String> = all.names().map(String::from).collect();
-                rule.evaluate(n, |name| all.column(name), &known, &self.place("obs"))?
-            }
-        };
-        let kept = self.keep.iter().filter(|k| **k).count();
-        if n == 0 {
-            return Err(Error::invalid(self.place("obs"), "no cells", "there is at least one to analyse"));
-        }
-        if kept == 0 {
-            let rule = self.cell_rule()?.map(|r| r.to_string()).unwrap_or_default();
-            return Err(Error::invalid(
-                self.place("obs"),
-                format!("no cell of {n} passes the filter {rule}"),
-                "at least one must; loosen --filter-cells",
-            ));
-        }
-        let keep = &self.keep;
-        let names = self.obs.index.par_iter().zip(keep).filter(|(_, kept)| **kept).map(|(name, _)| name.clone());
-        let columns = all.columns.into_par_iter().map(|(name, column)| (name, column.select(keep)));
-        self.out_obs = Table { index_name: all.index_name, index: names.collect(), columns: columns.collect() };
-        self.exact_total = self.exact_total.iter().zip(&self.keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect();
-        let f = &self.recipe.filter;
-        if (f.min_genes.is_some() || f.max_genes.is_some())
-            && let Some(Column::Plain(Values::I32(n_genes))) = self.out_obs.column(keys::N_GENES_BY_COUNTS)
-        {
-            let n_genes = n_genes.iter().map(|&n| i64::from(n)).collect();
-            self.out_obs.set(keys::N_GENES, Column::Plain(Values::I64(n_genes)));
-        }
-        if (f.min_counts.is_some() || f.max_counts.is_some())
-            && let Some(counts) = self.out_obs.column(keys::TOTAL_COUNTS).cloned()
-        {
-            self.out_obs.set(keys::N_COUNTS, counts);
         }
         Ok(())
     }

@@ -238,7 +238,7 @@ impl TreeWriter for ZarrWriter {
         let row: u64 = shape[1..].iter().product();
         let mut chunk: Vec<u64> = shape.iter().map(|n| (*n).max(1)).collect();
         chunk[0] = chunk_rows(array.values.dtype(), row).min(shape[0].max(1));
-        let mut stream = self.open(path, array.values.dtype(), &shape, chunk, attrs)?;
+        let mut stream = ZarrStream::open(self.shared.clone(), path, array.values.dtype(), &shape, chunk, attrs)?;
         stream.whole(&array.values, shape[0])?;
         Box::new(stream).close()
     }
@@ -281,7 +281,7 @@ impl TreeWriter for ZarrWriter {
         let mut lengths: Vec<u64> = shape.iter().map(|n| (*n).max(1)).collect();
         let wish = chunk.first().copied().filter(|c| *c > 0);
         lengths[0] = wish.unwrap_or_else(|| chunk_rows(dtype, row));
-        Ok(Box::new(self.open(path, dtype, shape, lengths, attrs)?))
+        Ok(Box::new(ZarrStream::open(self.shared.clone(), path, dtype, shape, lengths, attrs)?))
     }
 
     fn at_a_time(&self) -> usize {
@@ -312,17 +312,6 @@ impl TreeWriter for ZarrWriter {
             return Err(io(error));
         }
         temp.close().map_err(io)
-    }
-}
-
-impl ZarrWriter {
-    fn open(&self, path: &str, dtype: DType, shape: &[u64], chunk: Vec<u64>, attrs: Attrs) -> Result<ZarrStream> {
-        let folder = self.shared.folder(path)?;
-        std::fs::create_dir_all(&folder).map_err(|e| self.shared.io(path, &e))?;
-        let row = shape[1..].iter().product::<u64>() as usize;
-        let shared = self.shared.clone();
-        let shape = shape.to_vec();
-        Ok(ZarrStream::new(shared, path, folder, dtype, shape, chunk, row, attrs))
     }
 }
 

@@ -41,20 +41,14 @@ pub(super) struct ZarrStream {
 }
 
 impl ZarrStream {
-    /// An array of rows of `row` entries, in a folder that is there.
-    #[allow(clippy::too_many_arguments)] // one caller
-    pub fn new(
-        shared: Arc<Shared>,
-        path: &str,
-        folder: PathBuf,
-        dtype: DType,
-        shape: Vec<u64>,
-        chunk: Vec<u64>,
-        row: usize,
-        attrs: Attrs,
-    ) -> Self {
+    /// Begins an array.
+    pub fn open(shared: Arc<Shared>, path: &str, dtype: DType, shape: &[u64], chunk: Vec<u64>, attrs: Attrs) -> Result<Self> {
+        let folder = shared.folder(path)?;
+        std::fs::create_dir_all(&folder).map_err(|e| shared.io(path, &e))?;
+        let row = shape[1..].iter().product::<u64>() as usize;
         let waiting = if dtype == DType::Str { Waiting::Strings(Vec::new()) } else { Waiting::Bytes(Vec::new()) };
-        ZarrStream { shared, path: path.to_string(), folder, dtype, shape, chunk, row, attrs, waiting, entries: 0, next: 0, rows: None }
+        let (path, shape) = (path.to_string(), shape.to_vec());
+        Ok(ZarrStream { shared, path, folder, dtype, shape, chunk, row, attrs, waiting, entries: 0, next: 0, rows: None })
     }
 
     /// Writes all of an array of so many rows, from where its values lie.
