@@ -28,7 +28,7 @@ pub use compile::{Compiled, compile};
 pub use device::{Device, Options};
 pub use find::{LEAST_DRIVER, count};
 pub use launch::{Arg, Grid};
-pub use pinned::{Lent, Pending, Pinned};
+pub use pinned::{Lent, Pending, Pinned, Tray};
 pub use pool::{Memory, Usage};
 pub use processor::Processor;
 pub use program::{Kernel, Program, Source};

@@ -147,3 +147,71 @@ impl<P> Drop for Lent<P> {
         }
     }
 }
+
+/// Things on their way to the device, through two halves of page-locked memory: one is filled while the other is being copied.
+#[derive(Debug)]
+pub struct Tray {
+    stream: Stream,
+    halves: [(Pinned<u8>, Option<Event>); 2],
+    /// The half that is filled now, and how far.
+    now: usize,
+    used: usize,
+}
+
+impl Tray {
+    /// For a stream; things of up to `bytes` bytes go through it without a copy of their own.
+    pub fn new(stream: &Stream, bytes: usize) -> Result<Self> {
+        let halves = [(stream.device().pinned(bytes)?, None), (stream.device().pinned(bytes)?, None)];
+        Ok(Tray { stream: stream.clone(), halves, now: 0, used: 0 })
+    }
+
+    /// Its stream.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Queues a copy into new device memory. Waits only for room in the tray.
+    pub fn upload<T: Plain>(&mut self, from: &[T]) -> Result<Buffer<T>> {
+        let mut to = self.stream.alloc(from.len())?;
+        self.copy(from, &mut to, 0)?;
+        Ok(to)
+    }
+
+    /// Queues a copy to element `at` on of `to`. Waits only for room in the tray.
+    pub fn copy<T: Plain>(&mut self, from: &[T], to: &mut Buffer<T>, at: usize) -> Result<()> {
+        let bytes = size_of_val(from);
+        if bytes > self.halves[0].0.len() {
+            // SAFETY: `from` is borrowed until the wait has ended.
+            let queued = unsafe { self.stream.copy_in(from, to, at) };
+            return self.stream.synchronize().and(queued);
+        }
+        if self.used + bytes > self.halves[self.now].0.len() {
+            self.halves[self.now].1 = Some(self.stream.record()?);
+            self.now = 1 - self.now;
+            self.used = 0;
+            if let Some(copied) = self.halves[self.now].1.take() {
+                copied.synchronize()?;
+            }
+        }
+        let memory = &mut self.halves[self.now].0[self.used..self.used + bytes];
+        // SAFETY: plain numbers are bytes.
+        memory.copy_from_slice(unsafe { std::slice::from_raw_parts(from.as_ptr().cast(), bytes) });
+        self.used = (self.used + bytes).next_multiple_of(64);
+        // SAFETY: this part of the tray is not written again before an event behind the copy has passed, nor freed (`drop`).
+        unsafe { self.stream.copy_bytes(memory, to, at * size_of::<T>()) }
+    }
+
+    /// Waits for all that is queued, and starts anew.
+    pub fn clear(&mut self) -> Result<()> {
+        self.stream.synchronize()?;
+        self.halves[1 - self.now].1 = None;
+        self.used = 0;
+        Ok(())
+    }
+}
+
+impl Drop for Tray {
+    fn drop(&mut self) {
+        let _ = self.stream.synchronize();
+    }
+}

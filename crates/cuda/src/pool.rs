@@ -64,6 +64,11 @@ impl Pool {
         // SAFETY: the attribute is a u64. Freed memory stays with the pool.
         unsafe { result::mem_pool::set_attribute(pool.raw, attribute, (&raw mut keep).cast()) }
             .map_err(|e| pool.fault(memory.initial, e))?;
+        // What one stream has freed but not yet come to is not given to another, which would have to wait for it.
+        let mut wait = 0u32;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES;
+        // SAFETY: the attribute is an int.
+        unsafe { result::mem_pool::set_attribute(pool.raw, attribute, (&raw mut wait).cast()) }.map_err(|e| pool.fault(memory.initial, e))?;
         Ok(pool)
     }
 

@@ -124,6 +124,19 @@ impl Stream {
         self.0.device.check("copying on the device", done.result())
     }
 
+    /// Copies elements of device memory into device memory of their own.
+    pub fn part<T: Plain>(&self, from: &Buffer<T>, span: std::ops::Range<usize>) -> Result<Buffer<T>> {
+        if span.end > from.len() || span.start > span.end {
+            return Err(Error::bug(format!("{span:?} of {} elements in device memory", from.len())));
+        }
+        let to = self.alloc::<T>(span.len())?;
+        let address = from.address() + (span.start * size_of::<T>()) as u64;
+        // SAFETY: both ranges lie in their buffers.
+        let done = unsafe { sys::cuMemcpyDtoDAsync_v2(to.address(), address, to.bytes(), self.0.raw) };
+        self.0.device.check("copying on the device", done.result())?;
+        Ok(to)
+    }
+
     /// Queues a copy to element `at` on of `to`.
     ///
     /// # Safety
@@ -136,6 +149,20 @@ impl Stream {
         let address = to.address() + (at * size_of::<T>()) as u64;
         // SAFETY: the target has room; the caller keeps the source.
         let done = unsafe { sys::cuMemcpyHtoDAsync_v2(address, from.as_ptr().cast(), size_of_val(from), self.0.raw) };
+        self.0.device.check("copying to the device", done.result())
+    }
+
+    /// Queues a copy of bytes to byte `at` on of `to`.
+    ///
+    /// # Safety
+    /// As [`Stream::copy_in`].
+    pub(crate) unsafe fn copy_bytes<T: Plain>(&self, from: &[u8], to: &mut Buffer<T>, at: usize) -> Result<()> {
+        if at + from.len() > to.bytes() {
+            return Err(Error::bug(format!("{} bytes copied to {at} of {} in device memory", from.len(), to.bytes())));
+        }
+        self.0.device.bind()?;
+        // SAFETY: the target has room; the caller keeps the source.
+        let done = unsafe { sys::cuMemcpyHtoDAsync_v2(to.address() + at as u64, from.as_ptr().cast(), from.len(), self.0.raw) };
         self.0.device.check("copying to the device", done.result())
     }
 

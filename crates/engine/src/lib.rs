@@ -9,6 +9,7 @@ pub mod fold;
 pub mod host;
 pub mod journal;
 pub mod pca;
+pub mod reader;
 pub mod recipe;
 pub mod stage;
 

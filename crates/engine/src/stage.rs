@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_cuda::{Buffer, Device};
 use cellmill_kernels::pack::cuda::Batch;
-use cellmill_kernels::pack::{pack, unpack, unpack_columns};
+use cellmill_kernels::pack::{pack, seal, unpack, unpack_columns};
 use cellmill_matrix::{Csr, Result};
+use rayon::prelude::*;
 
 use crate::chunk::Chunk;
 use crate::exec::TASK_ROWS;
@@ -65,6 +66,8 @@ pub struct Piece {
 enum Packed {
     Memory { bytes: Box<[u8]>, allowance: Allowance },
     Spilled { at: u64, len: usize, file: Arc<Spill> },
+    /// In a GPU's memory alone, without its header.
+    There { place: Range<usize>, resident: Arc<Resident> },
 }
 
 impl Drop for Packed {
@@ -87,17 +90,36 @@ impl Stage {
     /// Packs the rows of a chunk, if there is room. `scratch` keeps its memory.
     pub fn pack(&self, chunk: &Chunk, scratch: &mut Vec<u8>) -> Option<Piece> {
         pack(&chunk.x, scratch);
-        let len = scratch.len();
+        let normalizer = chunk.normalizer.as_deref().map(Into::into);
+        Some(Piece { normalizer, ..self.admit(&chunk.source, &chunk.rows, chunk.x.nnz() as u64, scratch)? })
+    }
+
+    /// Takes in packed rows, if there is room: `rows` of a range, as offsets from its start.
+    pub fn admit(&self, source: &Range<u64>, rows: &[u32], entries: u64, bytes: &[u8]) -> Option<Piece> {
+        let len = bytes.len();
         let packed = if self.allowance.take(len as u64) {
-            Packed::Memory { bytes: scratch[..].into(), allowance: self.allowance.clone() }
+            Packed::Memory { bytes: bytes.into(), allowance: self.allowance.clone() }
         } else {
             let file = self.spill.as_ref()?;
-            Packed::Spilled { at: file.append(scratch)?, len, file: file.clone() }
+            Packed::Spilled { at: file.append(bytes)?, len, file: file.clone() }
         };
-        let span = chunk.source.end - chunk.source.start;
-        let rows = (chunk.rows.len() as u64 != span).then(|| chunk.rows.iter().map(|&r| r as u16).collect());
-        let normalizer = chunk.normalizer.as_deref().map(Into::into);
-        Some(Piece { source: chunk.source.clone(), entries: chunk.x.nnz() as u64, rows, normalizer, packed })
+        Some(Piece { source: source.clone(), entries, rows: some_rows(source, rows), normalizer: None, packed })
+    }
+
+    /// Keeps a task whose packed rows a GPU has: there if they `stay`, else they are copied here, if there is room.
+    pub fn keep_there(&self, task: usize, pieces: Vec<There>, resident: Resident, stay: bool) {
+        let resident = Arc::new(resident);
+        let piece = |There { source, rows, entries, place }| {
+            let packed = Packed::There { place, resident: resident.clone() };
+            Piece { rows: some_rows(&source, &rows), source, entries, normalizer: None, packed }
+        };
+        let pieces = pieces.into_iter().map(piece);
+        if stay {
+            self.settle(task, resident.clone());
+            self.keep(task, pieces.collect());
+        } else if let Some(pieces) = pieces.map(|piece| piece.home(self)).collect() {
+            self.keep(task, pieces);
+        }
     }
 
     /// Keeps all pieces of a task.
@@ -130,9 +152,17 @@ impl Stage {
         *lock(&self.there[task]) = Some(resident);
     }
 
-    /// Frees what GPUs hold, once their work on it is done.
+    /// Frees what GPUs hold, once their work on it is done. Tasks that they alone have are copied here first, as far as there is room;
+    /// others are forgotten.
     pub fn leave_devices(&self) {
-        self.there.iter().for_each(|slot| *lock(slot) = None);
+        self.there.par_iter().enumerate().for_each(|(task, slot)| {
+            *lock(slot) = None;
+            let Some(pieces) = self.task(task) else { return };
+            if pieces.iter().any(|piece| matches!(piece.packed, Packed::There { .. })) {
+                let home: Option<Vec<Piece>> = pieces.iter().map(|piece| piece.home(self)).collect();
+                *self.slot(task) = home.map(Into::into);
+            }
+        });
     }
 
     fn slot(&self, task: usize) -> std::sync::MutexGuard<'_, Option<Arc<[Piece]>>> {
@@ -149,6 +179,24 @@ pub struct Resident {
     pub batch: Batch,
     /// The GPU.
     pub device: Arc<Device>,
+}
+
+/// A piece that a GPU has packed.
+#[derive(Clone, Debug)]
+pub struct There {
+    /// Source rows that were read.
+    pub source: Range<u64>,
+    /// Rows that are left, as offsets from `source.start`.
+    pub rows: Vec<u32>,
+    /// Stored entries.
+    pub entries: u64,
+    /// Where it is on the device.
+    pub place: Range<usize>,
+}
+
+/// Offsets of the rows of a range that are left; `None` if all are.
+fn some_rows(source: &Range<u64>, rows: &[u32]) -> Option<Box<[u16]>> {
+    (rows.len() as u64 != source.end - source.start).then(|| rows.iter().map(|&r| r as u16).collect())
 }
 
 fn lock<T>(slot: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -178,6 +226,7 @@ impl Piece {
         match &self.packed {
             Packed::Memory { bytes, .. } => bytes.len(),
             Packed::Spilled { len, .. } => *len,
+            Packed::There { place, .. } => place.len(),
         }
     }
 
@@ -186,8 +235,23 @@ impl Piece {
         match &self.packed {
             Packed::Memory { bytes, .. } => to.copy_from_slice(bytes),
             Packed::Spilled { at, file, .. } => file.read(*at, to)?,
+            Packed::There { place, resident } => {
+                let bytes = resident.device.stream()?.download_part(&resident.bytes, place.clone())?;
+                to.copy_from_slice(&bytes);
+                seal(self.n_rows(), resident.batch.n_cols(), self.entries as usize, to)?;
+            }
         }
         Ok(())
+    }
+
+    fn n_rows(&self) -> usize {
+        self.rows.as_ref().map_or((self.source.end - self.source.start) as usize, |rows| rows.len())
+    }
+
+    /// The same in the machine's own memory, or spilled.
+    fn home(&self, stage: &Stage) -> Option<Piece> {
+        let rows = self.offsets(self.n_rows());
+        self.with_bytes(|bytes| Ok(stage.admit(&self.source, &rows, self.entries, bytes))).ok()?
     }
 
     /// Stored entries.
@@ -210,8 +274,8 @@ impl Piece {
     fn with_bytes<T>(&self, read: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
         match &self.packed {
             Packed::Memory { bytes, .. } => read(bytes),
-            Packed::Spilled { len, .. } => {
-                let mut bytes = vec![0; *len];
+            Packed::Spilled { .. } | Packed::There { .. } => {
+                let mut bytes = vec![0; self.bytes()];
                 self.read(&mut bytes)?;
                 read(&bytes)
             }

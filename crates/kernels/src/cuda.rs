@@ -2,11 +2,14 @@
 
 use cellmill_cuda::Source;
 
-/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is.
-pub const SOURCES: [Source; 5] = [
+/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them.
+pub const SOURCES: [Source; 8] = [
+    crate::decode::cuda::LZ4,
+    crate::decode::cuda::ROWS,
+    crate::decode::cuda::PACK,
+    crate::moments::cuda::SOURCE,
     crate::pack::cuda::SOURCE,
     crate::transform::cuda::SOURCE,
-    crate::moments::cuda::SOURCE,
     crate::gram::cuda::SOURCE,
     crate::project::cuda::SOURCE,
 ];

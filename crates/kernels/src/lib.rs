@@ -26,6 +26,7 @@ macro_rules! wide {
 }
 
 pub mod cuda;
+pub mod decode;
 pub mod gram;
 pub mod moments;
 pub mod pack;

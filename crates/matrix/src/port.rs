@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Csr, Result, SourceRow};
+use crate::{Csr, DType, Result, SourceRow};
 
 /// Lengths of a matrix's axes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,54 @@ pub trait Source: Send + Sync {
 
     /// The name by which errors call this store.
     fn location(&self) -> &str;
+
+    /// Its chunks as they are stored, where someone else than [`Source::read`] can undo their compression. The default has none.
+    fn stored(&self) -> Option<&dyn Stored> {
+        None
+    }
+}
+
+/// The two vectors of entries of a matrix by rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Column of each entry.
+    Columns,
+    /// Value of each entry.
+    Values,
+}
+
+/// A matrix by rows whose entries lie in compressed chunks that can be handed out. What is not as expected is no error here: whoever gets
+/// nothing reads the rows from the [`Source`], which knows how to say what is wrong.
+pub trait Stored: Sync {
+    /// Type of the entries, and entries of a chunk (the last one is padded).
+    fn vector(&self, part: Part) -> (DType, u64);
+
+    /// Reads chunk `chunk` as it is stored. `None` if it is not there, or compressed in another way than [`Streams`] can tell.
+    fn read_stored(&self, part: Part, chunk: u64, bytes: &mut Vec<u8>) -> Option<Streams>;
+}
+
+/// How the bytes of a stored chunk become its entries: by streams of LZ4 blocks, then by undoing a shuffle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Streams {
+    /// Entries of a block; the last block may be shorter.
+    pub block: u64,
+    /// Whether byte k of all entries of a block lies before byte k + 1 of them.
+    pub shuffled: bool,
+    /// One behind the other they make up the chunk.
+    pub streams: Vec<Stretch>,
+}
+
+/// An LZ4 block, or bytes as they are if `stored` is `len`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// First byte as it is stored.
+    pub from: u64,
+    /// Bytes as they are stored.
+    pub stored: u32,
+    /// First byte once decoded.
+    pub to: u64,
+    /// Bytes once decoded.
+    pub len: u32,
 }
 
 /// Someone who is told how far a stage has come, and who may stop it.

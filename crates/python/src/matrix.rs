@@ -140,7 +140,7 @@ impl Matrix {
 
     /// Calls `f` with where rows come from.
     pub fn feed<T>(&self, py: Python<'_>, f: impl FnOnce(Feed<'_>) -> PyResult<T>) -> PyResult<T> {
-        self.origin.with(py, |source: &dyn Source| f(Feed { source, stage: self.stage.as_deref() }))
+        self.origin.with(py, |source: &dyn Source| f(Feed::new(source, self.stage.as_deref())))
     }
 
     /// The recipe for these steps and rows. Staged rows are those of the origin, so a filter must not come first: where no choice of

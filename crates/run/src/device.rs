@@ -97,11 +97,13 @@ impl Choice {
         let open = move |ordinals: Vec<usize>| {
             let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
             let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
-            devices.iter().for_each(cellmill_engine::pca::prepare);
-            Ok(Processor::Cuda(devices))
+            let opened = devices.clone();
+            // Whoever needs a kernel before it is there waits for it.
+            let preparing = std::thread::spawn(move || opened.iter().for_each(cellmill_engine::pca::prepare));
+            Ok((Processor::Cuda(devices), preparing))
         };
         let state = match ordinals.is_empty() {
-            true => State::Open(Processor::Cpu),
+            true => State::Open(Processor::Cpu, None),
             false => State::Opening(std::thread::spawn(move || open(ordinals))),
         };
         Ok(Opening { auto, listener, state: Mutex::new(state) })
@@ -115,9 +117,12 @@ pub struct Opening<'a> {
     state: Mutex<State>,
 }
 
+/// A processor, and the thread that loads what is needed later.
+type Opened = (Processor, JoinHandle<()>);
+
 enum State {
-    Opening(JoinHandle<Result<Processor>>),
-    Open(Processor),
+    Opening(JoinHandle<Result<Opened>>),
+    Open(Processor, Option<JoinHandle<()>>),
     Failed,
 }
 
@@ -126,7 +131,7 @@ impl Opening<'_> {
     pub fn is_gpu(&self) -> bool {
         match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
             State::Opening(_) => true,
-            State::Open(processor) => processor.device().is_some(),
+            State::Open(processor, _) => processor.device().is_some(),
             State::Failed => false,
         }
     }
@@ -134,19 +139,22 @@ impl Opening<'_> {
     /// Waits for it.
     pub fn get(&self) -> Result<Processor> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let processor = match std::mem::replace(&mut *state, State::Failed) {
-            State::Open(processor) => processor,
+        let (processor, preparing) = match std::mem::replace(&mut *state, State::Failed) {
+            State::Open(processor, preparing) => (processor, preparing),
             State::Failed => return Err(Error::bug("a processor that could not be opened")),
             State::Opening(thread) => match thread.join() {
                 Err(_) => return Err(Error::bug("the thread that opens the GPU has panicked")),
                 Ok(Err(error)) if self.auto => {
                     self.listener.warn(&format!("{error}; the CPU computes alone"));
-                    Processor::Cpu
+                    (Processor::Cpu, None)
                 }
-                Ok(opened) => opened?,
+                Ok(opened) => {
+                    let (processor, preparing) = opened?;
+                    (processor, Some(preparing))
+                }
             },
         };
-        *state = State::Open(processor.clone());
+        *state = State::Open(processor.clone(), preparing);
         Ok(processor)
     }
 }
@@ -155,7 +163,12 @@ impl Opening<'_> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let State::Opening(thread) = std::mem::replace(state, State::Failed) {
+        let preparing = match std::mem::replace(state, State::Failed) {
+            State::Opening(thread) => thread.join().ok().and_then(Result::ok).map(|(_, preparing)| preparing),
+            State::Open(_, preparing) => preparing,
+            State::Failed => None,
+        };
+        if let Some(thread) = preparing {
             let _ = thread.join();
         }
     }

@@ -187,7 +187,7 @@ impl Job {
         // Rows are worth keeping if another pass will ask for them.
         let rows = stage(plan.reads.len() > 1 && cluster.is_none());
         let selected = Staged::new(cut(source.shape().n_obs).len(), &allowance, Some(spill.clone()));
-        let feed = Feed { source, stage: rows.as_ref() };
+        let feed = Feed::new(source, rows.as_ref());
         let last = self.with_x.is_none();
         let aside = plan.aside.then(|| self.spill_dir.as_deref().unwrap_or(&scratch));
         let input = Input {

@@ -151,7 +151,7 @@ impl Subject {
 
     /// Where rows come from.
     pub fn feed(&self) -> Feed<'_> {
-        Feed { source: &*self.data.source, stage: self.stage.as_ref() }
+        Feed::new(&*self.data.source, self.stage.as_ref())
     }
 
     /// The rows that statistics look at.

@@ -111,7 +111,7 @@ fn threads_stages_and_memory_change_no_bit_of_markers() {
         let mut found = Vec::new();
         for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, TIGHT)] {
             let stage = Stage::new(cut(9000).len(), &Allowance::new(PLENTY), None);
-            let feed = Feed { source: &source, stage: staged.then_some(&stage) };
+            let feed = Feed::new(&source, staged.then_some(&stage));
             let view = View { feed, select: &[], values: &values, n_vars: N_VARS, memory, cluster: None };
             let groups = Groups { codes: &codes, names: &names };
             found.push(on(threads, || rank_genes_groups(&view, &groups, &options, &())).unwrap());

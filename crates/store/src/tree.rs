@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use cellmill_matrix::{Array, DType, Error, Result, Values};
+use cellmill_matrix::{Array, DType, Error, Result, Streams, Values};
 
 /// The attribute by which [`crate::tree::Node`] names the fields of a dataset of records.
 pub const COMPOUND: &str = "cellmill-compound";
@@ -109,6 +109,10 @@ pub trait Chunks: Send + Sync {
     /// Bytes that are held at most of what was fetched ahead, over all arrays of the store.
     fn held_bytes(&self) -> u64 {
         0
+    }
+    /// Reads chunk `i` as it is stored, where streams tell how it is decoded: [`cellmill_matrix::Stored`]. The default can't.
+    fn read_stored(&self, _i: u64, _bytes: &mut Vec<u8>) -> Option<Streams> {
+        None
     }
 }
 

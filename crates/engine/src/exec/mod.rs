@@ -6,4 +6,5 @@ mod task;
 
 pub use order::{Tree, in_order};
 pub use spare::Spare;
+pub(crate) use task::chunk_end;
 pub use task::{Aside, Done, Feed, Scratch, TASK_ROWS, THREAD_BYTES, Task, TaskOutput, cut, part, run, sliced, task_of};

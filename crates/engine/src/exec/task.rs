@@ -11,6 +11,7 @@ use super::spare::Spare;
 use crate::chunk::{Chunk, RowColumns};
 use crate::fold::Fold;
 use crate::journal::Log;
+use crate::reader::Reader;
 use crate::recipe::{Rows, Step, apply};
 use crate::stage::{Piece, Stage};
 
@@ -38,12 +39,19 @@ pub struct Feed<'a> {
     pub source: &'a dyn Source,
     /// Kept rows of all genes as the store has them: tasks that are there come from it, others are left in it on the way.
     pub stage: Option<&'a Stage>,
+    /// Whoever reads whole tasks on GPUs, into the same stage.
+    pub reader: Option<&'a Reader<'a>>,
 }
 
 impl<'a> Feed<'a> {
     /// From the store alone.
     pub fn source(source: &'a dyn Source) -> Self {
-        Feed { source, stage: None }
+        Feed::new(source, None)
+    }
+
+    /// From the store, or from what is kept of it.
+    pub fn new(source: &'a dyn Source, stage: Option<&'a Stage>) -> Self {
+        Feed { source, stage, reader: None }
     }
 }
 
@@ -102,9 +110,28 @@ impl<F: Fold> Task<'_, F> {
         };
         let entries = match &kept {
             Some(pieces) => self.unpack(pieces, filters, feed.source, &mut open, scratch)?,
-            None => self.decode(feed, filters, &mut open, scratch)?,
+            None => match self.read(feed, filters, &mut open)? {
+                Some(entries) => entries,
+                None => self.decode(feed, filters, &mut open, scratch)?,
+            },
         };
         Ok(TaskOutput { state: self.fold.close(open.acc), rows: open.rows, entries, decoded: kept.is_none() })
+    }
+
+    /// Has the rows read on a GPU, where that tells the fold all that it asks for.
+    fn read(&self, feed: Feed<'_>, filters: usize, open: &mut Open<F>) -> Result<Option<u64>> {
+        let fit = filters == self.recipe.len() && self.fold.takes_counts();
+        let Some(reader) = feed.reader.filter(|_| fit) else { return Ok(None) };
+        let kept = filters > 0 && self.fold.listens(filters);
+        let place = Place::store(feed.source.location()).rows(self.rows.clone());
+        let Some(read) = reader.read(&self.rows, self.recipe, kept).map_err(|e| e.at(&place))? else { return Ok(None) };
+        if self.fold.listens(0) {
+            self.fold.count(&mut open.acc, 0, &read.all, &mut open.rows);
+        }
+        if let Some(kept) = &read.kept {
+            self.fold.count(&mut open.acc, filters, kept, &mut open.rows);
+        }
+        Ok(Some(read.entries))
     }
 
     fn decode(&self, feed: Feed<'_>, filters: usize, open: &mut Open<F>, scratch: &mut Scratch) -> Result<u64> {
@@ -202,7 +229,7 @@ struct Columns {
 }
 
 /// The row after the last that fits one chunk together with `start`; at least one row.
-fn chunk_end(source: &dyn Source, start: u64, limit: u64) -> u64 {
+pub(crate) fn chunk_end(source: &dyn Source, start: u64, limit: u64) -> u64 {
     let before = source.entries_before(SourceRow(start));
     let (mut low, mut high) = (start + 1, limit.max(start + 1));
     while low < high {

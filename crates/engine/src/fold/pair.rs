@@ -3,7 +3,7 @@
 use cellmill_matrix::Result;
 use serde::{Deserialize, Serialize};
 
-use super::Fold;
+use super::{Counted, Fold};
 use crate::chunk::{Chunk, RowColumns};
 
 /// A fold that sees the rows as they are after `step` steps of the recipe.
@@ -31,6 +31,14 @@ impl<F: Fold> Fold for At<F> {
     }
     fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut Chunk, rows: &mut RowColumns) -> Result<()> {
         if step == self.step { self.fold.accumulate(acc, step, chunk, rows) } else { Ok(()) }
+    }
+    fn takes_counts(&self) -> bool {
+        self.fold.takes_counts()
+    }
+    fn count(&self, acc: &mut Self::Acc, step: usize, counted: &Counted, rows: &mut RowColumns) {
+        if step == self.step {
+            self.fold.count(acc, step, counted, rows);
+        }
     }
     fn close(&self, acc: Self::Acc) -> Self::State {
         self.fold.close(acc)
@@ -60,6 +68,13 @@ impl<A: Fold, B: Fold> Fold for (A, B) {
     fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut Chunk, rows: &mut RowColumns) -> Result<()> {
         self.0.accumulate(&mut acc.0, step, chunk, rows)?;
         self.1.accumulate(&mut acc.1, step, chunk, rows)
+    }
+    fn takes_counts(&self) -> bool {
+        self.0.takes_counts() && self.1.takes_counts()
+    }
+    fn count(&self, acc: &mut Self::Acc, step: usize, counted: &Counted, rows: &mut RowColumns) {
+        self.0.count(&mut acc.0, step, counted, rows);
+        self.1.count(&mut acc.1, step, counted, rows);
     }
     fn close(&self, acc: Self::Acc) -> Self::State {
         (self.0.close(acc.0), self.1.close(acc.1))
@@ -91,6 +106,14 @@ impl<F: Fold> Fold for Option<F> {
         match (self, acc) {
             (Some(fold), Some(acc)) => fold.accumulate(acc, step, chunk, rows),
             _ => Ok(()),
+        }
+    }
+    fn takes_counts(&self) -> bool {
+        self.as_ref().is_none_or(F::takes_counts)
+    }
+    fn count(&self, acc: &mut Self::Acc, step: usize, counted: &Counted, rows: &mut RowColumns) {
+        if let (Some(fold), Some(acc)) = (self, acc) {
+            fold.count(acc, step, counted, rows);
         }
     }
     fn close(&self, acc: Self::Acc) -> Self::State {

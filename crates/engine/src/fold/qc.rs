@@ -4,9 +4,9 @@ use cellmill_kernels::totals::{COUNT_BITS, column_counts, column_totals};
 use cellmill_matrix::{Error, Place, Result, Values};
 use serde::{Deserialize, Serialize};
 
-use super::Fold;
+use super::{Counted, Fold};
 use crate::chunk::{Chunk, RowColumns};
-use crate::recipe::{RowQc, row_qc};
+use crate::recipe::{RowQc, counted_qc, row_qc};
 
 /// `calculate_qc_metrics`: obs columns as rows, gene totals as state.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -89,6 +89,20 @@ impl Fold for Qc {
         Ok(())
     }
 
+    fn takes_counts(&self) -> bool {
+        self.rows.percent_top.is_empty()
+    }
+
+    fn count(&self, acc: &mut QcAcc, _: usize, counted: &Counted, rows: &mut RowColumns) {
+        acc.largest = acc.largest.max(counted.largest);
+        acc.n_obs += counted.totals.total.len() as u64;
+        acc.columns.iter_mut().zip(&counted.genes).for_each(|(column, &word)| add_word(column, word));
+        for (name, values) in counted_qc(&self.rows, counted) {
+            rows.extend(&name, values);
+        }
+        rows.extend(EXACT_TOTAL, Values::F64(counted.totals.total.clone()));
+    }
+
     fn close(&self, mut acc: QcAcc) -> GeneTotals {
         acc.settle();
         let n_cells: Vec<u64> = acc.columns.iter().map(|c| c[1] as u64).collect();
@@ -132,11 +146,15 @@ impl QcAcc {
         }
         self.room = ROOM;
         for (column, word) in self.columns.iter_mut().zip(&mut self.counts) {
-            column[0] += (*word >> COUNT_BITS) as f64;
-            column[1] += (*word & ROOM as u64) as f64;
-            *word = 0;
+            add_word(column, std::mem::take(word));
         }
     }
+}
+
+/// Adds sum and count of a word of [`column_counts`].
+fn add_word(column: &mut [f64; 2], word: u64) {
+    column[0] += (word >> COUNT_BITS) as f64;
+    column[1] += (word & ROOM as u64) as f64;
 }
 
 /// The first value that can't be a count.

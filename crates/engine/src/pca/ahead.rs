@@ -12,7 +12,7 @@ use cellmill_kernels::pack::cuda::{Batch, Found, Unpack};
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Error, Result};
 
-use super::gpu::{LANES, Laid, MOST_ENTRIES, again, lay, most_entries};
+use super::gpu::{LANES, Laid, MOST_ENTRIES, again, lay, most_entries, turn};
 use crate::exec::{Feed, Scratch, TASK_ROWS, Task, Tree, cut, in_order, sliced};
 use crate::fold::{Collect, GeneMoments};
 use crate::recipe::Step;
@@ -69,19 +69,25 @@ pub struct Ahead {
 /// Moments of every gene of the rows that a read stages meanwhile, behind `filters`, after normalisation and logarithm. `None` if these
 /// GPUs are not fit for it, or if the read failed. Tolerance: what is added is rounded to 2^-49 of the largest possible value (or of its square),
 /// so that sums have the same bits in any order; merged task by task as the CPU's are.
+///
+/// Tasks that `feed`'s reader has read are not looked at again.
 pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: Logged, reading: &Reading) -> Result<Option<Ahead>> {
     let (Some(stage), Some(bound)) = (feed.stage, how.bound()) else { return Ok(None) };
     let (shape, tasks) = (feed.source.shape(), cut(feed.source.shape().n_obs));
     let most = most_entries(feed.source, &tasks);
     let a_lane = Batch::device_bytes(most) + 64 * shape.n_vars as u64;
-    let mut room = devices.iter().map(|device| device.room()).collect::<Result<Vec<_>>>()?;
+    let reserved = |i| feed.reader.map_or(0, |reader| reader.reserved(i));
+    let room = devices.iter().enumerate().map(|(i, device)| Ok(device.room()?.saturating_sub(reserved(i))));
+    let mut room = room.collect::<Result<Vec<_>>>()?;
     if devices.is_empty() || most > MOST_ENTRIES || room.iter().any(|&room| room < 2 * LANES * a_lane) {
         return Ok(None);
     }
     // Half of it is left to what comes later.
     room.iter_mut().for_each(|room| *room = (*room - LANES * a_lane) / 2);
-    let n_lanes = LANES as usize * devices.len();
-    let mut lanes = (0..n_lanes).map(|i| Lane::new(&devices[i % devices.len()], shape.n_vars, bound)).collect::<Result<Vec<_>>>()?;
+    let lane = |i| Lane::new(&devices[i / LANES as usize], shape.n_vars, bound);
+    let mut lanes = (0..LANES as usize * devices.len()).map(lane).collect::<Result<Vec<_>>>()?;
+    // The lanes of each device in turn.
+    let mut next = vec![0; devices.len()];
     let mut queued: VecDeque<Work> = VecDeque::new();
     let mut free: Vec<Pinned<u8>> = Vec::new();
     let mut tree = Tree::default();
@@ -91,33 +97,47 @@ pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: L
         Ok(())
     };
     for (i, rows) in tasks.iter().enumerate() {
-        let pieces = loop {
+        let come = loop {
             // Asked first, so that what was staged last is seen.
             let state = reading.0.load(Ordering::Acquire);
+            if let Some(known) = feed.reader.and_then(|reader| reader.moments(i)) {
+                break Come::Known(known);
+            }
             match stage.task(i) {
-                Some(pieces) => break pieces,
+                // A reader tells of a task before it is staged, but perhaps since it was asked.
+                Some(pieces) => break feed.reader.and_then(|reader| reader.moments(i)).map_or(Come::Staged(pieces), Come::Known),
                 None if state == FAILED => return Ok(None),
                 None if state == ENDED => {
                     decoded = true;
-                    break again(feed.source, filters, rows)?;
+                    break Come::Staged(again(feed.source, filters, rows)?);
                 }
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         };
-        if queued.len() == n_lanes
-            && let Some(work) = queued.pop_front()
-        {
+        let pieces = match come {
+            Come::Staged(pieces) => pieces,
+            Come::Known(known) => {
+                queued.push_back(Work::Done(known));
+                while let Some(work) = queued.pop_front_if(|work| matches!(work, Work::Done(_))) {
+                    take(work, &mut free, &mut lanes)?;
+                }
+                continue;
+            }
+        };
+        let turn = turn(i, devices.len());
+        let lane = turn * LANES as usize + next[turn] % LANES as usize;
+        while lanes[lane].arrive.is_none() {
+            let Some(work) = queued.pop_front() else { return Err(Error::bug("a lane without work that is busy")) };
             take(work, &mut free, &mut lanes)?;
         }
-        let turn = i % devices.len();
         let device = &devices[turn];
         let Laid { memory, batch } = lay(device, free.pop(), &pieces, Piece::bytes, Piece::read)?;
-        let lane = i % n_lanes;
         if batch.n_rows() == 0 {
             free.push(memory);
-            queued.push_back(Work { lane, n_rows: 0, sent: None });
+            queued.push_back(Work::Done(GeneMoments::none(shape.n_vars)));
             continue;
         }
+        next[turn] += 1;
         let (work, bytes) = lanes[lane].queue(lane, memory, &batch, how)?;
         queued.push_back(work);
         if room[turn] >= batch.bytes() as u64 {
@@ -143,15 +163,23 @@ struct Lane {
     arrive: Option<Pinned<f64>>,
 }
 
+/// A task that has come.
+enum Come {
+    /// Its rows are staged.
+    Staged(Arc<[Piece]>),
+    /// Its moments are known.
+    Known(GeneMoments),
+}
+
 /// A task on its way.
-struct Work {
-    lane: usize,
-    n_rows: u64,
-    /// What is awaited, if the task has rows.
-    sent: Option<Sent>,
+enum Work {
+    Done(GeneMoments),
+    Sent(Sent),
 }
 
 struct Sent {
+    lane: usize,
+    n_rows: u64,
     sums: Pending<f64>,
     /// What the kernels noticed.
     found: Buffer<u32>,
@@ -180,20 +208,23 @@ impl Lane {
         self.moments.take(stream, &mut self.sums, &mut self.out)?;
         let arrive = self.arrive.take().ok_or_else(|| Error::bug("a lane with two tasks"))?;
         let sums = stream.download_later(&self.out, arrive)?;
-        Ok((Work { lane, n_rows: batch.n_rows() as u64, sent: Some(Sent { sums, found: rows.found, rows: lent }) }, bytes))
+        Ok((Work::Sent(Sent { lane, n_rows: batch.n_rows() as u64, sums, found: rows.found, rows: lent }), bytes))
     }
 }
 
 impl Work {
     /// Waits for the sums.
     fn finish(self, free: &mut Vec<Pinned<u8>>, lanes: &mut [Lane]) -> Result<GeneMoments> {
-        let lane = &mut lanes[self.lane];
-        let Some(Sent { sums, found, rows }) = self.sent else { return Ok(GeneMoments::none(lane.out.len() / 2)) };
+        let Sent { lane, n_rows, sums, found, rows } = match self {
+            Work::Done(moments) => return Ok(moments),
+            Work::Sent(sent) => sent,
+        };
+        let lane = &mut lanes[lane];
         let sums = sums.wait()?;
         free.push(rows.wait()?);
         let found = lane.stream.download(&found, 2)?;
         Found::new([found[0], found[1]])?;
-        let moments = GeneMoments::from_sums(self.n_rows, sums[..lane.out.len()].as_chunks::<2>().0);
+        let moments = GeneMoments::from_sums(n_rows, sums[..lane.out.len()].as_chunks::<2>().0);
         lane.arrive = Some(sums);
         Ok(moments)
     }
@@ -228,7 +259,7 @@ mod tests {
     fn what_is_lacking_is_staged_once() {
         let source = Held(counts());
         let stage = Stage::new(3, &Allowance::new(1 << 30), None);
-        let feed = Feed { source: &source, stage: Some(&stage) };
+        let feed = Feed::new(&source, Some(&stage));
         assert!(fill(feed, &[]).unwrap());
         let staged: u64 =
             (0..3).filter_map(|task| stage.task(task)).flat_map(|pieces| pieces.iter().map(Piece::entries).collect::<Vec<_>>()).sum();
@@ -241,7 +272,7 @@ mod tests {
     fn without_a_gpu_or_rows_nothing_is_found() {
         let source = Held(counts());
         let stage = Stage::new(3, &Allowance::new(1 << 30), None);
-        let feed = Feed { source: &source, stage: Some(&stage) };
+        let feed = Feed::new(&source, Some(&stage));
         let reading = Reading::default();
         assert!(reading.during(|| Err::<(), _>(Error::bug("no"))).is_err());
         assert!(moments(&[], feed, &[], HOW, &reading).unwrap().is_none());
@@ -255,7 +286,7 @@ mod tests {
         let Ok(device) = Device::open(&Options::default()) else { return };
         let source = Held(counts());
         let stage = Stage::new(3, &Allowance::new(1 << 30), None);
-        let feed = Feed { source: &source, stage: Some(&stage) };
+        let feed = Feed::new(&source, Some(&stage));
         let reading = Reading::default();
         // Two tasks are staged while it waits, the last is decoded by it.
         let found = std::thread::scope(|scope| {

@@ -7,12 +7,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
-use cellmill_kernels::gram::{self, MAX_COLUMNS, cuda::Gram};
-use cellmill_kernels::moments;
+use cellmill_kernels::gram::{MAX_COLUMNS, cuda::Gram};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
-use cellmill_kernels::pack::{self, pack};
-use cellmill_kernels::project::{self, cuda::Projection};
-use cellmill_kernels::transform;
+use cellmill_kernels::pack::pack;
+use cellmill_kernels::project::cuda::Projection;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
 use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
 use rayon::prelude::*;
@@ -48,12 +46,12 @@ pub(super) enum Covariance {
 pub(super) const LANES: u64 = 4;
 
 /// Most entries of a task: packed, at 8 bytes at worst, they fit in what a kernel can address.
-pub(super) const MOST_ENTRIES: u64 = 1 << 27;
+pub(crate) const MOST_ENTRIES: u64 = 1 << 27;
 
 /// Loads libraries and compiles kernels, so that [`super::pca`] finds them there. What fails is said when it is needed.
 pub fn prepare(device: &Arc<Device>) {
-    for source in [pack::cuda::SOURCE, transform::cuda::SOURCE, moments::cuda::SOURCE, gram::cuda::SOURCE, project::cuda::SOURCE] {
-        let _ = device.program(&source);
+    for source in &cellmill_kernels::cuda::SOURCES {
+        let _ = device.program(source);
     }
     if let Ok(stream) = device.stream() {
         let _ = (Blas::new(&stream), Solver::new(&stream));
@@ -91,7 +89,7 @@ pub(super) fn covariance(
             })
         },
         |i, loaded| {
-            let turn = i % devices.len();
+            let turn = turn(i, devices.len());
             let stream = &streams[turn];
             lanes[turn].rows(loaded, |lane, rows| {
                 stream.wait(&lane.record()?)?;
@@ -183,7 +181,7 @@ pub(super) fn scores(
             Ok(loaded)
         },
         |i, loaded| {
-            let turn = i % devices.len();
+            let turn = turn(i, devices.len());
             lanes[turn].rows(loaded, |lane, rows| {
                 let scores = projections[turn].scores(lane, rows)?;
                 let target = match arriving.free.pop().filter(|pinned| pinned.len() >= scores.len()) {
@@ -289,13 +287,18 @@ pub(super) fn again(source: &dyn Source, filters: &[Step], rows: &Range<u64>) ->
     let task = task_of(rows.start);
     let stage = Stage::new(task + 1, &Allowance::new(u64::MAX), None);
     let nothing = Collect::new(usize::MAX, 0);
-    let feed = Feed { source, stage: Some(&stage) };
+    let feed = Feed::new(source, Some(&stage));
     Task { recipe: &sliced(filters, rows), fold: &nothing, rows: rows.clone(), batch: None }.run(feed, &mut Scratch::default())?;
     stage.task(task).ok_or_else(|| Error::bug("rows that were packed are gone"))
 }
 
+/// The GPU, of so many, that a task is for. Neighbours stay together, since a chunk of the store may reach across them.
+pub(crate) fn turn(task: usize, n_devices: usize) -> usize {
+    task / 8 % n_devices
+}
+
 /// Entries of the task that has most.
-pub(super) fn most_entries(source: &dyn Source, tasks: &[Range<u64>]) -> u64 {
+pub(crate) fn most_entries(source: &dyn Source, tasks: &[Range<u64>]) -> u64 {
     let entries = |rows: &Range<u64>| source.entries_before(SourceRow(rows.end)) - source.entries_before(SourceRow(rows.start));
     tasks.iter().map(entries).max().unwrap_or(0)
 }
@@ -343,7 +346,7 @@ impl<'a> Feeder<'a> {
             };
             return self.lay(&[bytes], Vec::len, copy);
         };
-        let turn = &self.devices[task % self.devices.len()];
+        let turn = &self.devices[turn(task, self.devices.len())];
         let resident = self.pass.rows.feed.stage.and_then(|stage| stage.resident(task));
         if let Some(resident) = resident.filter(|resident| Arc::ptr_eq(&resident.device, turn)) {
             return Ok(Loaded::There(resident));

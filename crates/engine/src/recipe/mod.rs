@@ -4,4 +4,4 @@ mod expression;
 mod step;
 
 pub use expression::Expression;
-pub use step::{RowQc, Rows, Step, apply, apply_all, row_qc};
+pub use step::{RowQc, Rows, Step, apply, apply_all, counted_qc, kept, row_qc};

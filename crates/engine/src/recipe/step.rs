@@ -1,11 +1,13 @@
 //! The vocabulary of recipes, and what each word does to a chunk.
 
-use cellmill_kernels::{select, totals, transform};
+use cellmill_kernels::totals::{self, RowTotals};
+use cellmill_kernels::{select, transform};
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values, keys};
 use serde::{Deserialize, Serialize};
 
 use super::Expression;
 use crate::Chunk;
+use crate::fold::Counted;
 
 /// Which quality-control values of a row are wanted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -105,7 +107,8 @@ pub fn apply(steps: &[Step], chunk: &mut Chunk) -> Result<usize> {
             chunk.keep_rows(&flags);
         }
         [Step::KeepObs { rows: Rows::Where { rule, qc, obs, first } }, ..] => {
-            let flags = where_holds(rule, qc, obs, *first, chunk)?;
+            let made = row_qc(qc, chunk);
+            let flags = where_holds(rule, made, obs, chunk.source.start - first, &chunk.rows)?;
             chunk.keep_rows(&flags);
         }
         [Step::KeepVar { mask }, ..] => {
@@ -156,6 +159,20 @@ pub fn apply_all(steps: &[Step], chunk: &mut Chunk) -> Result<()> {
 /// QC columns of the rows of a chunk, named and typed as scanpy's `calculate_qc_metrics` writes them to obs.
 pub fn row_qc(qc: &RowQc, chunk: &mut Chunk) -> Vec<(String, Values)> {
     let row = chunk.totals().clone();
+    let shares = totals::top_shares(&chunk.x, &row, &qc.percent_top);
+    let masks: Vec<Vec<bool>> = qc.qc_vars.iter().map(|(_, mask)| mask.clone()).collect();
+    named(qc, &row, shares, &totals::subset_totals(&chunk.x, &masks))
+}
+
+/// [`row_qc`] of rows of which no more than that is known. `percent_top` must be empty, and the sums of each set known.
+pub fn counted_qc(qc: &RowQc, counted: &Counted) -> Vec<(String, Values)> {
+    let sums = |name: &String| counted.sets.iter().find(|(known, _)| known == name).map(|(_, sums)| sums.clone()).unwrap_or_default();
+    let sums: Vec<Vec<f64>> = qc.qc_vars.iter().map(|(name, _)| sums(name)).collect();
+    named(qc, &counted.totals, Vec::new(), &sums)
+}
+
+/// The columns from totals of the rows, shares of the top lists and sums over the sets.
+fn named(qc: &RowQc, row: &RowTotals, shares: Vec<Vec<f64>>, sums: &[Vec<f64>]) -> Vec<(String, Values)> {
     let log1p32 = |v: &[f64]| Values::F32(v.iter().map(|&x| libm::log1p(x) as f32).collect());
     let as_f32 = |v: &[f64]| v.iter().map(|&x| x as f32).collect::<Vec<f32>>();
     let mut out = vec![(keys::N_GENES_BY_COUNTS.to_string(), Values::I32(row.n_genes.iter().map(|&n| n as i32).collect()))];
@@ -166,14 +183,13 @@ pub fn row_qc(qc: &RowQc, chunk: &mut Chunk) -> Vec<(String, Values)> {
     if qc.log1p {
         out.push((keys::log1p_of(keys::TOTAL_COUNTS), log1p32(&row.total)));
     }
-    for (share, n) in totals::top_shares(&chunk.x, &row, &qc.percent_top).into_iter().zip(&qc.percent_top) {
+    for (share, n) in shares.into_iter().zip(&qc.percent_top) {
         out.push((format!("pct_counts_in_top_{n}_genes"), Values::F64(share)));
     }
-    let masks: Vec<Vec<bool>> = qc.qc_vars.iter().map(|(_, mask)| mask.clone()).collect();
-    for (sums, (name, _)) in totals::subset_totals(&chunk.x, &masks).into_iter().zip(&qc.qc_vars) {
-        out.push((format!("total_counts_{name}"), Values::F32(as_f32(&sums))));
+    for (sums, (name, _)) in sums.iter().zip(&qc.qc_vars) {
+        out.push((format!("total_counts_{name}"), Values::F32(as_f32(sums))));
         if qc.log1p {
-            out.push((format!("log1p_total_counts_{name}"), log1p32(&sums)));
+            out.push((format!("log1p_total_counts_{name}"), log1p32(sums)));
         }
         let pct = sums.iter().zip(&row.total).map(|(part, all)| (part / all * 100.0) as f32).collect();
         out.push((format!("pct_counts_{name}"), Values::F32(pct)));
@@ -181,19 +197,32 @@ pub fn row_qc(qc: &RowQc, chunk: &mut Chunk) -> Vec<(String, Values)> {
     out
 }
 
-/// Evaluates a row rule on the chunk's own QC values and on obs columns.
-fn where_holds(rule: &Expression, qc: &RowQc, obs: &[(String, Column)], first: u64, chunk: &mut Chunk) -> Result<Vec<bool>> {
-    let at = (chunk.source.start - first) as usize;
-    let mut table = Table::of_index(vec![String::new(); chunk.rows.len()]);
+/// Which of the rows from source row `first` on stay, of which no more than that is known: `None` if `filters` are not one filter at most.
+pub fn kept(filters: &[Step], first: u64, counted: &Counted) -> Result<Option<Vec<bool>>> {
+    let n = counted.totals.total.len();
+    Ok(match filters {
+        [] => Some(vec![true; n]),
+        [Step::KeepObs { rows: Rows::Mask { keep, first: from } }] => Some(keep[(first - from) as usize..][..n].to_vec()),
+        [Step::KeepObs { rows: Rows::Where { rule, qc, obs, first: from } }] if qc.percent_top.is_empty() => {
+            let rows: Vec<u32> = (0..n as u32).collect();
+            Some(where_holds(rule, counted_qc(qc, counted), obs, first - from, &rows)?)
+        }
+        _ => None,
+    })
+}
+
+/// Evaluates a row rule on QC values of `rows` and on columns of obs, in which row 0 is at `at`.
+fn where_holds(rule: &Expression, made: Vec<(String, Values)>, obs: &[(String, Column)], at: u64, rows: &[u32]) -> Result<Vec<bool>> {
+    let mut table = Table::of_index(vec![String::new(); rows.len()]);
     for (name, column) in obs {
         let mut keep = vec![false; column.len()];
-        chunk.rows.iter().for_each(|&r| keep[at + r as usize] = true);
+        rows.iter().for_each(|&r| keep[at as usize + r as usize] = true);
         table.columns.push((name.clone(), column.select(&keep)));
     }
-    for (name, values) in row_qc(qc, chunk) {
+    for (name, values) in made {
         table.set(&name, Column::Plain(values));
     }
     let known: Vec<String> = table.names().map(String::from).collect();
     let place = Place { element: Some("obs".into()), ..Place::default() };
-    rule.evaluate(chunk.rows.len(), |name| table.column(name), &known, &place).map_err(|e: Error| e.at(&place))
+    rule.evaluate(rows.len(), |name| table.column(name), &known, &place).map_err(|e: Error| e.at(&place))
 }

@@ -43,6 +43,8 @@ pub struct Batch {
     /// Most rows of a chunk, and bytes of the longest.
     most_rows: usize,
     longest: usize,
+    /// Whether the chunks were packed on the device, without checksums.
+    made_here: bool,
 }
 
 impl Batch {
@@ -57,12 +59,10 @@ impl Batch {
         .collect()
     }
 
-    /// Reads the headers of chunks that lie at their places, and writes the table before them.
-    pub fn new(bytes: &mut [u8], places: &[Range<usize>]) -> Result<Batch> {
-        let end = places.last().map_or(0, |place| place.end);
-        let mut batch = Batch {
+    fn empty(places: &[Range<usize>], made_here: bool) -> Batch {
+        Batch {
             chunks: places.len(),
-            bytes: end,
+            bytes: places.last().map_or(0, |place| place.end),
             n_rows: 0,
             n_cols: 0,
             entries: 0,
@@ -70,7 +70,32 @@ impl Batch {
             row_blocks: 0,
             most_rows: 0,
             longest: 0,
-        };
+            made_here,
+        }
+    }
+
+    /// Chunks that were packed on the device, each of so many rows and entries, and the table before them, which is to be copied there.
+    pub fn made_here(shapes: &[(usize, usize)], n_cols: usize, places: &[Range<usize>]) -> Result<(Batch, Vec<u8>)> {
+        let mut batch = Batch::empty(places, true);
+        let mut table = Vec::with_capacity(LINE * places.len());
+        for (i, (place, &(n_rows, nnz))) in places.iter().zip(shapes).enumerate() {
+            let header = Header {
+                n_rows: n_rows as u64,
+                n_cols: n_cols as u64,
+                nnz: nnz as u64,
+                index_bytes: 0,
+                value_bytes: 0,
+                len: place.len() as u64,
+                checksum: 0,
+            };
+            table.extend(batch.line(i, place, &header)?);
+        }
+        Ok((batch, table))
+    }
+
+    /// Reads the headers of chunks that lie at their places, and writes the table before them.
+    pub fn new(bytes: &mut [u8], places: &[Range<usize>]) -> Result<Batch> {
+        let mut batch = Batch::empty(places, false);
         for (i, place) in places.iter().enumerate() {
             let Some(chunk) = bytes.get(place.clone()) else {
                 return Err(Error::bug(format!("a packed chunk at {place:?} of {} bytes", bytes.len())));
@@ -85,6 +110,11 @@ impl Batch {
     /// Rows.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// Columns.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols as usize
     }
 
     /// Bytes of table and chunks.
@@ -112,7 +142,8 @@ impl Batch {
         }
         let mut line = [0; LINE];
         let words = [place.start as u64, header.checksum, self.entries as u64];
-        let numbers = [len, header.n_rows, header.nnz, self.n_rows as u64, self.blocks as u64, self.row_blocks as u64];
+        let made_here = u64::from(self.made_here);
+        let numbers = [len, header.n_rows, header.nnz, self.n_rows as u64, self.blocks as u64, self.row_blocks as u64, made_here];
         let longs = words.iter().flat_map(|word| word.to_le_bytes());
         let bytes = longs.chain(numbers.iter().flat_map(|&number| (number as u32).to_le_bytes()));
         line.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
@@ -300,8 +331,10 @@ impl Unpack {
         let most = (8 * self.multiprocessors).div_ceil(batch.chunks.max(1)).max(1);
         let blocks = (batch.longest / 8).div_ceil(THREADS as usize).min(most) as u32;
         let grid = Grid { blocks: (blocks, chunks), threads: THREADS, shared: 0 };
-        // SAFETY: the arguments of `checksum`, which reads the table and the bytes of each chunk, all inside `bytes`.
-        unsafe { stream.launch(&self.checksum, grid, &[bytes.into(), (&mut acc).into()])? };
+        if !batch.made_here {
+            // SAFETY: the arguments of `checksum`, which reads the table and the bytes of each chunk, all inside `bytes`.
+            unsafe { stream.launch(&self.checksum, grid, &[bytes.into(), (&mut acc).into()])? };
+        }
         let args = [bytes.into(), (&acc).into(), (&mut scratch).into(), (&mut starts).into(), (&mut indptr).into(), (&mut found).into()];
         // SAFETY: the arguments of `index_rows`, with buffers as long as the table says; control bytes lie in the chunks (`Batch::line`),
         // and it reads blocks only after it has seen that they end where their chunk does.

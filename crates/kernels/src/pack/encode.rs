@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cellmill_matrix::Csr;
+use cellmill_matrix::{Csr, Error, Result};
 
 use super::block::Lanes;
 use super::checksum::Running;
@@ -85,10 +85,48 @@ pub(super) fn pack_with(lanes: Lanes, x: &Csr, out: &mut Vec<u8>) {
     make_room(out, at);
     out[at..at + PAD].fill(0);
     out.truncate(at + PAD);
+    close(lanes, header, out);
+}
+
+/// Writes the header before the bytes that it is of.
+fn close(lanes: Lanes, mut header: Header, out: &mut [u8]) {
     header.len = out.len() as u64;
     let rest = &out[HEADER_BYTES..];
     header.checksum = Running::new(lanes).finish(rest, rest.len());
     out[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+}
+
+/// Writes the header of a chunk that was packed elsewhere, into its first bytes. Its control bytes must tell its length.
+pub fn seal(n_rows: usize, n_cols: usize, nnz: usize, out: &mut [u8]) -> Result<()> {
+    let mut header = Header {
+        n_rows: n_rows as u64,
+        n_cols: n_cols as u64,
+        nnz: nnz as u64,
+        index_bytes: 0,
+        value_bytes: 0,
+        len: 0,
+        checksum: 0,
+    };
+    let payload = header.payload();
+    let Some(controls) = out.get(HEADER_BYTES..payload) else {
+        return Err(Error::bug(format!("{} bytes of a packed chunk with {payload} before its blocks", out.len())));
+    };
+    let (rows, entries) = controls.split_at(2 * header.row_blocks());
+    let bytes_of = |&[width, exceptions]: &[u8; 2]| match width & 0x7f {
+        RAW => 4 * BLOCK as u64,
+        width => 16 * u64::from(width & 31) + u64::from(exceptions) * (1 + (1 << (width >> 5))),
+    };
+    let lengths: u64 = rows.as_chunks::<2>().0.iter().map(bytes_of).sum();
+    for [columns, values] in entries.as_chunks::<2>().0.as_chunks::<2>().0 {
+        header.index_bytes += 2 + bytes_of(columns);
+        header.value_bytes += 2 + bytes_of(values);
+    }
+    let len = payload as u64 + lengths + header.index_bytes + header.value_bytes - 4 * header.blocks() as u64 + PAD as u64;
+    if len != out.len() as u64 {
+        return Err(Error::bug(format!("{} bytes of a packed chunk whose blocks say {len}", out.len())));
+    }
+    close(Lanes::best(), header, out);
+    Ok(())
 }
 
 /// Grows `out` so that a block fits at `at`. What an earlier chunk left there is overwritten, so only growth is filled with zeros.

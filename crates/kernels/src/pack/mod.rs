@@ -41,11 +41,11 @@ mod tests;
 
 pub use columns::unpack_columns;
 pub use decode::unpack;
-pub use encode::pack;
+pub use encode::{pack, seal};
 pub use header::{Header, header};
 
 /// Numbers in a block.
-const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 /// Bytes after the last block, so that a vector may be loaded at its last byte.
 const PAD: usize = 16;
 /// Widest low part: a number at any bit of a byte still lies within 32 bits.

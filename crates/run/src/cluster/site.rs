@@ -246,7 +246,7 @@ impl Site {
     }
 
     fn feed(&self) -> Feed<'_> {
-        Feed { source: &*self.source, stage: self.stage.as_ref() }
+        Feed::new(&*self.source, self.stage.as_ref())
     }
 
     fn rows<'a, T>(&'a self, (select, transform, n_genes, _): &'a Chosen<T>) -> Rows<'a> {

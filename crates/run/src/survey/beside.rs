@@ -1,8 +1,10 @@
 //! The first read beside a GPU.
 
 use cellmill_engine::chunk::RowColumns;
+use cellmill_engine::exec::Feed;
 use cellmill_engine::fold::Fold;
 use cellmill_engine::pca::ahead::{self, Ahead, Reading};
+use cellmill_engine::reader::Reader;
 use cellmill_engine::recipe::Step;
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Error, Result};
@@ -32,10 +34,19 @@ impl Surveyor<'_> {
     ) -> Result<(<First as Fold>::Output, RowColumns)> {
         fold.1.1 = (None, (None, None));
         let (feed, processor, reading) = (self.feed, self.processor, Reading::default());
+        let (row_qc, n_threads) = (self.row_qc.clone(), rayon::current_num_threads());
+        let reader = feed.stage.and_then(|stage| Reader::new(feed.source, stage, &row_qc, how));
+        let feed = Feed { reader: reader.as_ref(), ..feed };
         std::thread::scope(|scope| {
-            let ahead = scope.spawn(|| ahead::moments(processor.get()?.devices(), feed, filters, how, &reading));
+            let ahead = scope.spawn(|| {
+                let processor = processor.get()?;
+                if let Some(reader) = &reader {
+                    reader.open(processor.devices(), n_threads)?;
+                }
+                ahead::moments(processor.devices(), feed, filters, how, &reading)
+            });
             let read = reading.during(|| {
-                let found = self.read_as("quality control beside a GPU", filters, &fold)?;
+                let found = self.read_as("quality control beside a GPU", feed, filters, &fold)?;
                 Ok((found, ahead::fill(feed, filters)?))
             });
             let ahead = ahead.join().map_err(|_| Error::bug("the thread that takes moments on the GPU has panicked"))?;

@@ -187,18 +187,18 @@ impl<'a> Surveyor<'a> {
     }
 
     fn read<F: Read>(&mut self, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
-        self.read_as(F::NAME, recipe, fold)
+        self.read_as(F::NAME, self.feed, recipe, fold)
     }
 
-    /// A read that the journal knows by another name.
-    fn read_as<F: Read>(&mut self, name: &str, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
+    /// A read that the journal knows by another name, from another feed of the same rows.
+    fn read_as<F: Read>(&mut self, name: &str, feed: Feed<'_>, recipe: &[Step], fold: &F) -> Result<(F::Output, RowColumns)> {
         let watch = self.observer.stage(F::NAME, "cells");
         let aside = Aside { batch: self.batch.as_ref().map(|(codes, _)| &codes[..]) };
         let done = match self.cluster {
             Some(cluster) => cluster.fold(recipe, fold, &aside, &watch)?,
             None => {
                 let log = self.journal.map(|j| j.log(name));
-                exec::run(self.feed, recipe, fold, &aside, log.as_ref(), &watch)?
+                exec::run(feed, recipe, fold, &aside, log.as_ref(), &watch)?
             }
         };
         self.reads += u32::from(done.decoded);

@@ -2,7 +2,7 @@
 
 use cellmill_engine::Chunk;
 use cellmill_engine::chunk::RowColumns;
-use cellmill_engine::fold::Fold;
+use cellmill_engine::fold::{Counted, Fold};
 use cellmill_matrix::Result;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,12 @@ impl<F: Fold> Fold for Silent<F> {
     }
     fn accumulate(&self, acc: &mut Self::Acc, step: usize, chunk: &mut Chunk, _: &mut RowColumns) -> Result<()> {
         self.inner.accumulate(acc, step, chunk, &mut RowColumns::default())
+    }
+    fn takes_counts(&self) -> bool {
+        self.inner.takes_counts()
+    }
+    fn count(&self, acc: &mut Self::Acc, step: usize, counted: &Counted, _: &mut RowColumns) {
+        self.inner.count(acc, step, counted, &mut RowColumns::default());
     }
     fn close(&self, acc: Self::Acc) -> Self::State {
         self.inner.close(acc)

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cellmill_matrix::{Csr, DType, Encoding, Error, ErrorKind, Place, Result, Shape, Source, SourceRow};
+use cellmill_matrix::{Csr, DType, Encoding, Error, ErrorKind, Part, Place, Result, Shape, Source, SourceRow, Stored, Streams};
 
 use super::offsets::Offsets;
 use super::vector::Vector;
@@ -194,5 +194,29 @@ impl Source for CsrSource {
 
     fn location(&self) -> &str {
         &self.location
+    }
+
+    fn stored(&self) -> Option<&dyn Stored> {
+        Some(self)
+    }
+}
+
+impl CsrSource {
+    fn part(&self, part: Part) -> &Vector {
+        match part {
+            Part::Columns => &self.indices,
+            Part::Values => &self.data,
+        }
+    }
+}
+
+impl Stored for CsrSource {
+    fn vector(&self, part: Part) -> (DType, u64) {
+        let vector = self.part(part);
+        (vector.dtype(), vector.chunk())
+    }
+
+    fn read_stored(&self, part: Part, chunk: u64, bytes: &mut Vec<u8>) -> Option<Streams> {
+        self.part(part).read_stored(chunk, bytes)
     }
 }

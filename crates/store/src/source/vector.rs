@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytemuck::Pod;
-use cellmill_matrix::{DType, Error, Place, Result};
+use cellmill_matrix::{DType, Error, Place, Result, Streams};
 
 use super::cache::{self, Cache};
 use crate::element::{join, place};
@@ -156,6 +156,18 @@ impl Vector {
             at = end;
         }
         Ok(())
+    }
+
+    /// Entries of a chunk.
+    pub fn chunk(&self) -> u64 {
+        self.chunk
+    }
+
+    /// Reads a chunk as it is stored; whoever asks decodes it.
+    pub fn read_stored(&self, i: u64, bytes: &mut Vec<u8>) -> Option<Streams> {
+        let streams = self.chunks.read_stored(i, bytes)?;
+        self.count(bytes.len() as u64, self.chunk_bytes());
+        Some(streams)
     }
 
     /// Hands the whole vector on as u64, a chunk at a time and in order.

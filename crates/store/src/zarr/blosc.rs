@@ -3,6 +3,10 @@
 //! A buffer is a header of 16 bytes, the starts of its blocks and the blocks. A block is one stream, or one a byte of the entry;
 //! each stream has its length before it. Every offset is checked, so a damaged buffer is an error and nothing worse.
 
+use std::ops::Range;
+
+use cellmill_matrix::{Streams, Stretch};
+
 use super::shuffle;
 
 const HEADER: usize = 16;
@@ -10,6 +14,8 @@ const HEADER: usize = 16;
 const MOST_SPLITS: usize = 16;
 /// Blocks of fewer entries than this are not split (`MIN_BUFFERSIZE`).
 const LEAST_SPLIT: usize = 128;
+/// Bytes of a stream of bytes that are stored as they are.
+const PLAIN: usize = 64 << 10;
 /// The block of the encoder: fits the second-level cache.
 const BLOCK: usize = 256 << 10;
 
@@ -54,7 +60,8 @@ pub(crate) fn decoded_len(buffer: &[u8]) -> Result<usize, String> {
 
 /// Decodes a buffer that must hold exactly `out.len()` bytes. `scratch` keeps one block.
 pub(crate) fn decode(buffer: &[u8], out: &mut [u8], scratch: &mut Vec<u8>) -> Result<(), String> {
-    let Header { flags, size, bytes, block } = header(buffer)?;
+    let header = header(buffer)?;
+    let Header { flags, size, bytes, block } = header;
     if bytes != out.len() {
         return Err(format!("a blosc buffer of {bytes} bytes where {} are due", out.len()));
     }
@@ -71,31 +78,20 @@ pub(crate) fn decode(buffer: &[u8], out: &mut [u8], scratch: &mut Vec<u8>) -> Re
     }
     let shuffled = flags & BITSHUFFLE != 0 || (flags & SHUFFLE != 0 && size > 1);
     for (i, piece) in out.chunks_mut(block).enumerate() {
-        let mut at = u32_at(buffer, HEADER + 4 * i).ok_or("a blosc buffer without block starts")?;
-        let len = piece.len();
-        let split = flags & NO_SPLIT == 0 && size <= MOST_SPLITS && block / size >= LEAST_SPLIT && len == block;
-        let streams = if split { size } else { 1 };
-        let stream = len / streams;
-        if stream * streams != len {
-            return Err("a blosc block that can't be split".into());
-        }
         let target: &mut [u8] = if shuffled {
-            scratch.resize(len, 0);
+            scratch.resize(piece.len(), 0);
             scratch
         } else {
             &mut *piece
         };
-        for part in target.chunks_mut(stream.max(1)) {
-            let stored = u32_at(buffer, at).ok_or("a blosc stream without a length")?;
-            at += 4;
-            let body = buffer.get(at..).and_then(|b| b.get(..stored)).ok_or("a blosc stream that is cut off")?;
-            at += stored;
-            if stored == part.len() {
+        each_stream(buffer, &header, i, target.len(), |stored, part| {
+            let (body, part) = (&buffer[stored], &mut target[part]);
+            if body.len() == part.len() {
                 part.copy_from_slice(body);
-            } else {
-                unpack(flags >> 5, body, part)?;
+                return Ok(());
             }
-        }
+            unpack(flags >> 5, body, part)
+        })?;
         if flags & BITSHUFFLE != 0 {
             shuffle::bits_back(scratch, piece, size);
         } else if shuffled {
@@ -103,6 +99,67 @@ pub(crate) fn decode(buffer: &[u8], out: &mut [u8], scratch: &mut Vec<u8>) -> Re
         }
     }
     Ok(())
+}
+
+/// The streams of block `i`, which is of `len` bytes: where each is stored in the buffer, and where in the block it belongs.
+fn each_stream(
+    buffer: &[u8],
+    header: &Header,
+    i: usize,
+    len: usize,
+    mut each: impl FnMut(Range<usize>, Range<usize>) -> Result<(), String>,
+) -> Result<(), String> {
+    let &Header { flags, size, block, .. } = header;
+    let mut at = u32_at(buffer, HEADER + 4 * i).ok_or("a blosc buffer without block starts")?;
+    let split = flags & NO_SPLIT == 0 && size <= MOST_SPLITS && block / size >= LEAST_SPLIT && len == block;
+    let streams = if split { size } else { 1 };
+    let stream = len / streams;
+    if stream * streams != len {
+        return Err("a blosc block that can't be split".into());
+    }
+    for to in (0..len).step_by(stream.max(1)) {
+        let stored = u32_at(buffer, at).ok_or("a blosc stream without a length")?;
+        at += 4;
+        let end = at.checked_add(stored).filter(|&end| end <= buffer.len()).ok_or("a blosc stream that is cut off")?;
+        each(at..end, to..to + stream)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// How a buffer that must hold `bytes` bytes, entries of `size`, becomes them. `None` if it is damaged or compressed by other means than
+/// LZ4.
+pub(crate) fn streams(buffer: &[u8], bytes: usize, size: usize) -> Option<Streams> {
+    const LZ4: u8 = 1;
+    let header = header(buffer).ok().filter(|h| h.bytes == bytes)?;
+    if header.flags & COPIED != 0 {
+        return (buffer.len() == HEADER + bytes).then(|| plain(HEADER, bytes, size));
+    }
+    let shuffled = header.flags & SHUFFLE != 0 && header.size > 1;
+    // Other entries are shuffled otherwise.
+    let odd = header.flags & BITSHUFFLE != 0 || header.block % size != 0 || (shuffled && header.size != size);
+    if odd || header.flags >> 5 != LZ4 {
+        return None;
+    }
+    let mut streams = Vec::new();
+    for (i, first) in (0..bytes).step_by(header.block).enumerate() {
+        let stretch = |stored: Range<usize>, part: Range<usize>| {
+            let (from, to) = (stored.start as u64, (first + part.start) as u64);
+            streams.push(Stretch { from, stored: stored.len() as u32, to, len: part.len() as u32 });
+            Ok(())
+        };
+        each_stream(buffer, &header, i, header.block.min(bytes - first), stretch).ok()?;
+    }
+    Some(Streams { block: (header.block / size) as u64, shuffled, streams })
+}
+
+/// Bytes that are stored as they are, from `first` on.
+pub(crate) fn plain(first: usize, bytes: usize, size: usize) -> Streams {
+    let parts = (0..bytes).step_by(PLAIN).map(|to| {
+        let len = PLAIN.min(bytes - to) as u32;
+        Stretch { from: (first + to) as u64, stored: len, to: to as u64, len }
+    });
+    Streams { block: (bytes / size.max(1)).max(1) as u64, shuffled: false, streams: parts.collect() }
 }
 
 fn unpack(code: u8, body: &[u8], out: &mut [u8]) -> Result<(), String> {
@@ -229,7 +286,30 @@ mod tests {
 
     use super::*;
 
+    /// What whoever decodes the streams makes of them.
+    fn by_streams(buffer: &[u8], bytes: usize, size: usize) -> Vec<u8> {
+        let found = streams(buffer, bytes, size).unwrap();
+        let mut out = vec![0; bytes];
+        for s in &found.streams {
+            let (body, part) = (&buffer[s.from as usize..][..s.stored as usize], &mut out[s.to as usize..][..s.len as usize]);
+            if s.stored == s.len { part.copy_from_slice(body) } else { lz4(body, part).unwrap() }
+        }
+        if found.shuffled {
+            for piece in out.chunks_mut(found.block as usize * size) {
+                shuffle::bytes_back(&piece.to_vec(), piece, size);
+            }
+        }
+        out
+    }
+
     proptest! {
+        #[test]
+        fn streams_make_the_entries(seed in prop::collection::vec(0u8..40, 0..400), repeat in 1usize..2000, wide in any::<bool>()) {
+            let size = if wide { 8 } else { 4 };
+            let bytes: Vec<u8> = seed.iter().copied().cycle().take(seed.len() * repeat / size * size).collect();
+            prop_assert_eq!(by_streams(&encode(&bytes, size).unwrap(), bytes.len(), size), &bytes[..]);
+        }
+
         #[test]
         fn what_goes_in_comes_out(seed in prop::collection::vec(0u8..40, 0..400), repeat in 1usize..2000, size in 1usize..17) {
             // Whole entries, as arrays have them.

@@ -4,11 +4,12 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
+use cellmill_matrix::{Array, DType, Error, Place, Result, Streams, Values};
 use rayon::prelude::*;
 use zarrs::array::{ArrayBytes, CodecOptions};
 
-use super::codec::{checked, plausible};
+use super::blosc;
+use super::codec::{Codec, checked, plausible};
 use super::foreign::{Foreign, Keyed};
 use super::metadata::{Entry, Layout};
 use super::text;
@@ -463,6 +464,19 @@ impl Chunks for ZarrChunks {
         let there = self.fetch(i, scratch)?;
         self.finish(i, there, scratch, out)?;
         Ok(if there { scratch.len() as u64 } else { 0 })
+    }
+
+    fn read_stored(&self, i: u64, bytes: &mut Vec<u8>) -> Option<Streams> {
+        let (chain, size) = (self.layout.chain.as_ref().filter(|chain| chain.swap == 1)?, self.layout.entry.size()?);
+        let len = usize::try_from(self.chunk_bytes()).ok().filter(|_| self.is_number())?;
+        let codecs = &chain.codecs[..];
+        if !matches!(codecs, [] | [Codec::Blosc]) || !self.fetch(i, bytes).ok()? {
+            return None;
+        }
+        match codecs {
+            [] => (bytes.len() == len).then(|| blosc::plain(0, len, size)),
+            _ => blosc::streams(bytes, len, size),
+        }
     }
 }
 
