@@ -68,11 +68,12 @@ pub fn check_laws<F: Fold>(fold: &F, x: &Csr, batch: Option<&[u32]>, same: impl 
 #[cfg(test)]
 mod tests {
     use cellmill_kernels::residual::Model;
+    use cellmill_kernels::totals::{column_counts, largest, row_totals, subset_totals};
     use proptest::prelude::*;
 
     use super::*;
     use crate::fold::{
-        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Logistic, Moments, Qc, Residuals, SetSums,
+        ByGene, Clipped, Collect, Counted, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Logistic, Moments, Qc, Residuals, SetSums,
     };
     use crate::recipe::RowQc;
 
@@ -120,6 +121,25 @@ mod tests {
             let mask = (0..30).map(|j| j % 4 == 0).collect();
             let fold = Qc { n_vars: 30, rows: RowQc { qc_vars: vec![("mt".into(), mask)], percent_top: vec![3], log1p: true }, counts: true };
             check_laws(&fold, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn qc_of_counted_rows((x, _) in rows()) {
+            let masks: Vec<Vec<bool>> = (0..2).map(|s| (0..30).map(|j| j % (s + 3) == 0).collect()).collect();
+            let qc_vars: Vec<_> = ["mt", "ribo"].map(String::from).into_iter().zip(masks.clone()).collect();
+            let fold = Qc { n_vars: 30, rows: RowQc { qc_vars, percent_top: vec![], log1p: true }, counts: true };
+            prop_assert!(fold.takes_counts());
+            let mut genes = vec![0; 30];
+            column_counts(&x, &mut genes);
+            let sets = ["mt", "ribo"].map(String::from).into_iter().zip(subset_totals(&x, &masks)).collect();
+            let counted = Counted { totals: row_totals(&x), sets, genes, largest: largest(&x.data) };
+            let (mut by_rows, mut by_counts) = ((fold.open(), RowColumns::default()), (fold.open(), RowColumns::default()));
+            let n = x.n_rows() as u64;
+            fold.accumulate(&mut by_rows.0, 0, &mut Chunk::new(0..n, x, None), &mut by_rows.1).unwrap();
+            fold.count(&mut by_counts.0, 0, &counted, &mut by_counts.1);
+            prop_assert_eq!(fold.close(by_rows.0), fold.close(by_counts.0));
+            // Bytes, since a row without counts gives NaN.
+            prop_assert_eq!(postcard::to_stdvec(&by_rows.1).unwrap(), postcard::to_stdvec(&by_counts.1).unwrap());
         }
 
         #[test]

@@ -7,6 +7,8 @@
 
 mod lane;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

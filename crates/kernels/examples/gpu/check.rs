@@ -14,7 +14,7 @@ use cellmill_matrix::{Csr, Result, Source, SourceRow};
 use cellmill_simulate::{Options as Simulate, Simulation};
 
 /// Says one thing that must hold; returns whether it does.
-fn must(what: &str, holds: bool, detail: impl std::fmt::Display) -> bool {
+pub fn must(what: &str, holds: bool, detail: impl std::fmt::Display) -> bool {
     println!("{{\"check\": \"{what}\", \"holds\": {holds}, \"detail\": \"{detail}\"}}");
     holds
 }
@@ -36,6 +36,7 @@ pub fn all(device: &Arc<Device>) -> Result<bool> {
         fine &= transformed(&stream, &unpack, &transform, name, &csr)?;
         fine &= summed(&stream, &unpack, &moments, name, &csr)?;
     }
+    fine &= super::decode::all(device, &simulated(28_000, 1500)?)?;
     let counts = simulated(3000, 6000)?;
     fine &= multiplied(&stream, &unpack, &transform, &counts)?;
     fine &= pool()?;

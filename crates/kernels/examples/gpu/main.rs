@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
+mod decode;
 mod time;
 
 use std::process::ExitCode;

@@ -286,6 +286,22 @@ pub(super) fn cells(n_rows: usize) -> Csr {
 }
 
 #[test]
+fn a_sealed_chunk_is_a_packed_one() {
+    for x in [cells(150), from_rows(9, vec![]), from_rows(9, vec![vec![(3, 0.5)], vec![]])] {
+        let mut bytes = Vec::new();
+        pack(&x, &mut bytes);
+        let mut bare = bytes.clone();
+        bare[..HEADER_BYTES].fill(0);
+        seal(x.n_rows(), x.n_cols, x.nnz(), &mut bare).unwrap();
+        assert_eq!(bare, bytes);
+        let longer = [&bytes[..], &[0]].concat();
+        for mut wrong in [bytes[..HEADER_BYTES].to_vec(), longer] {
+            assert!(seal(x.n_rows(), x.n_cols, x.nnz(), &mut wrong).is_err(), "{} bytes", wrong.len());
+        }
+    }
+}
+
+#[test]
 fn counts_take_less_than_1_point_9_bytes() {
     let x = cells(300);
     let bytes = check(&x);

@@ -49,7 +49,9 @@ pub fn subset_totals(x: &Csr, masks: &[Vec<bool>]) -> Vec<Vec<f64>> {
             (0..x.n_rows())
                 .map(|i| {
                     let (columns, values) = x.row(i);
-                    columns.iter().zip(values).filter(|(c, _)| mask[**c as usize]).map(|(_, &v)| f64::from(v)).sum()
+                    // `sum` would make -0 of nothing.
+                    let chosen = columns.iter().zip(values).filter(|(c, _)| mask[**c as usize]);
+                    chosen.fold(0.0, |sum, (_, &v)| sum + f64::from(v))
                 })
                 .collect()
         })
