@@ -37,7 +37,7 @@ class Weighed(_crew.Crew):
         self.orders.extend(len(order[1]) for order in orders)
         super().submit(orders)
 
-    def carried_out(self) -> tuple[int, str | None]:
+    def carried_out(self) -> tuple[list[int], str | None]:
         done = super().carried_out()
         if not self._orders:
             self.records |= {path.name: path.stat().st_size for path in self.journal.glob("*-[0-9]*-[0-9]*")}

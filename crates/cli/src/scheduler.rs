@@ -107,10 +107,10 @@ impl Dispatcher for Scheduler {
         self.ask(&json!(["submit", orders])).map(drop)
     }
 
-    fn carried_out(&self) -> Result<usize> {
-        let said = self.ask(&json!(["carried_out"]))?;
+    fn carried_out(&self) -> Result<Vec<usize>> {
+        let mut said = self.ask(&json!(["carried_out"]))?;
         match said[1].as_str() {
-            None => Ok(said[0].as_u64().unwrap_or(0) as usize),
+            None => serde_json::from_value(said[0].take()).map_err(|e| Error::bug(e.to_string())),
             Some(refused) => Err(serde_json::from_str(refused).unwrap_or_else(|_| Error::bug(refused))),
         }
     }

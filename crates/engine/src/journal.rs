@@ -123,6 +123,29 @@ impl Journal {
         })
     }
 
+    /// Keeps bytes under a name, as [`Journal::keep`] keeps values.
+    pub fn keep_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        whole(&self.folder, name, |file| {
+            file.write_all(bytes)?;
+            file.write_all(&crc32fast::hash(bytes).to_le_bytes())
+        })
+    }
+
+    /// Reads the bytes of a name, if they are there, whole and as many as these; else these mean nothing.
+    pub fn read_bytes(&self, name: &str, into: &mut [u8]) -> bool {
+        let mut read = || -> io::Result<bool> {
+            let mut file = File::open(self.folder.join(name))?;
+            let mut sum = [0; 4];
+            let fits = file.metadata()?.len() == into.len() as u64 + 4;
+            if fits {
+                file.read_exact(into)?;
+                file.read_exact(&mut sum)?;
+            }
+            Ok(fits && u32::from_le_bytes(sum) == crc32fast::hash(into))
+        };
+        read().unwrap_or(false)
+    }
+
     /// Whether the value of a name is there and whole.
     pub fn is_whole(&self, name: &str) -> bool {
         let path = self.folder.join(name);

@@ -45,8 +45,8 @@ impl Dispatcher for Crew {
         })
     }
 
-    fn carried_out(&self) -> Result<usize> {
-        let (done, refused): (usize, Option<String>) = self.ask(|crew| crew.call_method0("carried_out")?.extract())?;
+    fn carried_out(&self) -> Result<Vec<usize>> {
+        let (done, refused): (Vec<usize>, Option<String>) = self.ask(|crew| crew.call_method0("carried_out")?.extract())?;
         match refused {
             None => Ok(done),
             Some(text) => Err(serde_json::from_str(&text).unwrap_or_else(|_| Error::bug(text))),

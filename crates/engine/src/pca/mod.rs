@@ -250,9 +250,14 @@ fn fit(
 }
 
 impl Fit {
+    /// Components.
+    pub fn n_comps(&self) -> usize {
+        self.variance.len()
+    }
+
     /// Numbers that the projection has: cells times components.
     pub fn n_scores(&self) -> usize {
-        self.n_obs as usize * self.variance.len()
+        self.n_obs as usize * self.n_comps()
     }
 
     /// −centre·V, which every score gets: `(n_comps,)`.

@@ -35,8 +35,8 @@ pub struct Found {
 
 /// Others who search.
 pub trait Crew: Sync {
-    /// Has all lists searched; `rows` are in order of position. Hands the parts to `take` in the order of the lists.
-    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(Found)) -> Result<()>;
+    /// Has all lists searched; `rows` are in order of position. `take` gets the parts, in any order, each with its first list.
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()>;
 }
 
 impl Order {

@@ -16,7 +16,7 @@ use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{Aside, Done, TASK_ROWS, TaskOutput, Tree, cut};
 use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
-use cellmill_engine::recipe::Step;
+use cellmill_engine::recipe::{Rows::Mask, Step};
 use cellmill_graph::knn;
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
 use cellmill_store::is_url;
@@ -40,8 +40,8 @@ pub trait Dispatcher: Sync {
     fn rooms(&self) -> Result<Vec<(String, u64)>>;
     /// Hands out the orders of a pass.
     fn submit(&self, orders: &[Order]) -> Result<()>;
-    /// How many orders have been carried out since the last call; waits for a moment if there are none.
-    fn carried_out(&self) -> Result<usize>;
+    /// Which orders, by their place among those handed out, have been carried out since the last call; waits for a moment if there are none.
+    fn carried_out(&self) -> Result<Vec<usize>>;
     /// Takes back what is not carried out yet.
     fn cancel(&self);
     /// Tells all workers that they may forget a run.
@@ -205,20 +205,29 @@ impl<'a> Cluster<'a> {
     /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
     pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
         let parts = self.parts();
-        let (pass, any) =
-            self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, &self.tasks(), watch)?;
         let mut tree = Tree::default();
-        let mut rows = RowColumns::default();
+        let merge = |a: &mut (F::State, RowColumns), b: (F::State, RowColumns)| {
+            fold.merge(&mut a.0, b.0);
+            a.1.append(b.1);
+        };
         let (mut entries, mut decoded) = (0, false);
-        for part in &parts {
-            let found: TaskOutput<F::State> = self.record(&pass, part)?;
-            tree.push(found.state, |a, b| fold.merge(a, b));
-            rows.append(found.rows);
-            entries += found.entries;
-            decoded |= found.decoded && any;
-        }
-        let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
-        Ok(Done { output: fold.finish(state), rows, entries, decoded })
+        let any = self.carry_out(
+            What::Read(F::NAME.into()),
+            F::NAME,
+            &(recipe, fold, aside.batch),
+            &parts,
+            &self.tasks(),
+            watch,
+            &mut |record, number| {
+                let found: TaskOutput<F::State> = self.record(record)?;
+                tree.put(number, (found.state, found.rows), merge);
+                entries += found.entries;
+                decoded |= found.decoded;
+                Ok(())
+            },
+        )?;
+        let (state, rows) = tree.finish(merge).unwrap_or_else(|| (fold.init(), RowColumns::default()));
+        Ok(Done { output: fold.finish(state), rows, entries, decoded: decoded && any })
     }
 
     /// Cuts the rows into parts of 2^h tasks: subtrees of the tree in which states merge, and whole blocks of the Gram matrix.
@@ -233,7 +242,9 @@ impl<'a> Cluster<'a> {
         Ground { n_tasks: cut(self.n_obs).len(), rows_before: Box::new(|task| (task as u64 * TASK_ROWS).min(self.n_obs)) }
     }
 
-    /// Has a pass carried out: what is not in the journal yet. Returns its name, and whether anything was left to do.
+    /// Has a pass carried out: what is not in the journal yet. `take` gets each record's name and the number of its part as soon as it is
+    /// there, while workers are at the others. Returns whether anything was left to do.
+    #[allow(clippy::too_many_arguments)] // each is another matter
     fn carry_out<P: Serialize>(
         &self,
         what: What,
@@ -242,14 +253,19 @@ impl<'a> Cluster<'a> {
         parts: &[Range<usize>],
         ground: &Ground<'_>,
         watch: &dyn Watch,
-    ) -> Result<(String, bool)> {
+        take: &mut dyn FnMut(&str, usize) -> Result<()>,
+    ) -> Result<bool> {
         let (pass_name, orders) = self.orders(what, name, pass, parts, ground.n_tasks, 0)?;
+        let take = &mut |number: usize| take(&record_name(&pass_name, &parts[number]), number);
+        let numbers: Vec<usize> = orders.iter().map(|order| parts.partition_point(|part| part.start < order.tasks.start)).collect();
+        (0..parts.len()).filter(|number| numbers.binary_search(number).is_err()).try_for_each(&mut *take)?;
         let n_rows = (ground.rows_before)(ground.n_tasks);
         let rows = |tasks: &Range<usize>| (ground.rows_before)(tasks.end) - (ground.rows_before)(tasks.start);
         let left: u64 = orders.iter().map(|order| rows(&order.tasks)).sum();
         let each = orders.first().map_or(0, |order| rows(&order.tasks));
-        self.hand_out(&orders, |done| (n_rows - left + done as u64 * each).min(n_rows), n_rows, watch)?;
-        Ok((pass_name, !orders.is_empty()))
+        let at = |done: usize| (n_rows - left + done as u64 * each).min(n_rows);
+        self.hand_out(&orders, at, n_rows, watch, &mut |order| take(numbers[order]))?;
+        Ok(!orders.is_empty())
     }
 
     /// Leaves word of a pass: its name, and the orders for what is not in the journal yet.
@@ -283,15 +299,23 @@ impl<'a> Cluster<'a> {
         Ok((pass_name, orders))
     }
 
-    /// Has orders carried out. `at` says how far the pass is after so many of them.
-    fn hand_out(&self, orders: &[Order], at: impl Fn(usize) -> u64, of: u64, watch: &dyn Watch) -> Result<()> {
+    /// Has orders carried out. `at` says how far the pass is after so many of them; `take` hears of each that is.
+    fn hand_out(
+        &self,
+        orders: &[Order],
+        at: impl Fn(usize) -> u64,
+        of: u64,
+        watch: &dyn Watch,
+        take: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         watch.tick(at(0), of, "")?;
         self.dispatcher.submit(orders)?;
         let mut done = 0;
         while done < orders.len() {
-            let step = self.dispatcher.carried_out().and_then(|n| {
-                done += n;
-                watch.tick(at(done), of, "")
+            let step = self.dispatcher.carried_out().and_then(|places| {
+                done += places.len();
+                watch.tick(at(done), of, "")?;
+                places.into_iter().try_for_each(&mut *take)
             });
             if let Err(error) = step {
                 self.dispatcher.cancel();
@@ -302,16 +326,15 @@ impl<'a> Cluster<'a> {
     }
 
     /// What a worker has found.
-    fn record<T: DeserializeOwned>(&self, pass: &str, part: &Range<usize>) -> Result<T> {
-        self.seen(pass, part, |name| self.journal.record(name))
+    fn record<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        self.seen(name, || self.journal.record(name))
     }
 
     /// A record, as soon as it is seen.
-    fn seen<T>(&self, pass: &str, part: &Range<usize>, look: impl Fn(&str) -> Option<T>) -> Result<T> {
-        let name = record_name(pass, part);
+    fn seen<T>(&self, name: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
         let start = Instant::now();
         loop {
-            if let Some(found) = look(&name) {
+            if let Some(found) = look() {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {
@@ -346,54 +369,85 @@ impl Crew for Cluster<'_> {
             let orders = self.dispatcher.n_workers()?.max(1) * PRODUCTS_A_WORKER;
             Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
         })?;
-        let parts = spans(n, size);
-        let (pass, any) = self.carry_out(
+        let mut all: Option<Products> = None;
+        let mut taken = Vec::new();
+        let any = self.carry_out(
             What::Products,
             "covariance",
             &(rows.select, rows.transform, rows.n_genes, columns),
-            &parts,
+            &spans(n, size),
             &self.tasks(),
             watch,
+            &mut |record, _| {
+                taken.push(record.to_string());
+                let found: Products = self.record(record)?;
+                match &mut all {
+                    None => all = Some(found),
+                    Some(all) => all.merge(&found)?,
+                }
+                Ok(())
+            },
         )?;
-        let mut all: Option<Products> = None;
-        for part in &parts {
-            let found: Products = self.record(&pass, part)?;
-            match &mut all {
-                None => all = Some(found),
-                Some(all) => all.merge(&found)?,
-            }
-        }
-        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
+        taken.iter().for_each(|record| self.journal.forget(record));
         let all = all.ok_or_else(|| Error::bug("a covariance of no rows"))?;
         Ok(Products { decoded: all.decoded && any, ..all })
     }
 
     fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
         let parts = self.parts();
-        let pass = (rows.select, rows.transform, rows.n_genes, fit);
-        let (pass, _) = self.carry_out(What::Scores, "projection", &pass, &parts, &self.tasks(), watch)?;
-        let mut scores = Vec::with_capacity(fit.n_scores());
+        let tasks = self.tasks();
+        // Each part's scores go to their place, whichever comes first.
+        let mut ends = Vec::with_capacity(parts.len());
         for part in &parts {
-            scores.append(&mut self.record::<Vec<f32>>(&pass, part)?);
+            let kept = n_kept(rows.select, (tasks.rows_before)(part.start)..(tasks.rows_before)(part.end))?;
+            ends.push(ends.last().unwrap_or(&0) + kept * fit.n_comps());
         }
+        if ends.last().copied().unwrap_or(0) != fit.n_scores() {
+            return Err(Error::bug("other rows are projected than were multiplied"));
+        }
+        let mut scores = vec![0f32; fit.n_scores()];
+        let pass = (rows.select, rows.transform, rows.n_genes, fit);
+        self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
+            let first = if number == 0 { 0 } else { ends[number - 1] };
+            let place = &mut scores[first..ends[number]];
+            self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
+        })?;
         Ok(scores)
     }
 }
 
 impl knn::Crew for Cluster<'_> {
-    fn search(&self, order: &knn::Order, rows: &dyn knn::Rows, watch: &dyn Watch, take: &mut dyn FnMut(knn::Found)) -> Result<()> {
+    fn search(
+        &self,
+        order: &knn::Order,
+        rows: &dyn knn::Rows,
+        watch: &dyn Watch,
+        take: &mut dyn FnMut(usize, knn::Found) -> Result<()>,
+    ) -> Result<()> {
         self.shelve(rows)?;
         let n = order.n_lists();
         let ground = Ground { n_tasks: n, rows_before: Box::new(|lists| order.cells_before(lists)) };
         let parts = spans(n, n.div_ceil(MOST_ORDERS).max(LISTS_AN_ORDER));
-        let (pass, _) = self.carry_out(What::Neighbors, "neighbors", order, &parts, &ground, watch)?;
-        for part in &parts {
-            take(self.record(&pass, part)?);
-        }
+        let mut taken = Vec::new();
+        self.carry_out(What::Neighbors, "neighbors", order, &parts, &ground, watch, &mut |record, number| {
+            taken.push(record.to_string());
+            take(parts[number].start, self.record(record)?)
+        })?;
         // The neighbours of all cells are a note of their own soon.
-        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
+        taken.iter().for_each(|record| self.journal.forget(record));
         self.journal.forget(ROWS);
         Ok(())
+    }
+}
+
+/// How many of these rows are kept.
+fn n_kept(select: &[Step], rows: Range<u64>) -> Result<usize> {
+    match select.first() {
+        Some(Step::KeepObs { rows: Mask { keep, first } }) => {
+            Ok(keep[(rows.start - first) as usize..(rows.end - first) as usize].iter().filter(|kept| **kept).count())
+        }
+        Some(Step::KeepObs { .. }) => Err(Error::bug("rows that are projected are chosen by a rule")),
+        _ => Ok((rows.end - rows.start) as usize),
     }
 }
 

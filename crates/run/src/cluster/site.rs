@@ -209,7 +209,7 @@ impl Site {
             What::Scores => {
                 let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
                 let found = crate::job::pool(1)?.install(|| pca::scores(self.rows(&pass), part, &self.selected, &pass.3, &()))?;
-                self.leave(&record, &found)
+                self.kept(&record, self.journal.keep_bytes(&record, bytemuck::cast_slice(&found)))
             }
         }
     }
@@ -270,8 +270,11 @@ impl Site {
     }
 
     fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
-        let place = || Place::element(self.journal.folder().display().to_string(), record);
-        self.journal.keep(record, found).map_err(|e| Error::io(place(), &e))
+        self.kept(record, self.journal.keep(record, found))
+    }
+
+    fn kept(&self, record: &str, done: std::io::Result<()>) -> Result<()> {
+        done.map_err(|e| Error::io(Place::element(self.journal.folder().display().to_string(), record), &e))
     }
 }
 
