@@ -79,6 +79,11 @@ class Crew:
         found = self._client.run(room, on_error="ignore")
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
+    def gpus(self) -> list[tuple[str, str | None]]:
+        """Each worker's address, and why the engine finds no GPU there if it finds none; waits a while for the first."""
+        self.n_workers()
+        return sorted(self._client.run(no_gpu).items())
+
     def submit(self, orders: list[Order]) -> None:
         """Hands out the orders of a pass."""
         from distributed import as_completed
@@ -195,7 +200,7 @@ def work(order: str) -> tuple[str, str | None]:
     worker = get_worker()
     limit = worker.memory_manager.memory_limit or 0
     try:
-        refused = _cellmill.work(order, worker.state.nthreads, limit, worker.local_directory)
+        refused = _cellmill.work(order, worker.address, worker.state.nthreads, limit, worker.local_directory)
     except (OSError, MemoryError) as error:
         msg = f"worker {worker.address}: {error}"
         raise type(error)(msg) from None
@@ -205,6 +210,11 @@ def work(order: str) -> tuple[str, str | None]:
 async def room(dask_worker: Any) -> int:
     """Bytes that the engine may take on the worker that runs this."""
     return _cellmill.room(dask_worker.memory_manager.memory_limit or 0)
+
+
+async def no_gpu() -> str | None:
+    """Why the engine finds no GPU on the worker that runs this, if it finds none."""
+    return _cellmill.no_gpu()
 
 
 async def leave(run: str) -> None:

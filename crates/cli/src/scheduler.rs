@@ -102,6 +102,10 @@ impl Dispatcher for Scheduler {
         serde_json::from_value(self.ask(&json!(["rooms"]))?).map_err(|e| Error::bug(e.to_string()))
     }
 
+    fn gpus(&self) -> Result<Vec<(String, Option<String>)>> {
+        serde_json::from_value(self.ask(&json!(["gpus"]))?).map_err(|e| Error::bug(e.to_string()))
+    }
+
     fn submit(&self, orders: &[Order]) -> Result<()> {
         let orders: Vec<Value> = orders.iter().map(|o| json!([o.key, o.message, o.tasks.start, o.tasks.end, o.n_tasks, o.needs])).collect();
         self.ask(&json!(["submit", orders])).map(drop)

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::cluster::{Cluster, Dispatcher};
+use crate::cluster::{Cluster, Dispatcher, Gpus};
 use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
@@ -136,6 +136,14 @@ impl Job {
 
     /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one, up to the components.
     pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
+        match dispatcher {
+            None => self.run_here(None, &self.device, listener),
+            Some(_) => Job { device: self.device.beside_workers(), ..self.clone() }.run_here(dispatcher, &self.device, listener),
+        }
+    }
+
+    /// Does it; workers were told to compute on `choice`.
+    fn run_here(&self, dispatcher: Option<&dyn Dispatcher>, choice: &Choice, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
@@ -143,8 +151,9 @@ impl Job {
             let data = if dispatcher.is_some() { self.open_rows(listener)? } else { self.open(listener)? };
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
+            let gpus = Gpus::of(dispatcher, choice, &*data.source, listener)?;
             let (plan, alone) = match dispatcher {
-                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?)?,
+                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?, gpus.some)?,
                 _ => (plan(&data, self)?, true),
             };
             plan.check(self.memory)?;
@@ -153,7 +162,7 @@ impl Job {
             let journal = self.journal(&identity, listener)?;
             let n_obs = data.source.shape().n_obs;
             let done = dispatcher
-                .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
+                .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs, gpus))
                 .transpose()
                 .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, listener))
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });

@@ -28,7 +28,7 @@ use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
-pub use part::{Crew, Products, products, scores};
+pub use part::{Crew, Products, Sums, products, scores};
 
 /// Principal components.
 #[derive(Clone, Debug)]
@@ -199,9 +199,9 @@ fn fit(
     }
     let elsewhere = match rows.rows.crew {
         Some(crew) => {
-            let Products { gram, nnz, decoded } = crew.products(&rows.rows, columns, watch)?;
-            rows.decoded.fetch_or(decoded, Ordering::Relaxed);
-            Some(gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz })
+            let products = crew.products(&rows.rows, columns, watch)?;
+            rows.decoded.fetch_or(products.decoded, Ordering::Relaxed);
+            Some(products.found()?)
         }
         None => gpu::covariance(processor.devices(), rows, columns, selected, watch)?,
     };

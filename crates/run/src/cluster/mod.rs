@@ -4,10 +4,10 @@
 //! carried out twice, and `--resume` finds what was finished.
 
 mod graph;
+mod passes;
 pub(crate) mod reads;
 mod site;
 
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{Aside, Done, TASK_ROWS, TaskOutput, Tree, cut};
 use cellmill_engine::journal::{Identity, Journal};
-use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
-use cellmill_engine::recipe::{Rows::Mask, Step};
-use cellmill_graph::knn;
-use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
+use cellmill_engine::pca::TASKS_A_BLOCK;
+use cellmill_engine::recipe::Step;
+use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow, Watch};
 use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
-use crate::analysis::kept;
-use crate::device::Word;
+use crate::device::{Choice, Word};
 use crate::fingerprint::{Fnv, identity};
 use crate::job::Job;
+use crate::observe::Listener;
 use crate::recipe::Recipe;
 
 pub(crate) use graph::no_room;
@@ -38,6 +37,8 @@ pub trait Dispatcher: Sync {
     fn n_workers(&self) -> Result<usize>;
     /// Each worker's name, and how many bytes it may take for an order: largest first; waits a while for the first.
     fn rooms(&self) -> Result<Vec<(String, u64)>>;
+    /// Each worker's name, and why it has no GPU if it has none; waits a while for the first.
+    fn gpus(&self) -> Result<Vec<(String, Option<String>)>>;
     /// Hands out the orders of a pass.
     fn submit(&self, orders: &[Order]) -> Result<()>;
     /// Which orders, by their place among those handed out, have been carried out since the last call; waits for a moment if there are none.
@@ -108,6 +109,8 @@ struct Premises {
     staged: bool,
     /// What the run was told to compute on.
     device: Word,
+    /// Sizes of a GPU's pool: at first, at most.
+    gpu_memory: (u64, Option<u64>),
 }
 
 /// The rows that workers read.
@@ -125,21 +128,37 @@ pub struct About<'a> {
 
 const PREMISES: &str = "premises";
 
-/// Where the components lie while neighbours are searched for: `(cells, components)` f32 in order of position.
-const ROWS: &str = "rows";
-
-/// Lists of an order of the neighbour search, at least: about 16,384 cells.
-const LISTS_AN_ORDER: usize = 32;
-
 /// Most orders of a read.
 const MOST_ORDERS: usize = 1024;
 
-/// Orders that each worker gets of the pass for the covariance: two, so that a slow worker may lose one to a fast one. Each leaves a whole
-/// matrix.
-const PRODUCTS_A_WORKER: usize = 2;
-
 /// How long a record that a worker has written may stay out of sight: network file systems remember for a while what was not there.
 const SIGHT: Duration = Duration::from_secs(90);
+
+/// What a run knows of its workers' GPUs.
+#[derive(Clone, Copy)]
+pub struct Gpus<'a> {
+    /// What was asked for.
+    pub choice: &'a Choice,
+    /// Whether all workers compute on GPUs.
+    pub all: bool,
+    /// Whether one has a GPU.
+    pub some: bool,
+    /// Hears of what GPUs could not do.
+    pub listener: &'a dyn Listener,
+}
+
+impl<'a> Gpus<'a> {
+    /// Asks the workers, if a GPU may compute.
+    pub fn of(dispatcher: Option<&dyn Dispatcher>, choice: &'a Choice, source: &dyn Source, listener: &'a dyn Listener) -> Result<Self> {
+        let workers = match dispatcher {
+            Some(dispatcher) if choice.device != Word::Cpu => dispatcher.gpus()?,
+            _ => Vec::new(),
+        };
+        let (all, note) = choice.on_gpus(source.entries_before(SourceRow(source.shape().n_obs)), &workers)?;
+        note.iter().for_each(|note| listener.warn(note));
+        Ok(Gpus { choice, all, some: workers.iter().any(|(_, why)| why.is_none()), listener })
+    }
+}
 
 /// A run whose passes are carried out by workers.
 pub struct Cluster<'a> {
@@ -154,13 +173,22 @@ pub struct Cluster<'a> {
     /// Hash of what the journal belongs to.
     seed: Fnv,
     n_obs: u64,
+    /// Nothing: all compute on CPUs.
+    gpus: Option<Gpus<'a>>,
 }
 
 impl<'a> Cluster<'a> {
     /// Leaves word for the workers of a run, in its journal.
-    pub fn begin(dispatcher: &'a dyn Dispatcher, journal: &Journal, identity: &Identity, job: &Job, n_obs: u64) -> Result<Self> {
+    pub fn begin(
+        dispatcher: &'a dyn Dispatcher,
+        journal: &Journal,
+        identity: &Identity,
+        job: &Job,
+        n_obs: u64,
+        gpus: Gpus<'a>,
+    ) -> Result<Self> {
         let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
-        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), job.device.device.clone())
+        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), Some(gpus))
     }
 
     /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
@@ -169,7 +197,7 @@ impl<'a> Cluster<'a> {
         folder.push(".workers");
         let identity = identity(about.input, about.genome, about.recipe)?;
         let journal = Journal::begin(Path::new(&folder), &identity)?;
-        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), Word::Cpu)?;
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), None)?;
         cluster.passing = true;
         Ok(cluster)
     }
@@ -180,7 +208,7 @@ impl<'a> Cluster<'a> {
         identity: &Identity,
         about: &About<'_>,
         (components, staged): (bool, bool),
-        device: Word,
+        gpus: Option<Gpus<'a>>,
     ) -> Result<Self> {
         let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
         let input = match is_url(about.input) {
@@ -189,7 +217,9 @@ impl<'a> Cluster<'a> {
         };
         let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
         let genome = about.genome.map(str::to_string);
-        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device };
+        let Choice { device, memory } = gpus.map_or_else(Choice::default, |gpus| gpus.choice.clone());
+        let gpu_memory = (memory.initial, memory.max);
+        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device, gpu_memory };
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());
@@ -197,7 +227,7 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs: about.n_obs };
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs: about.n_obs, gpus };
         cluster.note(PREMISES, &premises)?;
         Ok(cluster)
     }
@@ -358,114 +388,6 @@ impl Drop for Cluster<'_> {
         if self.passing {
             self.journal.remove();
         }
-    }
-}
-
-impl Crew for Cluster<'_> {
-    fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products> {
-        let n = cut(self.n_obs).len();
-        // A run that goes on keeps its cut, whatever workers there are now.
-        let size: usize = kept(Some(&self.journal), "span", || {
-            let orders = self.dispatcher.n_workers()?.max(1) * PRODUCTS_A_WORKER;
-            Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
-        })?;
-        let mut all: Option<Products> = None;
-        let mut taken = Vec::new();
-        let any = self.carry_out(
-            What::Products,
-            "covariance",
-            &(rows.select, rows.transform, rows.n_genes, columns),
-            &spans(n, size),
-            &self.tasks(),
-            watch,
-            &mut |record, _| {
-                taken.push(record.to_string());
-                let found: Products = self.record(record)?;
-                match &mut all {
-                    None => all = Some(found),
-                    Some(all) => all.merge(&found)?,
-                }
-                Ok(())
-            },
-        )?;
-        taken.iter().for_each(|record| self.journal.forget(record));
-        let all = all.ok_or_else(|| Error::bug("a covariance of no rows"))?;
-        Ok(Products { decoded: all.decoded && any, ..all })
-    }
-
-    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
-        let parts = self.parts();
-        let tasks = self.tasks();
-        // Each part's scores go to their place, whichever comes first.
-        let mut ends = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let kept = n_kept(rows.select, (tasks.rows_before)(part.start)..(tasks.rows_before)(part.end))?;
-            ends.push(ends.last().unwrap_or(&0) + kept * fit.n_comps());
-        }
-        if ends.last().copied().unwrap_or(0) != fit.n_scores() {
-            return Err(Error::bug("other rows are projected than were multiplied"));
-        }
-        let mut scores = vec![0f32; fit.n_scores()];
-        let pass = (rows.select, rows.transform, rows.n_genes, fit);
-        self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
-            let first = if number == 0 { 0 } else { ends[number - 1] };
-            let place = &mut scores[first..ends[number]];
-            self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
-        })?;
-        Ok(scores)
-    }
-}
-
-impl knn::Crew for Cluster<'_> {
-    fn search(
-        &self,
-        order: &knn::Order,
-        rows: &dyn knn::Rows,
-        watch: &dyn Watch,
-        take: &mut dyn FnMut(usize, knn::Found) -> Result<()>,
-    ) -> Result<()> {
-        self.shelve(rows)?;
-        let n = order.n_lists();
-        let ground = Ground { n_tasks: n, rows_before: Box::new(|lists| order.cells_before(lists)) };
-        let parts = spans(n, n.div_ceil(MOST_ORDERS).max(LISTS_AN_ORDER));
-        let mut taken = Vec::new();
-        self.carry_out(What::Neighbors, "neighbors", order, &parts, &ground, watch, &mut |record, number| {
-            taken.push(record.to_string());
-            take(parts[number].start, self.record(record)?)
-        })?;
-        // The neighbours of all cells are a note of their own soon.
-        taken.iter().for_each(|record| self.journal.forget(record));
-        self.journal.forget(ROWS);
-        Ok(())
-    }
-}
-
-/// How many of these rows are kept.
-fn n_kept(select: &[Step], rows: Range<u64>) -> Result<usize> {
-    match select.first() {
-        Some(Step::KeepObs { rows: Mask { keep, first } }) => {
-            Ok(keep[(rows.start - first) as usize..(rows.end - first) as usize].iter().filter(|kept| **kept).count())
-        }
-        Some(Step::KeepObs { .. }) => Err(Error::bug("rows that are projected are chosen by a rule")),
-        _ => Ok((rows.end - rows.start) as usize),
-    }
-}
-
-impl Cluster<'_> {
-    /// Leaves rows for the workers, as they lie in memory.
-    fn shelve(&self, rows: &dyn knn::Rows) -> Result<()> {
-        const BLOCK: usize = 1 << 14;
-        let (n, d) = (rows.n(), rows.d());
-        let (path, draft) = (self.folder.join(ROWS), self.folder.join(format!("{ROWS}.part")));
-        let fail = |e: std::io::Error| Error::io(Place::element(self.folder.display().to_string(), ROWS), &e);
-        let mut file = std::fs::File::create(&draft).map_err(fail)?;
-        let mut block = Vec::new();
-        for first in (0..n).step_by(BLOCK) {
-            block.resize(BLOCK.min(n - first) * d, 0f32);
-            rows.copy(first, &mut block)?;
-            file.write_all(bytemuck::cast_slice(&block)).map_err(fail)?;
-        }
-        file.sync_all().and_then(|()| std::fs::rename(&draft, &path)).map_err(fail)
     }
 }
 
