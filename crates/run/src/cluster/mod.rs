@@ -18,18 +18,18 @@ use cellmill_engine::journal::{Identity, Journal};
 use cellmill_engine::pca::TASKS_A_BLOCK;
 use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow, Watch};
+use cellmill_store::dataset::objects;
 use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
 use crate::device::{Choice, Word};
 use crate::fingerprint::{Fnv, identity};
-use crate::job::Job;
 use crate::observe::Listener;
 use crate::recipe::Recipe;
 
 pub(crate) use graph::no_room;
-pub use site::{Worker, carry_out, leave, open};
+pub use site::{Worker, carry_out, leave};
 
 /// Whoever hands orders to workers and tells when they are carried out: a Dask client.
 pub trait Dispatcher: Sync {
@@ -100,6 +100,10 @@ enum What {
 #[derive(Serialize, Deserialize)]
 struct Premises {
     input: PathBuf,
+    /// At a URL: the objects that tell it from other versions.
+    objects: Vec<String>,
+    /// Where its matrix lies by rows, if it lies by columns in the input.
+    turned: Option<PathBuf>,
     genome: Option<String>,
     /// TOML.
     recipe: String,
@@ -147,6 +151,32 @@ pub struct Gpus<'a> {
     pub listener: &'a dyn Listener,
 }
 
+impl Premises {
+    /// What workers must know at least.
+    fn of(about: &About<'_>) -> Result<Self> {
+        let absent = |e: std::io::Error| Error::io(Place::store(about.input.display().to_string()), &e);
+        Ok(Premises {
+            input: match is_url(about.input) {
+                true => about.input.to_path_buf(),
+                false => std::fs::canonicalize(about.input).map_err(absent)?,
+            },
+            objects: Vec::new(),
+            turned: None,
+            genome: about.genome.map(str::to_string),
+            recipe: about.recipe.to_toml()?,
+            components: false,
+            staged: false,
+            device: Word::Cpu,
+            gpu_memory: (0, None),
+        })
+    }
+}
+
+/// A path that means the same wherever the current folder is.
+fn whole(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(Place::store(path.display().to_string()), &e))
+}
+
 impl<'a> Gpus<'a> {
     /// Asks the workers, if a GPU may compute.
     pub fn of(dispatcher: Option<&dyn Dispatcher>, choice: &'a Choice, source: &dyn Source, listener: &'a dyn Listener) -> Result<Self> {
@@ -183,21 +213,26 @@ impl<'a> Cluster<'a> {
         dispatcher: &'a dyn Dispatcher,
         journal: &Journal,
         identity: &Identity,
-        job: &Job,
-        n_obs: u64,
+        about: &About<'_>,
+        (objects, turned): (Vec<String>, Option<PathBuf>),
         gpus: Gpus<'a>,
     ) -> Result<Self> {
-        let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
-        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), Some(gpus))
+        let turned = turned.map(|path| whole(&path)).transpose()?;
+        let Choice { device, memory } = gpus.choice.clone();
+        let gpu_memory = (memory.initial, memory.max);
+        let premises = Premises { objects, turned, device, gpu_memory, components: true, staged: true, ..Premises::of(about)? };
+        Self::leave_word(dispatcher, journal.clone(), identity, &premises, about.n_obs, Some(gpus))
     }
 
     /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
     pub fn passing(dispatcher: &'a dyn Dispatcher, output: &Path, about: &About<'_>, staged: bool) -> Result<Self> {
         let mut folder = output.as_os_str().to_os_string();
         folder.push(".workers");
-        let identity = identity(about.input, about.genome, about.recipe)?;
+        let objects = if is_url(about.input) { objects(about.input)? } else { Vec::new() };
+        let identity = identity(about.input, &objects, about.genome, about.recipe)?;
         let journal = Journal::begin(Path::new(&folder), &identity)?;
-        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), None)?;
+        let premises = Premises { objects, staged, ..Premises::of(about)? };
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, &premises, about.n_obs, None)?;
         cluster.passing = true;
         Ok(cluster)
     }
@@ -206,20 +241,11 @@ impl<'a> Cluster<'a> {
         dispatcher: &'a dyn Dispatcher,
         journal: Journal,
         identity: &Identity,
-        about: &About<'_>,
-        (components, staged): (bool, bool),
+        premises: &Premises,
+        n_obs: u64,
         gpus: Option<Gpus<'a>>,
     ) -> Result<Self> {
-        let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
-        let input = match is_url(about.input) {
-            true => about.input.to_path_buf(),
-            false => std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?,
-        };
-        let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
-        let genome = about.genome.map(str::to_string);
-        let Choice { device, memory } = gpus.map_or_else(Choice::default, |gpus| gpus.choice.clone());
-        let gpu_memory = (memory.initial, memory.max);
-        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device, gpu_memory };
+        let folder = whole(journal.folder())?;
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());
@@ -227,8 +253,8 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs: about.n_obs, gpus };
-        cluster.note(PREMISES, &premises)?;
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus };
+        cluster.note(PREMISES, premises)?;
         Ok(cluster)
     }
 

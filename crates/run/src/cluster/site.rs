@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cellmill_cuda::{Memory, Processor};
@@ -140,8 +140,14 @@ impl Site {
         let premises: Premises = read(&Journal::of(folder), PREMISES)?;
         let recipe = Recipe::parse(&premises.recipe, "recipe")?;
         // Refuses a store that is not the client's, and another version of this program.
-        let journal = Journal::resume(folder, &identity(&premises.input, premises.genome.as_deref(), &recipe)?)?;
-        let source = open(&premises.input, &recipe, premises.genome.clone())?;
+        let journal = Journal::resume(folder, &identity(&premises.input, &premises.objects, premises.genome.as_deref(), &recipe)?)?;
+        let source = match &premises.turned {
+            Some(rows) => open_rows(rows, &OpenOptions::default())?,
+            None => {
+                let (matrix, genome) = (recipe.input.matrix.clone(), premises.genome.clone());
+                open_rows(&premises.input, &OpenOptions { matrix, genome, ..OpenOptions::default() })?
+            }
+        };
         let shape = source.shape();
         let size = Size {
             format: "",
@@ -380,9 +386,4 @@ fn read<T: DeserializeOwned>(journal: &Journal, name: &str) -> Result<T> {
     let path = journal.folder().join(name);
     std::fs::metadata(&path).map_err(|e| Error::io(place(), &e))?;
     journal.load(name).ok_or_else(|| Error::invalid(place(), "a damaged note", "the client has written it whole"))
-}
-
-/// The matrix alone.
-pub fn open(input: &Path, recipe: &Recipe, genome: Option<String>) -> Result<Box<dyn Source>> {
-    open_rows(input, &OpenOptions { matrix: recipe.input.matrix.clone(), genome, ..OpenOptions::default() })
 }
