@@ -340,6 +340,24 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), &identity(5)).unwrap();
+        let mut into = [0u8; 5];
+        assert!(!journal.read_bytes("scores", &mut into), "absent");
+        journal.keep_bytes("scores", &[1, 2, 3, 4, 5]).unwrap();
+        assert!(journal.is_whole("scores"));
+        assert!(journal.read_bytes("scores", &mut into));
+        assert_eq!(into, [1, 2, 3, 4, 5]);
+        assert!(!journal.read_bytes("scores", &mut [0; 4]) && !journal.read_bytes("scores", &mut [0; 6]), "another number of them");
+        let path = dir.path().join("scores");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(!journal.read_bytes("scores", &mut into), "damaged");
+    }
+
+    #[test]
     fn what_was_put_is_there_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("out.journal");

@@ -98,7 +98,8 @@ impl Choice {
             return Err(on(name, why));
         }
         let some = without.len() < workers.len();
-        let say = || format!("{} of {} workers have no GPU, {name} for one: all compute on their CPUs ({why})", without.len(), workers.len());
+        let say =
+            || format!("{} of {} workers have no GPU, {name} for one: all compute on their CPUs ({why})", without.len(), workers.len());
         Ok((false, some.then(say)))
     }
 
@@ -261,10 +262,7 @@ mod tests {
         assert_eq!(decide("auto", WORTH, &[false, false]).unwrap(), (false, None), "nobody hears of what is not there");
         let (gpus, note) = decide("auto", WORTH, &[true, false, true]).unwrap();
         assert!(!gpus);
-        assert_eq!(
-            note.unwrap(),
-            "1 of 3 workers have no GPU, tcp://1 for one: all compute on their CPUs (no NVIDIA driver was found)"
-        );
+        assert_eq!(note.unwrap(), "1 of 3 workers have no GPU, tcp://1 for one: all compute on their CPUs (no NVIDIA driver was found)");
         let error = decide("cuda:1", 1, &[true, false]).unwrap_err();
         assert!(is_refusal(&error));
         assert!(error.to_string().contains("cuda on worker tcp://1") && error.to_string().contains("no NVIDIA driver"), "{error}");

@@ -32,13 +32,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions {
-            matrix: "X".into(),
-            genome: None,
-            gex_only: true,
-            scratch: std::env::temp_dir(),
-            memory_bytes: 1 << 30,
-        }
+        OpenOptions { matrix: "X".into(), genome: None, gex_only: true, scratch: std::env::temp_dir(), memory_bytes: 1 << 30 }
     }
 }
 

@@ -208,9 +208,7 @@ impl Site {
                 let pool = lock(&self.pool);
                 let found: Products = match on_gpu {
                     true => self.on_gpu(|gpu| pool.install(|| products(gpu)))?,
-                    false => {
-                        pool.install(|| products(&Processor::Cpu))?.ok_or_else(|| Error::bug("products that no CPU is fit for"))?
-                    }
+                    false => pool.install(|| products(&Processor::Cpu))?.ok_or_else(|| Error::bug("products that no CPU is fit for"))?,
                 };
                 self.leave(&record, &found)
             }
