@@ -144,7 +144,7 @@ class Crew:
 
     def carried_out(self) -> tuple[list[int], str | None]:
         """Which orders, by their place, have been carried out since the last call; the engine's error, as JSON, if one of them can't be."""
-        done = []
+        done: list[int] = []
         batch = self._done.next_batch(block=False)
         if not batch:
             time.sleep(_PULSE)
