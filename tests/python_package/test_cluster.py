@@ -139,7 +139,7 @@ def test_the_worker_with_the_memory_lays_out_and_clusters(cells, tmp_path, monke
     monkeypatch.setattr(cm.settings, "memory", f"{needed(str(error.value)) * 97 // 100}B")
     handed = []
     hand_out = Crew._hand_out
-    monkeypatch.setattr(Crew, "_hand_out", lambda crew, order, **options: (handed.append((order, options["workers"])), hand_out(crew, order, **options)))
+    monkeypatch.setattr(Crew, "_hand_out", lambda crew, order, place, **options: (handed.append((order, options["workers"])), hand_out(crew, order, place, **options)))
     with uneven(tmp_path, "150MB") as client, pytest.raises(MemoryError, match=r"UMAP and Leiden on one worker.*tcp://\S+ 85.8 MiB.* needs \d+ MiB"):
         cm.run(cells, out / "there.zarr", recipe, client=client)
     assert not handed
