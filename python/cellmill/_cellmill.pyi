@@ -26,6 +26,7 @@ __all__ = [
     "leave",
     "moments",
     "neighbors",
+    "no_gpu",
     "paga",
     "parse_memory",
     "pca",
