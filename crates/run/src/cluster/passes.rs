@@ -139,9 +139,13 @@ impl Crew for Cluster<'_> {
         if ends.last().copied().unwrap_or(0) != fit.n_scores() {
             return Err(Error::bug("other rows are projected than were multiplied"));
         }
-        let mut scores = vec![0f32; fit.n_scores()];
+        let mut scores = Vec::new();
         let pass = (rows.select, rows.transform, rows.n_genes, fit);
         self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
+            if scores.is_empty() {
+                // Not before workers have something to do: it takes a while to make so many pages.
+                scores = vec![0f32; fit.n_scores()];
+            }
             let first = if number == 0 { 0 } else { ends[number - 1] };
             let place = &mut scores[first..ends[number]];
             self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
