@@ -24,6 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::passes::ROWS;
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, What, record_name};
+use crate::budget::say_bytes;
 use crate::device::{self, Choice, Word};
 use crate::fingerprint::identity;
 use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
@@ -105,7 +106,7 @@ pub fn leave(run: &str) {
 
 impl Premises {
     /// What a worker does of the run, for its plan.
-    fn job(&self, recipe: Recipe, worker: &Worker) -> Job {
+    fn job(&self, recipe: Recipe, worker: &Worker, device: Choice) -> Job {
         Job {
             input: self.input.clone(),
             output: PathBuf::new(),
@@ -120,7 +121,7 @@ impl Premises {
             genome: self.genome.clone(),
             spill_dir: None,
             resume: false,
-            device: self.choice(),
+            device,
         }
     }
 
@@ -158,7 +159,12 @@ impl Site {
             densest_task: densest_task(&*source),
             annotation_bytes: 0,
         };
-        let plan = estimate(&size, &premises.job(recipe.clone(), worker));
+        let plan = |choice: &Choice| estimate(&size, &premises.job(recipe.clone(), worker, choice.clone()));
+        let mut choice = premises.choice();
+        if choice.device == Word::Auto && plan(&choice).check(worker.memory).is_err() {
+            choice = Choice::default();
+        }
+        let plan = plan(&choice);
         plan.check(worker.memory)?;
         // Beside components, it is not known what states will take.
         let room = if premises.components { plan.stage_bytes } else { (worker.memory - plan.peak_bytes) / 3 };
@@ -172,7 +178,7 @@ impl Site {
             source,
             stage: premises.staged.then(&stage),
             selected: stage(),
-            choice: (premises.choice(), size.nnz),
+            choice: (choice, size.nnz),
             gpu: Mutex::default(),
             name: worker.name.clone(),
             memory: worker.memory,
@@ -272,7 +278,11 @@ impl Site {
     fn open_gpu(&self) -> Result<Processor> {
         let mut gpu = lock(&self.gpu);
         if gpu.is_none() {
-            let memory = self.choice.0.memory;
+            let Choice { device, memory } = self.choice.0.clone();
+            if device == Word::Cpu {
+                let ceiling = say_bytes(self.memory);
+                return Err(Error::option("memory", ceiling, "the ceiling has no room for a GPU's driver and page-locked memory"));
+            }
             *gpu = Some(Choice { device: Word::Cuda(vec![0]), memory }.open(self.choice.1, &Log)?.get()?);
         }
         Ok(gpu.clone().unwrap_or_default())
