@@ -3,7 +3,8 @@
     python xtask/workers.py STORE [--n-top-genes 2000] [--memory 4GiB] [--runs 3]
 
 Prints the wall-clock seconds of a run (median; the clusters are there already) on 2 threads, on 1 worker of 1 thread and on 2 workers of 1 thread,
-by stage, and what they are of 2 threads; then what a run's orders and records weigh. The package in the interpreter that runs this should
+by stage, what they are of 2 threads, and how long workers wait for the client between passes (wall-clock seconds, and CPU seconds of the client, which say more on a
+busy machine); then what a run's orders and records weigh. The package in the interpreter that runs this should
 be the release wheel. The outputs must have the same bytes.
 """
 
@@ -26,6 +27,35 @@ def contents(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
+class Timed(_crew.Crew):
+    """Sums the time in which no order is out: the client's alone."""
+
+    alone = (0.0, 0.0)
+    since = (0.0, 0.0)
+
+    @staticmethod
+    def now() -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    @classmethod
+    def begin(cls) -> None:
+        Timed.alone, Timed.since = (0.0, 0.0), cls.now()
+
+    @classmethod
+    def end(cls) -> None:
+        Timed.alone = tuple(sum_ + now - then for sum_, now, then in zip(Timed.alone, cls.now(), Timed.since, strict=True))
+
+    def submit(self, orders: list[_crew.Order]) -> None:
+        self.end()
+        super().submit(orders)
+
+    def carried_out(self) -> tuple[list[int], str | None]:
+        done = super().carried_out()
+        if done[0]:
+            Timed.since = self.now()
+        return done
+
+
 class Weighed(_crew.Crew):
     """Looks at orders as they are handed out, and at records before the journal is gone."""
 
@@ -37,7 +67,7 @@ class Weighed(_crew.Crew):
         self.orders.extend(len(order[1]) for order in orders)
         super().submit(orders)
 
-    def carried_out(self) -> tuple[int, str | None]:
+    def carried_out(self) -> tuple[list[int], str | None]:
         done = super().carried_out()
         if not self._orders:
             self.records |= {path.name: path.stat().st_size for path in self.journal.glob("*-[0-9]*-[0-9]*")}
@@ -63,13 +93,17 @@ def main() -> None:
         two.get_client() as client_of_two,
     ):
         ways = {"2 threads": None, "1 worker": client_of_one, "2 workers": client_of_two}
+        _crew.Crew = Timed  # type: ignore[misc]
         # One after the other, so that a machine that slows down slows all.
         for i in range(ask.runs):
             for name, client in ways.items():
                 start = time.perf_counter()
+                Timed.begin()
                 done = cm.run(ask.store, Path(folder) / f"{name}.zarr", recipe, through="pca", client=client, overwrite=i > 0)
+                Timed.end()
                 stages = {stage["stage"]: stage["wall_s"] for stage in done["stages"]}
-                found.setdefault(name, []).append({"all": time.perf_counter() - start, **stages})
+                waits = dict(zip(("workers wait", "workers wait (CPU)"), Timed.alone, strict=True)) if client else {}
+                found.setdefault(name, []).append({"all": time.perf_counter() - start, **stages, **waits})
         base = contents(Path(folder) / "2 threads.zarr")
         assert all(contents(Path(folder) / f"{name}.zarr") == base for name in ways), "the outputs differ"
         Weighed.journal = Path(folder) / "weighed.zarr.journal"

@@ -39,8 +39,8 @@ class Crew:
         self._client = client
         self._ours = ours
         self.scheduler = str(client.scheduler.addr)
-        #: Each order's future, the order, and the worker that it was meant for.
-        self._orders: dict[str, tuple[Any, Order, list[str] | None]] = {}
+        #: Each order's future, the order, its place among those handed out, and the worker that it was meant for.
+        self._orders: dict[str, tuple[Any, Order, int, list[str] | None]] = {}
         self._done: Any = None
         #: When the last order was carried out.
         self._heard = 0.0
@@ -79,6 +79,11 @@ class Crew:
         found = self._client.run(room, on_error="ignore")
         return sorted(found.items(), key=lambda item: (-item[1], item[0]))
 
+    def gpus(self) -> list[tuple[str, str | None]]:
+        """Each worker's address, and why the engine finds no GPU there if it finds none; waits a while for the first."""
+        self.n_workers()
+        return sorted(self._client.run(no_gpu).items())
+
     def submit(self, orders: list[Order]) -> None:
         """Hands out the orders of a pass."""
         from distributed import as_completed
@@ -90,34 +95,35 @@ class Crew:
             return
         self.n_workers()
         workers = sorted(self._client.nthreads())
-        large = [order for order in orders if order[5]]
-        rooms = self.rooms() if large else []
-        for i, order in enumerate(large):
+        rooms = self.rooms() if any(order[5] for order in orders) else []
+        for place, order in enumerate(orders):
+            if not order[5]:
+                continue
             roomy = [worker for worker, room in rooms if room >= order[5]]
             if not roomy:
                 raise MemoryError(_no_room(order))
-            self._hand_out(order, workers=[roomy[i % len(roomy)]])
-        for order in orders:
+            self._hand_out(order, place, workers=[roomy[place % len(roomy)]])
+        for place, order in enumerate(orders):
             _, _, start, end, n_tasks, needs = order
             if needs:
                 continue
             # The worker that has most of the rows packed; at first, each gets a stretch of rows. Any other may take an order over.
             holders = Counter(self._holder[i] for i in range(start, end) if self._holder.get(i) in workers)
             wanted = holders.most_common(1)[0][0] if holders else workers[start * len(workers) // n_tasks]
-            self._hand_out(order, workers=[wanted], allow_other_workers=True)
+            self._hand_out(order, place, workers=[wanted], allow_other_workers=True)
 
-    def _hand_out(self, order: Order, **options: Any) -> None:
+    def _hand_out(self, order: Order, place: int, **options: Any) -> None:
         future = self._client.submit(work, order[1], key=order[0], pure=False, retries=_RETRIES, **options)
-        self._orders[order[0]] = (future, order, options.get("workers"))
+        self._orders[order[0]] = (future, order, place, options.get("workers"))
         self._done.add(future)
 
     def _hand_out_again(self) -> None:
         """Dask may forget an order for a worker that has gone, where no other was there to take it over at that moment."""
         self._heard = time.monotonic()
         workers = set(self._client.nthreads())
-        lost = [(future, order) for future, order, wanted in self._orders.values() if wanted and not workers.intersection(wanted)]
-        rooms = self._client.run(room, on_error="ignore") if any(order[5] for _, order in lost) else {}
-        for future, order in lost:
+        lost = [held[:3] for held in self._orders.values() if held[3] and not workers.intersection(held[3])]
+        rooms = self._client.run(room, on_error="ignore") if any(order[5] for _, order, _ in lost) else {}
+        for future, order, place in lost:
             options = {}
             if order[5]:
                 if order[0].count("-again") == _LOSSES:
@@ -133,12 +139,12 @@ class Crew:
                 options["workers"] = [max(roomy, key=rooms.__getitem__)]
             self._lost = None
             del self._orders[order[0]]
-            self._hand_out((order[0] + "-again", *order[1:]), **options)
+            self._hand_out((order[0] + "-again", *order[1:]), place, **options)
             self._client.cancel(future)
 
-    def carried_out(self) -> tuple[int, str | None]:
-        """How many orders have been carried out since the last call; the engine's error, as JSON, if one of them can't be."""
-        done = 0
+    def carried_out(self) -> tuple[list[int], str | None]:
+        """Which orders, by their place, have been carried out since the last call; the engine's error, as JSON, if one of them can't be."""
+        done: list[int] = []
         batch = self._done.next_batch(block=False)
         if not batch:
             time.sleep(_PULSE)
@@ -155,15 +161,15 @@ class Crew:
             worker, refused = result
             if refused is not None:
                 return done, refused
-            _, (_, _, start, end, _, _), _ = self._orders.pop(future.key)
+            _, (_, _, start, end, _, _), place, _ = self._orders.pop(future.key)
             self._holder.update(dict.fromkeys(range(start, end), worker))
             self._heard = time.monotonic()
-            done += 1
+            done.append(place)
         return done, None
 
     def cancel(self) -> None:
         """Takes back what is not carried out yet."""
-        self._client.cancel([future for future, _, _ in self._orders.values()])
+        self._client.cancel([held[0] for held in self._orders.values()])
         self._orders.clear()
 
     def leave(self, run: str) -> None:
@@ -194,7 +200,7 @@ def work(order: str) -> tuple[str, str | None]:
     worker = get_worker()
     limit = worker.memory_manager.memory_limit or 0
     try:
-        refused = _cellmill.work(order, worker.state.nthreads, limit, worker.local_directory)
+        refused = _cellmill.work(order, worker.address, worker.state.nthreads, limit, worker.local_directory)
     except (OSError, MemoryError) as error:
         msg = f"worker {worker.address}: {error}"
         raise type(error)(msg) from None
@@ -204,6 +210,11 @@ def work(order: str) -> tuple[str, str | None]:
 async def room(dask_worker: Any) -> int:
     """Bytes that the engine may take on the worker that runs this."""
     return _cellmill.room(dask_worker.memory_manager.memory_limit or 0)
+
+
+async def no_gpu() -> str | None:
+    """Why the engine finds no GPU on the worker that runs this, if it finds none."""
+    return _cellmill.no_gpu()
 
 
 async def leave(run: str) -> None:

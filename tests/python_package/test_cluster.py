@@ -139,7 +139,7 @@ def test_the_worker_with_the_memory_lays_out_and_clusters(cells, tmp_path, monke
     monkeypatch.setattr(cm.settings, "memory", f"{needed(str(error.value)) * 97 // 100}B")
     handed = []
     hand_out = Crew._hand_out
-    monkeypatch.setattr(Crew, "_hand_out", lambda crew, order, **options: (handed.append((order, options["workers"])), hand_out(crew, order, **options)))
+    monkeypatch.setattr(Crew, "_hand_out", lambda crew, order, place, **options: (handed.append((order, options["workers"])), hand_out(crew, order, place, **options)))
     with uneven(tmp_path, "150MB") as client, pytest.raises(MemoryError, match=r"UMAP and Leiden on one worker.*tcp://\S+ 85.8 MiB.* needs \d+ MiB"):
         cm.run(cells, out / "there.zarr", recipe, client=client)
     assert not handed
@@ -200,13 +200,23 @@ def test_the_dashboard_knows_the_passes(cells, tmp_path, client):
     assert {"quality-control", "covariance", "projection"} <= set(groups)
 
 
-def test_columns_are_refused(tmp_path, client):
+def test_columns_are_turned_into_rows_for_the_workers(tmp_path, client):
+    """Once, by the client, into the journal; statistics have no place for them."""
     import anndata as ad
 
+    (tmp_path / "out").mkdir()
     adata = ad.AnnData(ad.read_h5ad(PBMC).X.tocsc())
+    adata.obs["batch"] = np.array(["a", "b"])[np.arange(adata.n_obs) % 2]
     adata.write_h5ad(tmp_path / "columns.h5ad")
-    with pytest.raises(ValueError, match="columns.h5ad: X: a matrix that lies by columns, but rows are needed here"):
-        cm.run(tmp_path / "columns.h5ad", tmp_path / "there.zarr", client=client)
+    with pytest.warns(UserWarning, match="X lies by columns"):
+        cm.run(tmp_path / "columns.h5ad", tmp_path / "out" / "here.zarr", RECIPE, through="pca")
+    with pytest.warns(UserWarning, match="X lies by columns"):
+        cm.run(tmp_path / "columns.h5ad", tmp_path / "out" / "there.zarr", RECIPE, through="pca", client=client)
+    same(tmp_path / "out")
+    call = [PROGRAM, "aggregate", "columns.h5ad", "--by", "batch", "-o", "bulk.zarr", "--scheduler", client.scheduler.address]
+    ended = subprocess.run(call, cwd=tmp_path, env={**os.environ, "CELLMILL_PYTHON": sys.executable}, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "columns.h5ad: X: a matrix that lies by columns, but rows are needed here" in ended.stderr
 
 
 STATISTICS = {

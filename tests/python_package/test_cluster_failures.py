@@ -53,7 +53,7 @@ class Trouble(distributed.WorkerPlugin):
                 os.kill(os.getpid(), signal.SIGKILL)
             return answer
 
-        others = {name: staticmethod(getattr(native, name)) for name in ("leave", "room")}
+        others = {name: staticmethod(getattr(native, name)) for name in ("leave", "room", "no_gpu")}
         module._cellmill = type("Native", (), {"work": staticmethod(work), **others})
 
     def teardown(self, worker: distributed.Worker) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -76,3 +77,27 @@ def test_workers_open_the_address_themselves(cells, reachable, tmp_path):
         with pytest.raises(OSError, match=r"worker tcp://.*s3://cells/cells.zarr.*no connection to the server"):
             cm.run(reachable, tmp_path / "more.zarr", RECIPE, through="pca", client=client)
     assert contents(tmp_path / "here.zarr")
+
+
+@pytest.mark.parametrize("name", ["cells.zarr", "columns.h5ad"])
+def test_an_address_is_opened_once_by_each(cells, whole, tmp_path, name):
+    """Columns by the client alone, which turns them into rows."""
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out").mkdir()
+    store = cells
+    if name == "columns.h5ad":
+        store = tmp_path / "in" / name
+        adata = whole.copy()
+        adata.X = adata.X.tocsc()
+        adata.write_h5ad(store)
+    with warnings.catch_warnings(), servers.Web(store.parent) as web:
+        warnings.filterwarnings("ignore", "(?s).*lies by columns")
+        cm.run(store, tmp_path / "out" / "here.zarr", RECIPE, through="pca")
+        with distributed.LocalCluster(n_workers=2, **LOCAL) as cluster, cluster.get_client() as client:
+            cm.run(f"{web.url}/{name}", tmp_path / "out" / "there.zarr", RECIPE, through="pca", client=client)
+    same(tmp_path / "out")
+    # An identity asks for single bytes.
+    opened = {"cells.zarr": ("cells.zarr/zarr.json", None), "columns.h5ad": ("columns.h5ad", "bytes=0-262143")}[name]
+    asked = [(asked, span) for _, asked, span in web.asked if span != "bytes=0-0"]
+    assert asked.count(opened) == {"cells.zarr": 3, "columns.h5ad": 1}[name], [found for found in asked if found[0] == opened[0]][:20]

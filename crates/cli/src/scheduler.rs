@@ -102,15 +102,19 @@ impl Dispatcher for Scheduler {
         serde_json::from_value(self.ask(&json!(["rooms"]))?).map_err(|e| Error::bug(e.to_string()))
     }
 
+    fn gpus(&self) -> Result<Vec<(String, Option<String>)>> {
+        serde_json::from_value(self.ask(&json!(["gpus"]))?).map_err(|e| Error::bug(e.to_string()))
+    }
+
     fn submit(&self, orders: &[Order]) -> Result<()> {
         let orders: Vec<Value> = orders.iter().map(|o| json!([o.key, o.message, o.tasks.start, o.tasks.end, o.n_tasks, o.needs])).collect();
         self.ask(&json!(["submit", orders])).map(drop)
     }
 
-    fn carried_out(&self) -> Result<usize> {
-        let said = self.ask(&json!(["carried_out"]))?;
+    fn carried_out(&self) -> Result<Vec<usize>> {
+        let mut said = self.ask(&json!(["carried_out"]))?;
         match said[1].as_str() {
-            None => Ok(said[0].as_u64().unwrap_or(0) as usize),
+            None => serde_json::from_value(said[0].take()).map_err(|e| Error::bug(e.to_string())),
             Some(refused) => Err(serde_json::from_str(refused).unwrap_or_else(|_| Error::bug(refused))),
         }
     }

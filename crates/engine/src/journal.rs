@@ -123,6 +123,29 @@ impl Journal {
         })
     }
 
+    /// Keeps bytes under a name, as [`Journal::keep`] keeps values.
+    pub fn keep_bytes(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        whole(&self.folder, name, |file| {
+            file.write_all(bytes)?;
+            file.write_all(&crc32fast::hash(bytes).to_le_bytes())
+        })
+    }
+
+    /// Reads the bytes of a name, if they are there, whole and as many as these; else these mean nothing.
+    pub fn read_bytes(&self, name: &str, into: &mut [u8]) -> bool {
+        let mut read = || -> io::Result<bool> {
+            let mut file = File::open(self.folder.join(name))?;
+            let mut sum = [0; 4];
+            let fits = file.metadata()?.len() == into.len() as u64 + 4;
+            if fits {
+                file.read_exact(into)?;
+                file.read_exact(&mut sum)?;
+            }
+            Ok(fits && u32::from_le_bytes(sum) == crc32fast::hash(into))
+        };
+        read().unwrap_or(false)
+    }
+
     /// Whether the value of a name is there and whole.
     pub fn is_whole(&self, name: &str) -> bool {
         let path = self.folder.join(name);
@@ -314,6 +337,24 @@ mod tests {
 
     fn identity(n: u32) -> Identity {
         vec![("input".into(), "a.zarr".into()), ("recipe hvg.n_top_genes".into(), n.to_string())]
+    }
+
+    #[test]
+    fn bytes_are_there_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::begin(dir.path(), &identity(5)).unwrap();
+        let mut into = [0u8; 5];
+        assert!(!journal.read_bytes("scores", &mut into), "absent");
+        journal.keep_bytes("scores", &[1, 2, 3, 4, 5]).unwrap();
+        assert!(journal.is_whole("scores"));
+        assert!(journal.read_bytes("scores", &mut into));
+        assert_eq!(into, [1, 2, 3, 4, 5]);
+        assert!(!journal.read_bytes("scores", &mut [0; 4]) && !journal.read_bytes("scores", &mut [0; 6]), "another number of them");
+        let path = dir.path().join("scores");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[2] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert!(!journal.read_bytes("scores", &mut into), "damaged");
     }
 
     #[test]

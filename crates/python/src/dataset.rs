@@ -65,7 +65,6 @@ impl Store {
             gex_only,
             scratch: scratch.clone(),
             memory_bytes: pool::memory() / 4,
-            ..OpenOptions::default()
         };
         let data = pool::run(py, "opening", |call| {
             let data = Dataset::open(&path, &options, call)?;

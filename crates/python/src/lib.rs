@@ -72,6 +72,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(write::write_store, m)?)?;
     m.add_function(wrap_pyfunction!(workers::work, m)?)?;
     m.add_function(wrap_pyfunction!(workers::room, m)?)?;
+    m.add_function(wrap_pyfunction!(workers::no_gpu, m)?)?;
     m.add_function(wrap_pyfunction!(workers::leave, m)?)?;
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use cellmill_run::budget;
 use cellmill_run::cluster::{self, Dispatcher, Order, Worker};
+use cellmill_run::device::no_gpu as no_gpu_here;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 
@@ -38,6 +39,10 @@ impl Dispatcher for Crew {
         self.ask(|crew| crew.call_method0("rooms")?.extract())
     }
 
+    fn gpus(&self) -> Result<Vec<(String, Option<String>)>> {
+        self.ask(|crew| crew.call_method0("gpus")?.extract())
+    }
+
     fn submit(&self, orders: &[Order]) -> Result<()> {
         self.ask(|crew| {
             let of = |o: &Order| (o.key.clone(), o.message.clone(), o.tasks.start, o.tasks.end, o.n_tasks, o.needs);
@@ -45,8 +50,8 @@ impl Dispatcher for Crew {
         })
     }
 
-    fn carried_out(&self) -> Result<usize> {
-        let (done, refused): (usize, Option<String>) = self.ask(|crew| crew.call_method0("carried_out")?.extract())?;
+    fn carried_out(&self) -> Result<Vec<usize>> {
+        let (done, refused): (Vec<usize>, Option<String>) = self.ask(|crew| crew.call_method0("carried_out")?.extract())?;
         match refused {
             None => Ok(done),
             Some(text) => Err(serde_json::from_str(&text).unwrap_or_else(|_| Error::bug(text))),
@@ -74,11 +79,17 @@ pub fn room(memory: u64) -> u64 {
     (memory as f64 * SHARE) as u64
 }
 
+/// Why the engine finds no GPU here, if it finds none.
+#[pyfunction]
+pub fn no_gpu(py: Python<'_>) -> Option<String> {
+    py.detach(no_gpu_here)
+}
+
 /// Carries out an order on a worker of `threads` threads and `memory` bytes (0: what is free). An error that would come again on any worker
 /// is returned as JSON; one that another worker may not run into is raised.
 #[pyfunction]
-pub fn work(py: Python<'_>, order: &str, threads: usize, memory: u64, scratch: PathBuf) -> PyResult<Option<String>> {
-    let worker = Worker { threads, memory: room(memory), scratch };
+pub fn work(py: Python<'_>, order: &str, name: String, threads: usize, memory: u64, scratch: PathBuf) -> PyResult<Option<String>> {
+    let worker = Worker { name, threads, memory: room(memory), scratch };
     match py.detach(|| cluster::carry_out(order, &worker)) {
         Ok(()) => Ok(None),
         Err(error) if cluster::may_pass(&error) => Err(raised(error)),

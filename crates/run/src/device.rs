@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use cellmill_cuda::{Device, Memory, Options, Processor};
-use cellmill_matrix::{Error, Result};
+use cellmill_matrix::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::Listener;
@@ -52,7 +52,7 @@ impl FromStr for Word {
 
 /// What the driver, its contexts and page-locked buffers take of the machine's own memory for the first GPU, and for each more: a run of
 /// 1.3 million cells on an H100 held 750 MiB more than without.
-const HOST_BYTES: [u64; 2] = [768 << 20, 160 << 20];
+pub(crate) const HOST_BYTES: [u64; 2] = [768 << 20, 160 << 20];
 
 /// Entries from which a GPU makes up for the second in which it is opened and its kernels are compiled.
 const WORTH: u64 = 50_000_000;
@@ -67,15 +67,40 @@ impl Choice {
         }
     }
 
-    /// What a choice that was made for a run means on one of its workers, and of how many entries: the first GPU that the worker sees
-    /// (`CUDA_VISIBLE_DEVICES`), whatever the numbers of the client's, or else the CPU. One that was asked for is used however small the input.
-    pub(crate) fn on_worker(word: &Word, nnz: u64) -> (Choice, u64) {
-        let (device, nnz) = match word {
-            Word::Cpu => (Word::Cpu, nnz),
-            Word::Auto => (Word::Auto, nnz),
-            Word::Cuda(_) => (Word::Auto, u64::MAX),
-        };
-        (Choice { device, ..Choice::default() }, nnz)
+    /// What a choice that was made for a run means on one of its workers: the first GPU that the worker sees (`CUDA_VISIBLE_DEVICES`),
+    /// whatever the numbers of the client's.
+    pub(crate) fn on_worker(&self) -> Choice {
+        match self.device {
+            Word::Cuda(_) => Choice { device: Word::Cuda(vec![0]), ..self.clone() },
+            _ => self.clone(),
+        }
+    }
+
+    /// What it means in the process that has workers compute: its own GPUs if they are there, or else the CPU.
+    pub(crate) fn beside_workers(&self) -> Choice {
+        match &self.device {
+            Word::Cuda(ordinals) if ordinals.iter().any(|&ordinal| Device::known(ordinal).is_err()) => {
+                Choice { device: Word::Cpu, ..self.clone() }
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// Whether the workers of a run over `nnz` entries compute on GPUs: all of them or none, since a GPU rounds otherwise than a CPU. Second,
+    /// what there is to say about it. `workers`: each one's name, and why it has no GPU if it has none.
+    pub(crate) fn on_gpus(&self, nnz: u64, workers: &[(String, Option<String>)]) -> Result<(bool, Option<String>)> {
+        if self.ordinals(nnz).is_empty() {
+            return Ok((false, None));
+        }
+        let without: Vec<_> = workers.iter().filter_map(|(name, why)| Some((name, why.as_ref()?))).collect();
+        let Some((name, why)) = without.first() else { return Ok((!workers.is_empty(), None)) };
+        if self.device != Word::Auto {
+            return Err(on(name, why));
+        }
+        let some = without.len() < workers.len();
+        let say =
+            || format!("{} of {} workers have no GPU, {name} for one: all compute on their CPUs ({why})", without.len(), workers.len());
+        Ok((false, some.then(say)))
     }
 
     /// Bytes of the machine's own memory that GPUs take.
@@ -109,6 +134,24 @@ impl Choice {
         Ok(Opening { auto, listener, state: Mutex::new(state) })
     }
 }
+
+/// Why the engine finds no GPU in this process, if it finds none.
+pub fn no_gpu() -> Option<String> {
+    Device::known(0).err().map(|error| error.to_string())
+}
+
+/// A worker's GPU is not there, or can't do what it was asked for.
+pub(crate) fn on(worker: &str, why: &str) -> Error {
+    Error::option(OPTION, format!("cuda on worker {worker}"), why)
+}
+
+/// Whether an error is about a device that is not there or can't do what it was asked for.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Option { name, .. } if name == OPTION)
+}
+
+/// The option that chooses where to compute.
+const OPTION: &str = "device";
 
 /// A processor that is opened while other work is done.
 pub struct Opening<'a> {
@@ -202,24 +245,41 @@ mod tests {
         }
     }
 
+    fn choice(text: &str) -> Choice {
+        Choice { device: text.parse().unwrap(), ..Choice::default() }
+    }
+
     #[test]
-    fn a_worker_takes_its_first_gpu_and_the_cpu_without_one() {
-        let on_worker = |text: &str, nnz| {
-            let (choice, nnz) = Choice::on_worker(&text.parse().unwrap(), nnz);
-            (choice.ordinals(nnz), choice.open(nnz, &crate::observe::Silence).unwrap().get().unwrap())
-        };
-        for (word, nnz, ordinals) in [
-            ("cpu", u64::MAX, vec![]),
-            ("auto", WORTH - 1, vec![]),
-            ("auto", WORTH, vec![0]),
-            ("cuda:3", 1, vec![0]),
-            ("cuda:2,1", 1, vec![0]),
-        ] {
-            let (found, processor) = on_worker(word, nnz);
-            assert_eq!(found, ordinals, "{word} {nnz}");
-            // No error where there is no GPU, though the client's choice would be one there.
-            assert_eq!(processor.device().is_some(), !ordinals.is_empty() && cellmill_cuda::count().is_ok(), "{word} {nnz}");
+    fn a_worker_takes_its_first_gpu_and_the_client_its_own() {
+        for (word, on_worker) in
+            [("cpu", Word::Cpu), ("auto", Word::Auto), ("cuda:3", Word::Cuda(vec![0])), ("cuda:2,1", Word::Cuda(vec![0]))]
+        {
+            assert_eq!(choice(word).on_worker().device, on_worker);
         }
+        // No GPU has such a number: the client computes on its CPU while workers have theirs.
+        assert_eq!(choice("cuda:4096").beside_workers().device, Word::Cpu);
+        assert_eq!(choice("auto").beside_workers().device, Word::Auto);
+    }
+
+    #[test]
+    fn all_workers_compute_on_gpus_or_none() {
+        let crew = |with: &[bool]| -> Vec<(String, Option<String>)> {
+            let why = |gpu: bool| (!gpu).then(|| "no NVIDIA driver was found".to_string());
+            with.iter().enumerate().map(|(i, &gpu)| (format!("tcp://{i}"), why(gpu))).collect()
+        };
+        let decide = |word: &str, nnz, with: &[bool]| choice(word).on_gpus(nnz, &crew(with));
+        assert_eq!(decide("auto", WORTH, &[true, true]).unwrap(), (true, None));
+        assert_eq!(decide("auto", WORTH - 1, &[true, true]).unwrap(), (false, None), "not worth it");
+        assert_eq!(decide("cuda", 1, &[true, true]).unwrap(), (true, None), "asked for");
+        assert_eq!(decide("cpu", WORTH, &[true, true]).unwrap(), (false, None));
+        assert_eq!(decide("auto", WORTH, &[false, false]).unwrap(), (false, None), "nobody hears of what is not there");
+        let (gpus, note) = decide("auto", WORTH, &[true, false, true]).unwrap();
+        assert!(!gpus);
+        assert_eq!(note.unwrap(), "1 of 3 workers have no GPU, tcp://1 for one: all compute on their CPUs (no NVIDIA driver was found)");
+        let error = decide("cuda:1", 1, &[true, false]).unwrap_err();
+        assert!(is_refusal(&error));
+        assert!(error.to_string().contains("cuda on worker tcp://1") && error.to_string().contains("no NVIDIA driver"), "{error}");
+        assert!(!is_refusal(&Error::bug("another")));
     }
 
     struct Silent(Mutex<Vec<String>>);
@@ -239,10 +299,9 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_at_once_and_none_with_auto() {
         let listener = Silent(Mutex::default());
-        let choice = |device| Choice { device, memory: Memory::default() };
-        let error = choice(Word::Cuda(vec![4096])).open(u64::MAX, &listener).err().unwrap().to_string();
+        let error = choice("cuda:4096").open(u64::MAX, &listener).err().unwrap().to_string();
         assert!(error.starts_with("device: cuda"), "{error}");
-        let auto = choice(Word::Auto).open(u64::MAX, &listener).unwrap();
+        let auto = choice("auto").open(u64::MAX, &listener).unwrap();
         let (first, second) = (auto.get().unwrap(), auto.get().unwrap());
         assert_eq!(first.device().is_some(), second.device().is_some());
         if cellmill_cuda::count().is_err() {

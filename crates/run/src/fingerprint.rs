@@ -10,12 +10,13 @@ use cellmill_store::is_url;
 
 use crate::recipe::Recipe;
 
-/// Everything that decides what a run computes, by key. Threads and memory decide nothing.
-pub fn identity(input: &Path, genome: Option<&str>, recipe: &Recipe) -> Result<Identity> {
+/// Everything that decides what a run computes, by key. Threads and memory decide nothing. `objects`: of an input at a URL, those whose
+/// versions tell it from others ([`cellmill_store::dataset::objects`]).
+pub fn identity(input: &Path, objects: &[String], genome: Option<&str>, recipe: &Recipe) -> Result<Identity> {
     let mut identity = vec![("version".to_string(), env!("CARGO_PKG_VERSION").to_string())];
     if is_url(input) {
         let mut hash = Fnv::default();
-        for (name, version) in versions(input)? {
+        for (name, version) in versions(input, objects)? {
             hash.add(name.as_bytes());
             hash.add(version.as_bytes());
         }
@@ -102,13 +103,13 @@ mod tests {
         std::fs::create_dir(dir.path().join("X")).unwrap();
         std::fs::write(dir.path().join("X/0"), b"abc").unwrap();
         let mut recipe = Recipe::default();
-        let one = identity(dir.path(), None, &recipe).unwrap();
-        assert_eq!(one, identity(dir.path(), None, &recipe).unwrap());
+        let one = identity(dir.path(), &[], None, &recipe).unwrap();
+        assert_eq!(one, identity(dir.path(), &[], None, &recipe).unwrap());
         std::fs::write(dir.path().join("X/0"), b"abd").unwrap();
-        let two = identity(dir.path(), None, &recipe).unwrap();
+        let two = identity(dir.path(), &[], None, &recipe).unwrap();
         assert_ne!(one, two);
         recipe.neighbors.n_neighbors = 7;
-        let three = identity(dir.path(), None, &recipe).unwrap();
+        let three = identity(dir.path(), &[], None, &recipe).unwrap();
         let differ: Vec<_> = two.iter().zip(&three).filter(|(a, b)| a != b).map(|(a, b)| (&a.0, &a.1, &b.1)).collect();
         assert_eq!(differ, [(&"recipe neighbors.n_neighbors".to_string(), &"15".to_string(), &"7".to_string())]);
     }

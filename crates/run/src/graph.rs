@@ -91,7 +91,7 @@ impl Analysis {
             (None, Some(file)) => Scores::File(file),
             (None, None) => return Err(Error::bug("a file of components that is not there")),
         };
-        let needs = elsewhere_bytes(n as u64, recipe);
+        let needs = elsewhere_bytes(n as u64, recipe, input.cluster.is_some_and(Cluster::has_gpus));
         let crew = elsewhere(recipe, needs, through, input)?;
         let (made, new) = neighbors(recipe, &scores, input, crew.map(|crew| (crew, needs)), observer)?;
         let journal = input.journal.filter(|_| new);

@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::cluster::{Cluster, Dispatcher};
+use crate::cluster::{About, Cluster, Dispatcher, Gpus};
+use crate::convert::Rows;
 use crate::device::{Choice, Opening};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
@@ -106,10 +107,14 @@ impl Job {
         open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
     }
 
-    /// Opens it for workers, who take the matrix as it lies.
-    fn open_rows(&self, listener: &dyn Listener) -> Result<Dataset> {
-        let (matrix, genome) = (self.recipe.input.matrix.clone(), self.genome.clone());
-        Dataset::open(&self.input, &OpenOptions { matrix, genome, rows_only: true, ..OpenOptions::default() }, &Plain(listener))
+    /// A matrix that was turned into rows here, as a store that workers can read: in the journal.
+    fn share(&self, data: &Dataset, journal: &Journal, listener: &dyn Listener) -> Result<PathBuf> {
+        let path = journal.folder().join(TURNED);
+        if !path.exists() {
+            let rows = Rows { source: &*data.source, obs: &data.obs, var: &data.var };
+            rows.save(&path, Format::Zarr3, false, listener)?;
+        }
+        Ok(path)
     }
 
     /// Where temporary files go: beside the output.
@@ -136,24 +141,38 @@ impl Job {
 
     /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one, up to the components.
     pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
+        match dispatcher {
+            None => self.run_here(None, &self.device, listener),
+            Some(_) => Job { device: self.device.beside_workers(), ..self.clone() }.run_here(dispatcher, &self.device, listener),
+        }
+    }
+
+    /// Does it; workers were told to compute on `choice`.
+    fn run_here(&self, dispatcher: Option<&dyn Dispatcher>, choice: &Choice, listener: &dyn Listener) -> Result<Summary> {
         let start = Instant::now();
         self.recipe.check()?;
         self.check_paths()?;
         pool(self.threads)?.install(|| {
-            let data = if dispatcher.is_some() { self.open_rows(listener)? } else { self.open(listener)? };
+            let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
             self.check_columns(&data)?;
+            let gpus = Gpus::of(dispatcher, choice, &*data.source, listener)?;
             let (plan, alone) = match dispatcher {
-                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?)?,
+                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?, gpus.some)?,
                 _ => (plan(&data, self)?, true),
             };
             plan.check(self.memory)?;
             let processor = self.device.open(plan.nnz, listener)?;
-            let identity = identity(&self.input, self.genome.as_deref(), &self.recipe)?;
+            let objects = if is_url(&self.input) { data.objects()? } else { Vec::new() };
+            let identity = identity(&self.input, &objects, self.genome.as_deref(), &self.recipe)?;
             let journal = self.journal(&identity, listener)?;
             let n_obs = data.source.shape().n_obs;
             let done = dispatcher
-                .map(|dispatcher| Cluster::begin(dispatcher, &journal, &identity, self, n_obs))
+                .map(|dispatcher| {
+                    let turned = data.turned.then(|| self.share(&data, &journal, listener)).transpose()?;
+                    let about = About { input: &self.input, genome: self.genome.as_deref(), recipe: &self.recipe, n_obs };
+                    Cluster::begin(dispatcher, &journal, &identity, &about, (objects, turned), gpus)
+                })
                 .transpose()
                 .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, listener))
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
@@ -364,6 +383,9 @@ impl Job {
         writable(&folder)
     }
 }
+
+/// A matrix by rows that lay by columns, in a journal.
+const TURNED: &str = "rows.zarr";
 
 /// Threads of a job.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {

@@ -9,6 +9,7 @@ use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
 use crate::cluster::no_room;
+use crate::device::HOST_BYTES;
 use crate::job::Job;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -91,7 +92,7 @@ enum When {
 }
 
 /// Bytes of the program and its libraries.
-const PROGRAM: u64 = 48 << 20;
+pub(crate) const PROGRAM: u64 = 48 << 20;
 /// Bytes of a packed entry at most, where values are counts.
 const PACKED: f64 = 2.1;
 
@@ -118,14 +119,14 @@ impl Size {
 
 /// Estimates a run on workers with these ceilings. The second says whether this process has the memory for the graph: if not, the weights,
 /// the layout and the clusters are made by workers, one of which must have it.
-pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)]) -> Result<(Plan, bool)> {
+pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)], on_gpu: bool) -> Result<(Plan, bool)> {
     let size = Size::of(data, job)?;
     let plan = estimate(&size, job);
     if plan.check(job.memory).is_ok() || job.through < Stage::Umap || job.recipe.leiden.louvain {
         return Ok((plan, true));
     }
     let here = estimate_here(&size, job, true);
-    let needs = elsewhere_bytes(size.shape.n_obs, &job.recipe);
+    let needs = elsewhere_bytes(size.shape.n_obs, &job.recipe, on_gpu);
     match rooms.iter().any(|(_, room)| *room >= needs) {
         false if here.check(job.memory).is_ok() => Err(no_room(needs, rooms)),
         _ => Ok((here, false)),
@@ -347,9 +348,10 @@ fn clusters_bytes(n: u64, graph: u64) -> u64 {
 /// Threads of a worker that join neighbours, at most: each holds rows.
 pub(crate) const JOINERS: usize = 8;
 
-/// Bytes that a worker needs for the weights, the layout or the clusters of `n` cells.
-pub(crate) fn elsewhere_bytes(n: u64, r: &Recipe) -> u64 {
-    PROGRAM + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64, false).rest
+/// Bytes that a worker needs for the weights, the layout or the clusters of `n` cells, with a GPU's driver where it may use one.
+pub(crate) fn elsewhere_bytes(n: u64, r: &Recipe, on_gpu: bool) -> u64 {
+    let driver = if on_gpu { HOST_BYTES[0] } else { 0 };
+    PROGRAM + driver + Graph::of(n, r, 0, Stage::Leiden, JOINERS as u64, on_gpu).rest
 }
 
 impl Plan {

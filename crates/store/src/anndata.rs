@@ -144,6 +144,11 @@ pub fn is_hdf5(path: &Path) -> Result<bool> {
 }
 
 impl AnnData {
+    /// Names of the objects whose versions tell a store at a URL from its other versions: [`crate::dataset::versions`].
+    pub fn objects(&self) -> Result<Vec<String>> {
+        self.tree.objects()
+    }
+
     /// Opens a zarr store or an h5ad file: a path, or a URL.
     pub fn open(path: &Path) -> Result<AnnData> {
         AnnData::of_tree(open_tree(path)?)

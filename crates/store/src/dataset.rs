@@ -28,20 +28,11 @@ pub struct OpenOptions {
     pub scratch: PathBuf,
     /// Memory for that.
     pub memory_bytes: u64,
-    /// Whether such a matrix is refused instead.
-    pub rows_only: bool,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions {
-            matrix: "X".into(),
-            genome: None,
-            gex_only: true,
-            scratch: std::env::temp_dir(),
-            memory_bytes: 1 << 30,
-            rows_only: false,
-        }
+        OpenOptions { matrix: "X".into(), genome: None, gex_only: true, scratch: std::env::temp_dir(), memory_bytes: 1 << 30 }
     }
 }
 
@@ -112,6 +103,8 @@ pub struct Dataset {
     pub var: Table,
     /// The chosen matrix.
     pub source: Box<dyn Source>,
+    /// Whether it lay by columns and was turned into rows, which lie in temporary files.
+    pub turned: bool,
     /// Elements that could not be held and were passed over.
     pub warnings: Vec<String>,
 }
@@ -123,26 +116,36 @@ impl Dataset {
         match format {
             InputFormat::Zarr | InputFormat::H5ad => anndata(path, format, tree, options, watch),
             InputFormat::TenXH5 => tenx_h5(path, options),
-            InputFormat::Mtx if options.rows_only => Err(by_columns(path, "matrix.mtx")),
             InputFormat::Mtx => {
                 let mtx = Mtx::open(path, &MtxOptions { gex_only: options.gex_only, ..MtxOptions::default() })?;
                 let source = mtx.to_rows(options.memory_bytes, &options.scratch, watch)?;
-                Ok(Dataset { format, anndata: None, obs: mtx.obs, var: mtx.var, source: Box::new(source), warnings: Vec::new() })
+                let (obs, var) = (mtx.obs, mtx.var);
+                Ok(Dataset { format, anndata: None, obs, var, source: Box::new(source), turned: true, warnings: Vec::new() })
             }
         }
     }
 }
 
-/// What tells an input at a URL from its other versions, without reading it: names of objects, and the size and the ETag or time of each.
-/// Of a zarr store these are its metadata and two chunks of each array.
-pub fn versions(url: &Path) -> Result<Vec<(String, String)>> {
-    let names = match open_url(url)? {
-        AtUrl::Hdf5(_) => vec![String::new()],
-        AtUrl::Zarr(tree) => tree.sample(2)?,
-    };
+impl Dataset {
+    /// [`objects`] of an input at a URL that is open already.
+    pub fn objects(&self) -> Result<Vec<String>> {
+        self.anndata.as_ref().map_or_else(|| Ok(vec![String::new()]), AnnData::objects)
+    }
+}
+
+/// Names of the objects that tell an input at a URL from its other versions: of a zarr store its metadata and two chunks of each array.
+pub fn objects(url: &Path) -> Result<Vec<String>> {
+    match open_url(url)? {
+        AtUrl::Hdf5(tree) => tree.objects(),
+        AtUrl::Zarr(tree) => tree.objects(),
+    }
+}
+
+/// The size and the ETag or time of each of these objects that is there, without reading them.
+pub fn versions<'a>(url: &Path, objects: &'a [String]) -> Result<Vec<(&'a str, String)>> {
     let fail = |e: std::io::Error| Error::io(Place::store(url.display().to_string()), &e);
-    let versions = Remote::open(url).and_then(|remote| remote.versions(&names)).map_err(fail)?;
-    Ok(names.into_iter().zip(versions).filter_map(|(name, version)| Some((name, version?))).collect())
+    let versions = Remote::open(url).and_then(|remote| remote.versions(objects)).map_err(fail)?;
+    Ok(objects.iter().zip(versions).filter_map(|(name, version)| Some((&name[..], version?))).collect())
 }
 
 /// Opens the matrix of an input and nothing else. One that lies by columns is refused.
@@ -172,10 +175,8 @@ fn anndata(path: &Path, format: InputFormat, tree: Option<Arc<dyn Tree>>, option
     let store = store(path, tree)?;
     let mut warnings = Vec::new();
     let matrix = store.matrix(&options.matrix)?;
+    let turned = matches!(matrix, Matrix::Columns(_));
     if let Matrix::Columns(columns) = &matrix {
-        if options.rows_only {
-            return Err(by_columns(path, &options.matrix));
-        }
         let shape = columns.shape();
         warnings.push(format!(
             "{}: {} lies by columns (csc_matrix, {} x {}); it is turned into rows once, in {}",
@@ -189,7 +190,7 @@ fn anndata(path: &Path, format: InputFormat, tree: Option<Arc<dyn Tree>>, option
     let source = matrix.into_rows(&options.scratch, options.memory_bytes, watch)?;
     let obs = store.obs(&mut warnings)?;
     let var = store.var_of(&options.matrix, &mut warnings)?;
-    Ok(Dataset { format, anndata: Some(store), obs, var, source, warnings })
+    Ok(Dataset { format, anndata: Some(store), obs, var, source, turned, warnings })
 }
 
 fn tenx_h5(path: &Path, options: &OpenOptions) -> Result<Dataset> {
@@ -210,7 +211,8 @@ fn tenx_h5(path: &Path, options: &OpenOptions) -> Result<Dataset> {
         None => Box::new(whole),
         Some(keep) => Box::new(Features::new(whole, keep)),
     };
-    Ok(Dataset { format: InputFormat::TenXH5, anndata: None, obs: file.obs, var: file.var, source, warnings: Vec::new() })
+    let (obs, var) = (file.obs, file.var);
+    Ok(Dataset { format: InputFormat::TenXH5, anndata: None, obs, var, source, turned: false, warnings: Vec::new() })
 }
 
 /// Some columns of a source.

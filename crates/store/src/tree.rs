@@ -75,6 +75,10 @@ pub trait Tree: Send + Sync {
             _ => None,
         })
     }
+    /// Names of the objects whose versions tell a store at a URL from its other versions. The default is that of a single object.
+    fn objects(&self) -> Result<Vec<String>> {
+        Ok(vec![String::new()])
+    }
     /// The fields of an array of records (compound entries), in order; `None` where entries are no records or can't be read.
     fn fields(&self, _path: &str) -> Result<Option<Vec<(String, Array)>>> {
         Ok(None)

@@ -86,37 +86,54 @@ fn put<T, F: FnMut(usize, T) -> Result<()>>(desk: &Mutex<Desk<T, F>>, i: usize, 
     }
 }
 
-/// Merges states in a binary tree over their numbers: the shape depends on how many there are and on nothing else. Holds log₂(n) states.
+/// Merges states in a binary tree over their numbers: the shape depends on how many there are and on nothing else. Holds log₂(n) states of
+/// those that come in order, and as many for each run of numbers where they come in several.
 pub struct Tree<S> {
-    /// Finished subtrees, largest first, each with its height.
-    stack: Vec<(u32, S)>,
+    /// Finished subtrees by the number of their first state, each with its height.
+    finished: BTreeMap<usize, (u32, S)>,
+    /// States that came by [`Tree::push`].
+    pushed: usize,
 }
 
 impl<S> Default for Tree<S> {
     fn default() -> Self {
-        Tree { stack: Vec::new() }
+        Tree { finished: BTreeMap::new(), pushed: 0 }
     }
 }
 
 impl<S> Tree<S> {
     /// Adds the next state.
-    pub fn push(&mut self, state: S, mut merge: impl FnMut(&mut S, S)) {
-        let mut node = (0, state);
-        while let Some((_, mut earlier)) = self.stack.pop_if(|(height, _)| *height == node.0) {
-            merge(&mut earlier, node.1);
-            node = (node.0 + 1, earlier);
+    pub fn push(&mut self, state: S, merge: impl FnMut(&mut S, S)) {
+        self.put(self.pushed, state, merge);
+        self.pushed += 1;
+    }
+
+    /// Adds the state of a number, each once and in any order.
+    pub fn put(&mut self, number: usize, state: S, mut merge: impl FnMut(&mut S, S)) {
+        let (mut first, mut height, mut state) = (number, 0, state);
+        loop {
+            let other = first ^ (1 << height);
+            if self.finished.get(&other).is_none_or(|(h, _)| *h != height) {
+                break;
+            }
+            let Some((_, mut sibling)) = self.finished.remove(&other) else { break };
+            if first < other {
+                std::mem::swap(&mut state, &mut sibling);
+            }
+            merge(&mut sibling, state);
+            (first, height, state) = (first.min(other), height + 1, sibling);
         }
-        self.stack.push(node);
+        self.finished.insert(first, (height, state));
     }
 
     /// Merges what is left, later subtrees into earlier ones.
-    pub fn finish(mut self, mut merge: impl FnMut(&mut S, S)) -> Option<S> {
-        let (_, mut last) = self.stack.pop()?;
-        while let Some((_, mut earlier)) = self.stack.pop() {
-            merge(&mut earlier, last);
-            last = earlier;
-        }
-        Some(last)
+    pub fn finish(self, mut merge: impl FnMut(&mut S, S)) -> Option<S> {
+        let mut subtrees = self.finished.into_values().rev().map(|(_, state)| state);
+        let last = subtrees.next()?;
+        Some(subtrees.fold(last, |later, mut earlier| {
+            merge(&mut earlier, later);
+            earlier
+        }))
     }
 }
 
@@ -194,6 +211,23 @@ mod tests {
             tree.push(c.to_string(), merge);
         }
         assert_eq!(tree.finish(merge).unwrap(), "(((ab)(cd))((ef)g))");
+    }
+
+    #[test]
+    fn the_tree_has_one_shape_in_any_order() {
+        let merge = |a: &mut String, b: String| *a = format!("({a}{b})");
+        for n in 1..40 {
+            let half = n / 2;
+            let merged = |order: Vec<usize>| {
+                let mut tree = Tree::default();
+                order.into_iter().for_each(|i| tree.put(i, format!("{i} "), merge));
+                tree.finish(merge).unwrap()
+            };
+            let in_order = merged((0..n).collect());
+            assert_eq!(merged((0..n).rev().collect()), in_order);
+            assert_eq!(merged((half..n).chain(0..half).collect()), in_order);
+            assert_eq!(merged((0..n).step_by(2).chain((1..n).step_by(2)).collect()), in_order);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
-use cellmill_kernels::gram::{MAX_COLUMNS, cuda::Gram};
+use cellmill_kernels::gram::{MAX_COLUMNS, Totals, cuda::Gram};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
 use cellmill_kernels::pack::pack;
 use cellmill_kernels::project::cuda::Projection;
@@ -66,6 +66,43 @@ pub(super) fn covariance(
     selected: &Stage,
     watch: &dyn Watch,
 ) -> Result<Option<Found>> {
+    let all = 0..cut(pass.rows.feed.source.shape().n_obs).len();
+    let Some((mut grams, nnz)) = summed(devices, pass, columns, all, selected, watch)? else { return Ok(None) };
+    let (mut gram, stream) = grams.remove(0);
+    for (mut other, _) in grams {
+        gram.merge(&other.totals()?, other.n_rows())?;
+    }
+    let n_obs = gram.n_rows();
+    let (covariance, sums) = gram.covariance()?;
+    let sums = stream.download(&sums, columns.detection.len())?;
+    Ok(Some(Found { covariance: Covariance::Device(covariance, stream), sums, n_obs, nnz }))
+}
+
+/// Sums of products of the rows of some tasks, and their entries; `None` if this GPU or these columns are not fit for it.
+pub(super) fn products(
+    device: &Arc<Device>,
+    pass: Pass<'_>,
+    columns: &Columns,
+    part: Range<usize>,
+    selected: &Stage,
+    watch: &dyn Watch,
+) -> Result<Option<(Totals, u64)>> {
+    match summed(std::slice::from_ref(device), pass, columns, part, selected, watch)? {
+        Some((mut grams, nnz)) => Ok(Some((grams.remove(0).0.on_host()?, nnz))),
+        None => Ok(None),
+    }
+}
+
+/// The sums of each GPU, with their streams, and the entries of all.
+#[allow(clippy::type_complexity)] // two callers
+fn summed(
+    devices: &[Arc<Device>],
+    pass: Pass<'_>,
+    columns: &Columns,
+    part: Range<usize>,
+    selected: &Stage,
+    watch: &dyn Watch,
+) -> Result<Option<(Vec<(Gram, Stream)>, u64)>> {
     let Some(largest) = &columns.largest else { return Ok(None) };
     let p = largest.len();
     if p >= MAX_COLUMNS {
@@ -77,10 +114,12 @@ pub(super) fn covariance(
     let mut lanes = feeder.lanes()?;
     let tasks = &feeder.tasks;
     let n_source = pass.rows.feed.source.shape().n_obs;
+    let first = part.start;
     in_order(
-        tasks.len(),
+        part.len(),
         1,
         |i| {
+            let i = first + i;
             feeder.load(i, || {
                 let mut chunk = pass.selected(&tasks[i])?;
                 pass.keep(selected, i, &chunk);
@@ -89,6 +128,7 @@ pub(super) fn covariance(
             })
         },
         |i, loaded| {
+            let i = first + i;
             let turn = turn(i, devices.len());
             let stream = &streams[turn];
             lanes[turn].rows(loaded, |lane, rows| {
@@ -102,15 +142,7 @@ pub(super) fn covariance(
     )?;
     lanes.into_iter().try_for_each(Lanes::finish)?;
     let nnz = grams.iter().map(Gram::check).sum::<Result<u64>>()?;
-    let mut gram = grams.remove(0);
-    for mut other in grams {
-        gram.merge(&other.totals()?, other.n_rows())?;
-    }
-    let n_obs = gram.n_rows();
-    let (covariance, sums) = gram.covariance()?;
-    let stream = streams[0].clone();
-    let sums = stream.download(&sums, p)?;
-    Ok(Some(Found { covariance: Covariance::Device(covariance, stream), sums, n_obs, nnz }))
+    Ok(Some((grams.into_iter().zip(streams).collect(), nnz)))
 }
 
 impl Covariance {

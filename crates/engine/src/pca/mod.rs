@@ -29,7 +29,7 @@ use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
-pub use part::{Crew, Products, products, scores};
+pub use part::{Crew, Products, Sums, products, scores};
 
 /// Principal components.
 #[derive(Clone, Debug)]
@@ -200,9 +200,9 @@ fn fit(
     }
     let elsewhere = match rows.rows.crew {
         Some(crew) => {
-            let Products { gram, nnz, decoded } = crew.products(&rows.rows, columns, watch)?;
-            rows.decoded.fetch_or(decoded, Ordering::Relaxed);
-            Some(gpu::Found { covariance: Covariance::Host(gram.covariance()?), sums: gram.sums(), n_obs: gram.n_rows(), nnz })
+            let products = crew.products(&rows.rows, columns, watch)?;
+            rows.decoded.fetch_or(products.decoded, Ordering::Relaxed);
+            Some(products.found()?)
         }
         None => gpu::covariance(processor.devices(), rows, columns, selected, watch)?,
     };
@@ -251,9 +251,14 @@ fn fit(
 }
 
 impl Fit {
+    /// Components.
+    pub fn n_comps(&self) -> usize {
+        self.variance.len()
+    }
+
     /// Numbers that the projection has: cells times components.
     pub fn n_scores(&self) -> usize {
-        self.n_obs as usize * self.variance.len()
+        self.n_obs as usize * self.n_comps()
     }
 
     /// −centre·V, which every score gets: `(n_comps,)`.

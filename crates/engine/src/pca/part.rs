@@ -3,11 +3,13 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 
-use cellmill_kernels::gram::Gram;
+use cellmill_cuda::Processor;
+use cellmill_kernels::gram::{Gram, Totals};
 use cellmill_kernels::project::Projection;
-use cellmill_matrix::{Result, Watch};
+use cellmill_matrix::{Error, Result, Watch};
 use serde::{Deserialize, Serialize};
 
+use super::gpu::{self, Covariance, Found};
 use super::{Columns, Fit, Half, Memory, Pass, Rows, covariance_pass};
 use crate::exec::{cut, in_order};
 use crate::stage::Stage;
@@ -24,11 +26,20 @@ pub trait Crew: Sync {
 #[derive(Serialize, Deserialize)]
 pub struct Products {
     /// The sums.
-    pub gram: Gram,
+    pub sums: Sums,
     /// Entries of the chosen columns.
     pub nnz: u64,
     /// Whether rows were decoded from the store.
     pub decoded: bool,
+}
+
+/// Sums by CPUs and by GPUs are rounded differently: a covariance is of one kind.
+#[derive(Serialize, Deserialize)]
+pub enum Sums {
+    /// By CPUs.
+    Cpu(Gram),
+    /// By GPUs: the same bits on each.
+    Gpu(Totals),
 }
 
 impl Products {
@@ -36,17 +47,47 @@ impl Products {
     pub fn merge(&mut self, other: &Products) -> Result<()> {
         self.nnz += other.nnz;
         self.decoded |= other.decoded;
-        self.gram.merge(&other.gram)
+        match (&mut self.sums, &other.sums) {
+            (Sums::Cpu(mine), Sums::Cpu(others)) => mine.merge(others),
+            (Sums::Gpu(mine), Sums::Gpu(others)) => mine.merge(others),
+            _ => Err(Error::bug("sums of products by a CPU and by a GPU are merged")),
+        }
+    }
+
+    pub(super) fn found(&self) -> Result<Found> {
+        let (covariance, sums, n_obs) = match &self.sums {
+            Sums::Cpu(gram) => (gram.covariance()?, gram.sums(), gram.n_rows()),
+            Sums::Gpu(totals) => (totals.covariance()?, totals.sums(), totals.n_rows()),
+        };
+        Ok(Found { covariance: Covariance::Host(covariance), sums, n_obs, nnz: self.nnz })
     }
 }
 
-/// Sums of products of some tasks' rows. `part` begins and ends at whole blocks of [`super::TASKS_A_BLOCK`] tasks, or ends with the last task.
-pub fn products(rows: Rows<'_>, columns: &Columns, part: Range<usize>, selected: &Stage, watch: &dyn Watch) -> Result<Products> {
+/// Sums of products of some tasks' rows, by the first GPU of the processor if it has one; `None` if that or the columns are not fit for it.
+/// `part` begins and ends at whole blocks of [`super::TASKS_A_BLOCK`] tasks, or ends with the last task.
+pub fn products(
+    rows: Rows<'_>,
+    columns: &Columns,
+    part: Range<usize>,
+    selected: &Stage,
+    processor: &Processor,
+    watch: &dyn Watch,
+) -> Result<Option<Products>> {
     let decoded = AtomicBool::new(false);
-    let none = Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: part.start };
-    let Half { gram, nnz, .. } =
-        covariance_pass(Pass { rows, decoded: &decoded, memory: &Memory::default() }, none, part.end, selected, None, watch)?;
-    Ok(Products { gram, nnz, decoded: decoded.into_inner() })
+    let memory = Memory::default();
+    let pass = Pass { rows, decoded: &decoded, memory: &memory };
+    let (sums, nnz) = match processor.device() {
+        Some(device) => match gpu::products(device, pass, columns, part, selected, watch)? {
+            Some((totals, nnz)) => (Sums::Gpu(totals), nnz),
+            None => return Ok(None),
+        },
+        None => {
+            let none = Half { gram: Gram::new(&columns.detection, columns.bound)?, nnz: 0, tasks: part.start };
+            let Half { gram, nnz, .. } = covariance_pass(pass, none, part.end, selected, None, watch)?;
+            (Sums::Cpu(gram), nnz)
+        }
+    };
+    Ok(Some(Products { sums, nnz, decoded: decoded.into_inner() }))
 }
 
 /// Scores of some tasks' rows: `(n_obs of the part, n_comps)` row-major.

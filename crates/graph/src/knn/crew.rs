@@ -1,14 +1,16 @@
 //! A search whose lists are dealt out: to worker processes that see the rows, in order of position, in a file.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use cellmill_cuda::Device;
 use cellmill_matrix::{Result, Watch};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Simd;
 use super::lists::Lists;
 use super::rows::{RowFile, Rows, Shelf};
-use super::{Metric, join};
+use super::{MOST_ON_GPU, Metric, cuda, join};
 
 /// What is searched for: everything that the rows don't say. Mostly the means of lists of about 512 cells: 0.4 bytes a cell of 50 dimensions.
 #[derive(Serialize, Deserialize)]
@@ -35,8 +37,8 @@ pub struct Found {
 
 /// Others who search.
 pub trait Crew: Sync {
-    /// Has all lists searched; `rows` are in order of position. Hands the parts to `take` in the order of the lists.
-    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(Found)) -> Result<()>;
+    /// Has all lists searched; `rows` are in order of position. `take` gets the parts, in any order, each with its first list.
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()>;
 }
 
 impl Order {
@@ -50,6 +52,11 @@ impl Order {
         u64::from(self.lists.offsets[n])
     }
 
+    /// Whether a GPU that compares all pairs is faster than a search in lists.
+    pub fn few_enough_for_gpus(&self) -> bool {
+        self.lists.order.len() <= MOST_ON_GPU
+    }
+
     /// Columns of the rows.
     pub fn d(&self) -> usize {
         self.lists.d
@@ -58,5 +65,16 @@ impl Order {
     /// Searches for the cells of some lists, on the threads of the installed pool; the same bits whoever does it.
     pub fn carry_out(&self, rows: &RowFile, lists: Range<usize>) -> Result<Found> {
         join::part(Simd::detect(), Shelf::File(rows), self, lists)
+    }
+
+    /// Finds them by comparing with all rows on a GPU, the same bits on each; `None` if that is beyond its kernels or its memory.
+    pub fn carry_out_on(&self, device: &Arc<Device>, rows: &RowFile, lists: Range<usize>) -> Result<Option<Found>> {
+        let mut x = vec![0f32; rows.n() * rows.d()];
+        rows.copy(0, &mut x)?;
+        let asked = self.cells_before(lists.start) as usize..self.cells_before(lists.end) as usize;
+        // Every list was searched.
+        let searched = vec![u64::MAX; asked.len() * join::WORDS];
+        let found = cuda::neighbours_of(asked, device, (&x, rows.d()), self.k, self.metric == Metric::Cosine)?;
+        Ok(found.map(|(indices, distances)| Found { indices, distances, searched }))
     }
 }

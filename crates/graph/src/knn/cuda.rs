@@ -49,6 +49,27 @@ pub type Found = (Vec<u32>, Vec<f32>);
 /// cosine distance of rows of length 1). Rows are dealt to the devices, at least one. `Ok(None)`: these cards or these sizes are beyond
 /// the kernels.
 pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve: bool, watch: &dyn Watch) -> Result<Option<Found>> {
+    let n = x.len().checked_div(d).unwrap_or(0);
+    if !fit(devices, n, d, k)? {
+        return Ok(None);
+    }
+    let task = Task::new((x, d), k, halve, watch)?;
+    let share = n.div_ceil(devices.len()).next_multiple_of(BLOCK);
+    let parts = devices.par_iter().enumerate().map(|(i, device)| task.search(device, (i * share).min(n)..((i + 1) * share).min(n)));
+    let (ids, distances): (Vec<_>, Vec<_>) = parts.collect::<Result<Vec<Found>>>()?.into_iter().unzip();
+    Ok(Some((joined(ids), joined(distances))))
+}
+
+/// [`neighbours`] of some of the rows, `(asked, k)`, on one device: the bits that they have among those of all.
+pub fn neighbours_of(asked: Range<usize>, device: &Arc<Device>, (x, d): (&[f32], usize), k: usize, halve: bool) -> Result<Option<Found>> {
+    match fit(std::slice::from_ref(device), x.len().checked_div(d).unwrap_or(0), d, k)? {
+        true => Task::new((x, d), k, halve, &())?.search(device, asked).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Whether the kernels can do it on these devices, and there is room.
+fn fit(devices: &[Arc<Device>], n: usize, d: usize, k: usize) -> Result<bool> {
     let old = devices.iter().any(|device| device.capability() < LEAST_CAPABILITY);
     if d == 0 || d > MAX_DIMENSIONS || k == 0 || k > MAX_NEIGHBORS || old {
         if let Some(device) = devices.first() {
@@ -56,23 +77,14 @@ pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve:
                 "the search for {k} neighbours in {d} dimensions (a GPU of compute capability 8.0 finds {MAX_NEIGHBORS} in {MAX_DIMENSIONS})"
             ));
         }
-        return Ok(None);
+        return Ok(false);
     }
-    let n = x.len() / d;
     for device in devices {
         if !device.has_room(bytes(device, n, d, k), "finding neighbours")? {
-            return Ok(None);
+            return Ok(false);
         }
     }
-    if n <= k || n >= 1 << 31 || x.len() != n * d {
-        return Err(Error::bug(format!("{k} neighbours of {} numbers in rows of {d}", x.len())));
-    }
-    let (centre, unit) = scaling(x, d);
-    let task = Task { x, d, k, halve, centre, unit, done: AtomicUsize::new(0), watch };
-    let share = n.div_ceil(devices.len()).next_multiple_of(BLOCK);
-    let parts = devices.par_iter().enumerate().map(|(i, device)| task.search(device, (i * share).min(n)..((i + 1) * share).min(n)));
-    let (ids, distances): (Vec<_>, Vec<_>) = parts.collect::<Result<Vec<Found>>>()?.into_iter().unzip();
-    Ok(Some((joined(ids), joined(distances))))
+    Ok(true)
 }
 
 /// Multiples of 32 dimensions, and candidates that are kept.
@@ -112,7 +124,16 @@ struct Task<'a> {
     watch: &'a dyn Watch,
 }
 
-impl Task<'_> {
+impl<'a> Task<'a> {
+    fn new((x, d): (&'a [f32], usize), k: usize, halve: bool, watch: &'a dyn Watch) -> Result<Self> {
+        let n = x.len() / d;
+        if n <= k || n >= 1 << 31 || x.len() != n * d {
+            return Err(Error::bug(format!("{k} neighbours of {} numbers in rows of {d}", x.len())));
+        }
+        let (centre, unit) = scaling(x, d);
+        Ok(Task { x, d, k, halve, centre, unit, done: AtomicUsize::new(0), watch })
+    }
+
     /// The neighbours of some rows.
     fn search(&self, device: &Arc<Device>, asked: Range<usize>) -> Result<Found> {
         let Task { x, d, k, .. } = *self;

@@ -221,16 +221,20 @@ pub(super) fn dealt(crew: &dyn Crew, simd: Simd, x: Shelf<'_>, order: &Order, jo
     joined.searched.width = reach.width;
     joined.reach = reach;
     joined.changed.fill(true);
-    let mut at = 0;
+    let mut cells = 0;
     let k = order.k;
-    crew.search(order, x.rows(), &Counted { progress, done: AtomicU64::new(0) }, &mut |found: Found| {
-        let rows = found.indices.len() / k;
+    crew.search(order, x.rows(), &Counted { progress, done: AtomicU64::new(0) }, &mut |list, found: Found| {
+        let (at, rows) = (lists.offsets[list] as usize, found.indices.len() / k);
+        if found.distances.len() != rows * k || found.searched.len() != rows * WORDS || at + rows > x.n() {
+            return Err(Error::bug(format!("neighbours of {rows} cells from the {at}th on, of {}", x.n())));
+        }
         joined.distances.indices[at * k..][..rows * k].copy_from_slice(&found.indices);
         joined.distances.distances[at * k..][..rows * k].copy_from_slice(&found.distances);
         joined.searched.bits[at * WORDS..][..rows * WORDS].copy_from_slice(&found.searched);
-        at += rows;
+        cells += rows;
+        Ok(())
     })?;
-    if at == x.n() { Ok(()) } else { Err(Error::bug(format!("neighbours of {at} cells of {}", x.n()))) }
+    if cells == x.n() { Ok(()) } else { Err(Error::bug(format!("neighbours of {cells} cells of {}", x.n()))) }
 }
 
 /// The part of a join that is about the positions of some lists.

@@ -289,6 +289,9 @@ fn multiplied(stream: &Stream, unpack: &Unpack, transform: &Transform, counts: &
         let (found, sums) = gram.covariance()?;
         let found = stream.download(&found, p * p)?;
         gram.check()?;
+        let elsewhere = gram.on_host()?;
+        let same = elsewhere.covariance()?.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+        fine &= must(&format!("gram on the host, {what}"), same, format!("{} rows", elsewhere.n_rows()));
         let (to_cpu, to_exact, cpu_to_exact) = (apart(&found, &expected), apart(&found, &exact), apart(&expected, &exact));
         let detail = format!("{to_cpu:.1e} from the CPU's, {to_exact:.1e} from f64; CPU {cpu_to_exact:.1e}");
         fine &= must(&format!("gram, {what}"), to_exact < 1e-5, detail);

@@ -11,7 +11,7 @@
 use cellmill_cuda::{Blas, Buffer, Grid, Kernel, Operand, Source, Stream};
 use cellmill_matrix::{Error, Place, Result};
 
-use super::MAX_COLUMNS;
+use super::{MAX_COLUMNS, Totals};
 use crate::pack::cuda::{Found, Rows};
 
 /// The kernels.
@@ -179,6 +179,13 @@ impl Gram {
         self.stream.download(&self.totals, self.totals.len())
     }
 
+    /// The same on the host, for other processes: what lies above the diagonal, and nothing of the columns that fill up.
+    pub fn on_host(&mut self) -> Result<Totals> {
+        let (n, totals) = (self.n_pad, self.totals()?);
+        let products = (0..=self.p).flat_map(|j| totals[j * n..=j * n + j].iter().copied()).collect();
+        Ok(Totals { shifts: self.stream.download(&self.shifts, self.p)?, n_rows: self.n_rows, products })
+    }
+
     /// Adds the totals of another device, made with the same bounds.
     pub fn merge(&mut self, totals: &[i64], n_rows: u64) -> Result<()> {
         let mut mine = self.totals()?;
@@ -222,7 +229,7 @@ impl Gram {
 }
 
 /// The largest s with `bound · 2^s <= LARGEST`.
-fn shift(bound: f32) -> i32 {
+pub(super) fn shift(bound: f32) -> i32 {
     if bound <= 0.0 {
         return 0;
     }

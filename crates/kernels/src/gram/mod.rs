@@ -12,6 +12,7 @@ pub mod cuda;
 mod fixed;
 mod panel;
 mod slab;
+mod totals;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use panel::{Instructions, Scratch, WIDTH};
 use slab::{SLAB, Slab};
+pub use totals::Totals;
 
 /// Most rows of one block. Larger blocks are folded less often (a fold moves 16 bytes a pair of columns), smaller ones need less
 /// working memory.

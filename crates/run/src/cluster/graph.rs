@@ -6,7 +6,7 @@ use cellmill_graph::knn::Knn;
 use cellmill_graph::{Connectivities, Distances};
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
-use super::{Cluster, Order, What};
+use super::{Cluster, Order, What, record_name};
 use crate::budget::say_bytes;
 use crate::graph::{Clusters, JOINED, Layout, SEARCHED};
 
@@ -36,7 +36,8 @@ impl Cluster<'_> {
         let (pass, orders) = self.orders(What::Weights, "connectivities", &(), &[WHOLE], 1, needs)?;
         self.all(&orders, watch)?;
         // It is large: not all of its bytes beside it.
-        let (indptr, indices, weights) = self.seen(&pass, &WHOLE, |name| self.journal.load(name))?;
+        let name = record_name(&pass, &WHOLE);
+        let (indptr, indices, weights) = self.seen(&name, || self.journal.load(&name))?;
         Ok(Connectivities { indptr, indices, weights })
     }
 
@@ -44,14 +45,14 @@ impl Cluster<'_> {
     pub(crate) fn layout(&self, layout: &Layout<'_>, needs: u64, watch: &dyn Watch) -> Result<Vec<f32>> {
         let (pass, orders) = self.layout_orders(layout, needs)?;
         self.all(&orders, watch)?;
-        self.record(&pass, &WHOLE)
+        self.record(&record_name(&pass, &WHOLE))
     }
 
     /// Leiden's clusters, of the cells `within` if it is given.
     pub(crate) fn clusters(&self, within: &Option<Vec<bool>>, needs: u64, watch: &dyn Watch) -> Result<Vec<Clusters>> {
         let (pass, orders) = self.clusters_orders(within, needs)?;
         self.all(&orders, watch)?;
-        self.record(&pass, &WHOLE)
+        self.record(&record_name(&pass, &WHOLE))
     }
 
     /// Has both done at the same time; [`Cluster::layout`] and [`Cluster::clusters`] find them then.
@@ -70,7 +71,7 @@ impl Cluster<'_> {
     }
 
     fn all(&self, orders: &[Order], watch: &dyn Watch) -> Result<()> {
-        self.hand_out(orders, |done| done as u64, orders.len() as u64, watch)
+        self.hand_out(orders, |done| done as u64, orders.len() as u64, watch, &mut |_| Ok(()))
     }
 }
 

@@ -4,10 +4,10 @@
 //! carried out twice, and `--resume` finds what was finished.
 
 mod graph;
+mod passes;
 pub(crate) mod reads;
 mod site;
 
-use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,22 +15,21 @@ use std::time::{Duration, Instant};
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{Aside, Done, TASK_ROWS, TaskOutput, Tree, cut};
 use cellmill_engine::journal::{Identity, Journal};
-use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
+use cellmill_engine::pca::TASKS_A_BLOCK;
 use cellmill_engine::recipe::Step;
-use cellmill_graph::knn;
-use cellmill_matrix::{Error, ErrorKind, Place, Result, Watch};
+use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow, Watch};
+use cellmill_store::dataset::objects;
 use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::reads::Read;
-use crate::analysis::kept;
-use crate::device::Word;
+use crate::device::{Choice, Word};
 use crate::fingerprint::{Fnv, identity};
-use crate::job::Job;
+use crate::observe::Listener;
 use crate::recipe::Recipe;
 
 pub(crate) use graph::no_room;
-pub use site::{Worker, carry_out, leave, open};
+pub use site::{Worker, carry_out, leave};
 
 /// Whoever hands orders to workers and tells when they are carried out: a Dask client.
 pub trait Dispatcher: Sync {
@@ -38,10 +37,12 @@ pub trait Dispatcher: Sync {
     fn n_workers(&self) -> Result<usize>;
     /// Each worker's name, and how many bytes it may take for an order: largest first; waits a while for the first.
     fn rooms(&self) -> Result<Vec<(String, u64)>>;
+    /// Each worker's name, and why it has no GPU if it has none; waits a while for the first.
+    fn gpus(&self) -> Result<Vec<(String, Option<String>)>>;
     /// Hands out the orders of a pass.
     fn submit(&self, orders: &[Order]) -> Result<()>;
-    /// How many orders have been carried out since the last call; waits for a moment if there are none.
-    fn carried_out(&self) -> Result<usize>;
+    /// Which orders, by their place among those handed out, have been carried out since the last call; waits for a moment if there are none.
+    fn carried_out(&self) -> Result<Vec<usize>>;
     /// Takes back what is not carried out yet.
     fn cancel(&self);
     /// Tells all workers that they may forget a run.
@@ -99,6 +100,10 @@ enum What {
 #[derive(Serialize, Deserialize)]
 struct Premises {
     input: PathBuf,
+    /// At a URL: the objects that tell it from other versions.
+    objects: Vec<String>,
+    /// Where its matrix lies by rows, if it lies by columns in the input.
+    turned: Option<PathBuf>,
     genome: Option<String>,
     /// TOML.
     recipe: String,
@@ -108,6 +113,8 @@ struct Premises {
     staged: bool,
     /// What the run was told to compute on.
     device: Word,
+    /// Sizes of a GPU's pool: at first, at most.
+    gpu_memory: (u64, Option<u64>),
 }
 
 /// The rows that workers read.
@@ -125,21 +132,63 @@ pub struct About<'a> {
 
 const PREMISES: &str = "premises";
 
-/// Where the components lie while neighbours are searched for: `(cells, components)` f32 in order of position.
-const ROWS: &str = "rows";
-
-/// Lists of an order of the neighbour search, at least: about 16,384 cells.
-const LISTS_AN_ORDER: usize = 32;
-
 /// Most orders of a read.
 const MOST_ORDERS: usize = 1024;
 
-/// Orders that each worker gets of the pass for the covariance: two, so that a slow worker may lose one to a fast one. Each leaves a whole
-/// matrix.
-const PRODUCTS_A_WORKER: usize = 2;
-
 /// How long a record that a worker has written may stay out of sight: network file systems remember for a while what was not there.
 const SIGHT: Duration = Duration::from_secs(90);
+
+/// What a run knows of its workers' GPUs.
+#[derive(Clone, Copy)]
+pub struct Gpus<'a> {
+    /// What was asked for.
+    pub choice: &'a Choice,
+    /// Whether all workers compute on GPUs.
+    pub all: bool,
+    /// Whether one has a GPU.
+    pub some: bool,
+    /// Hears of what GPUs could not do.
+    pub listener: &'a dyn Listener,
+}
+
+impl Premises {
+    /// What workers must know at least.
+    fn of(about: &About<'_>) -> Result<Self> {
+        let absent = |e: std::io::Error| Error::io(Place::store(about.input.display().to_string()), &e);
+        Ok(Premises {
+            input: match is_url(about.input) {
+                true => about.input.to_path_buf(),
+                false => std::fs::canonicalize(about.input).map_err(absent)?,
+            },
+            objects: Vec::new(),
+            turned: None,
+            genome: about.genome.map(str::to_string),
+            recipe: about.recipe.to_toml()?,
+            components: false,
+            staged: false,
+            device: Word::Cpu,
+            gpu_memory: (0, None),
+        })
+    }
+}
+
+/// A path that means the same wherever the current folder is.
+fn whole(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::io(Place::store(path.display().to_string()), &e))
+}
+
+impl<'a> Gpus<'a> {
+    /// Asks the workers, if a GPU may compute.
+    pub fn of(dispatcher: Option<&dyn Dispatcher>, choice: &'a Choice, source: &dyn Source, listener: &'a dyn Listener) -> Result<Self> {
+        let workers = match dispatcher {
+            Some(dispatcher) if choice.device != Word::Cpu => dispatcher.gpus()?,
+            _ => Vec::new(),
+        };
+        let (all, note) = choice.on_gpus(source.entries_before(SourceRow(source.shape().n_obs)), &workers)?;
+        note.iter().for_each(|note| listener.warn(note));
+        Ok(Gpus { choice, all, some: workers.iter().any(|(_, why)| why.is_none()), listener })
+    }
+}
 
 /// A run whose passes are carried out by workers.
 pub struct Cluster<'a> {
@@ -154,22 +203,36 @@ pub struct Cluster<'a> {
     /// Hash of what the journal belongs to.
     seed: Fnv,
     n_obs: u64,
+    /// Nothing: all compute on CPUs.
+    gpus: Option<Gpus<'a>>,
 }
 
 impl<'a> Cluster<'a> {
     /// Leaves word for the workers of a run, in its journal.
-    pub fn begin(dispatcher: &'a dyn Dispatcher, journal: &Journal, identity: &Identity, job: &Job, n_obs: u64) -> Result<Self> {
-        let about = About { input: &job.input, genome: job.genome.as_deref(), recipe: &job.recipe, n_obs };
-        Self::leave_word(dispatcher, journal.clone(), identity, &about, (true, true), job.device.device.clone())
+    pub fn begin(
+        dispatcher: &'a dyn Dispatcher,
+        journal: &Journal,
+        identity: &Identity,
+        about: &About<'_>,
+        (objects, turned): (Vec<String>, Option<PathBuf>),
+        gpus: Gpus<'a>,
+    ) -> Result<Self> {
+        let turned = turned.map(|path| whole(&path)).transpose()?;
+        let Choice { device, memory } = gpus.choice.clone();
+        let gpu_memory = (memory.initial, memory.max);
+        let premises = Premises { objects, turned, device, gpu_memory, components: true, staged: true, ..Premises::of(about)? };
+        Self::leave_word(dispatcher, journal.clone(), identity, &premises, about.n_obs, Some(gpus))
     }
 
     /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
     pub fn passing(dispatcher: &'a dyn Dispatcher, output: &Path, about: &About<'_>, staged: bool) -> Result<Self> {
         let mut folder = output.as_os_str().to_os_string();
         folder.push(".workers");
-        let identity = identity(about.input, about.genome, about.recipe)?;
+        let objects = if is_url(about.input) { objects(about.input)? } else { Vec::new() };
+        let identity = identity(about.input, &objects, about.genome, about.recipe)?;
         let journal = Journal::begin(Path::new(&folder), &identity)?;
-        let mut cluster = Self::leave_word(dispatcher, journal, &identity, about, (false, staged), Word::Cpu)?;
+        let premises = Premises { objects, staged, ..Premises::of(about)? };
+        let mut cluster = Self::leave_word(dispatcher, journal, &identity, &premises, about.n_obs, None)?;
         cluster.passing = true;
         Ok(cluster)
     }
@@ -178,18 +241,11 @@ impl<'a> Cluster<'a> {
         dispatcher: &'a dyn Dispatcher,
         journal: Journal,
         identity: &Identity,
-        about: &About<'_>,
-        (components, staged): (bool, bool),
-        device: Word,
+        premises: &Premises,
+        n_obs: u64,
+        gpus: Option<Gpus<'a>>,
     ) -> Result<Self> {
-        let absent = |path: &Path, e: &std::io::Error| Error::io(Place::store(path.display().to_string()), e);
-        let input = match is_url(about.input) {
-            true => about.input.to_path_buf(),
-            false => std::fs::canonicalize(about.input).map_err(|e| absent(about.input, &e))?,
-        };
-        let folder = std::path::absolute(journal.folder()).map_err(|e| absent(journal.folder(), &e))?;
-        let genome = about.genome.map(str::to_string);
-        let premises = Premises { input, genome, recipe: about.recipe.to_toml()?, components, staged, device };
+        let folder = whole(journal.folder())?;
         let mut seed = Fnv::default();
         identity.iter().for_each(|(key, value)| {
             seed.add(key.as_bytes());
@@ -197,28 +253,37 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs: about.n_obs };
-        cluster.note(PREMISES, &premises)?;
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus };
+        cluster.note(PREMISES, premises)?;
         Ok(cluster)
     }
 
     /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
     pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
         let parts = self.parts();
-        let (pass, any) =
-            self.carry_out(What::Read(F::NAME.into()), F::NAME, &(recipe, fold, aside.batch), &parts, &self.tasks(), watch)?;
         let mut tree = Tree::default();
-        let mut rows = RowColumns::default();
+        let merge = |a: &mut (F::State, RowColumns), b: (F::State, RowColumns)| {
+            fold.merge(&mut a.0, b.0);
+            a.1.append(b.1);
+        };
         let (mut entries, mut decoded) = (0, false);
-        for part in &parts {
-            let found: TaskOutput<F::State> = self.record(&pass, part)?;
-            tree.push(found.state, |a, b| fold.merge(a, b));
-            rows.append(found.rows);
-            entries += found.entries;
-            decoded |= found.decoded && any;
-        }
-        let state = tree.finish(|a, b| fold.merge(a, b)).unwrap_or_else(|| fold.init());
-        Ok(Done { output: fold.finish(state), rows, entries, decoded })
+        let any = self.carry_out(
+            What::Read(F::NAME.into()),
+            F::NAME,
+            &(recipe, fold, aside.batch),
+            &parts,
+            &self.tasks(),
+            watch,
+            &mut |record, number| {
+                let found: TaskOutput<F::State> = self.record(record)?;
+                tree.put(number, (found.state, found.rows), merge);
+                entries += found.entries;
+                decoded |= found.decoded;
+                Ok(())
+            },
+        )?;
+        let (state, rows) = tree.finish(merge).unwrap_or_else(|| (fold.init(), RowColumns::default()));
+        Ok(Done { output: fold.finish(state), rows, entries, decoded: decoded && any })
     }
 
     /// Cuts the rows into parts of 2^h tasks: subtrees of the tree in which states merge, and whole blocks of the Gram matrix.
@@ -233,7 +298,9 @@ impl<'a> Cluster<'a> {
         Ground { n_tasks: cut(self.n_obs).len(), rows_before: Box::new(|task| (task as u64 * TASK_ROWS).min(self.n_obs)) }
     }
 
-    /// Has a pass carried out: what is not in the journal yet. Returns its name, and whether anything was left to do.
+    /// Has a pass carried out: what is not in the journal yet. `take` gets each record's name and the number of its part as soon as it is
+    /// there, while workers are at the others. Returns whether anything was left to do.
+    #[allow(clippy::too_many_arguments)] // each is another matter
     fn carry_out<P: Serialize>(
         &self,
         what: What,
@@ -242,14 +309,19 @@ impl<'a> Cluster<'a> {
         parts: &[Range<usize>],
         ground: &Ground<'_>,
         watch: &dyn Watch,
-    ) -> Result<(String, bool)> {
+        take: &mut dyn FnMut(&str, usize) -> Result<()>,
+    ) -> Result<bool> {
         let (pass_name, orders) = self.orders(what, name, pass, parts, ground.n_tasks, 0)?;
+        let take = &mut |number: usize| take(&record_name(&pass_name, &parts[number]), number);
+        let numbers: Vec<usize> = orders.iter().map(|order| parts.partition_point(|part| part.start < order.tasks.start)).collect();
+        (0..parts.len()).filter(|number| numbers.binary_search(number).is_err()).try_for_each(&mut *take)?;
         let n_rows = (ground.rows_before)(ground.n_tasks);
         let rows = |tasks: &Range<usize>| (ground.rows_before)(tasks.end) - (ground.rows_before)(tasks.start);
         let left: u64 = orders.iter().map(|order| rows(&order.tasks)).sum();
         let each = orders.first().map_or(0, |order| rows(&order.tasks));
-        self.hand_out(&orders, |done| (n_rows - left + done as u64 * each).min(n_rows), n_rows, watch)?;
-        Ok((pass_name, !orders.is_empty()))
+        let at = |done: usize| (n_rows - left + done as u64 * each).min(n_rows);
+        self.hand_out(&orders, at, n_rows, watch, &mut |order| take(numbers[order]))?;
+        Ok(!orders.is_empty())
     }
 
     /// Leaves word of a pass: its name, and the orders for what is not in the journal yet.
@@ -283,15 +355,23 @@ impl<'a> Cluster<'a> {
         Ok((pass_name, orders))
     }
 
-    /// Has orders carried out. `at` says how far the pass is after so many of them.
-    fn hand_out(&self, orders: &[Order], at: impl Fn(usize) -> u64, of: u64, watch: &dyn Watch) -> Result<()> {
+    /// Has orders carried out. `at` says how far the pass is after so many of them; `take` hears of each that is.
+    fn hand_out(
+        &self,
+        orders: &[Order],
+        at: impl Fn(usize) -> u64,
+        of: u64,
+        watch: &dyn Watch,
+        take: &mut dyn FnMut(usize) -> Result<()>,
+    ) -> Result<()> {
         watch.tick(at(0), of, "")?;
         self.dispatcher.submit(orders)?;
         let mut done = 0;
         while done < orders.len() {
-            let step = self.dispatcher.carried_out().and_then(|n| {
-                done += n;
-                watch.tick(at(done), of, "")
+            let step = self.dispatcher.carried_out().and_then(|places| {
+                done += places.len();
+                watch.tick(at(done), of, "")?;
+                places.into_iter().try_for_each(&mut *take)
             });
             if let Err(error) = step {
                 self.dispatcher.cancel();
@@ -302,16 +382,15 @@ impl<'a> Cluster<'a> {
     }
 
     /// What a worker has found.
-    fn record<T: DeserializeOwned>(&self, pass: &str, part: &Range<usize>) -> Result<T> {
-        self.seen(pass, part, |name| self.journal.record(name))
+    fn record<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        self.seen(name, || self.journal.record(name))
     }
 
     /// A record, as soon as it is seen.
-    fn seen<T>(&self, pass: &str, part: &Range<usize>, look: impl Fn(&str) -> Option<T>) -> Result<T> {
-        let name = record_name(pass, part);
+    fn seen<T>(&self, name: &str, mut look: impl FnMut() -> Option<T>) -> Result<T> {
         let start = Instant::now();
         loop {
-            if let Some(found) = look(&name) {
+            if let Some(found) = look() {
                 return Ok(found);
             }
             if start.elapsed() > SIGHT {
@@ -335,83 +414,6 @@ impl Drop for Cluster<'_> {
         if self.passing {
             self.journal.remove();
         }
-    }
-}
-
-impl Crew for Cluster<'_> {
-    fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products> {
-        let n = cut(self.n_obs).len();
-        // A run that goes on keeps its cut, whatever workers there are now.
-        let size: usize = kept(Some(&self.journal), "span", || {
-            let orders = self.dispatcher.n_workers()?.max(1) * PRODUCTS_A_WORKER;
-            Ok(n.div_ceil(TASKS_A_BLOCK).div_ceil(orders).max(1) * TASKS_A_BLOCK)
-        })?;
-        let parts = spans(n, size);
-        let (pass, any) = self.carry_out(
-            What::Products,
-            "covariance",
-            &(rows.select, rows.transform, rows.n_genes, columns),
-            &parts,
-            &self.tasks(),
-            watch,
-        )?;
-        let mut all: Option<Products> = None;
-        for part in &parts {
-            let found: Products = self.record(&pass, part)?;
-            match &mut all {
-                None => all = Some(found),
-                Some(all) => all.merge(&found)?,
-            }
-        }
-        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
-        let all = all.ok_or_else(|| Error::bug("a covariance of no rows"))?;
-        Ok(Products { decoded: all.decoded && any, ..all })
-    }
-
-    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
-        let parts = self.parts();
-        let pass = (rows.select, rows.transform, rows.n_genes, fit);
-        let (pass, _) = self.carry_out(What::Scores, "projection", &pass, &parts, &self.tasks(), watch)?;
-        let mut scores = Vec::with_capacity(fit.n_scores());
-        for part in &parts {
-            scores.append(&mut self.record::<Vec<f32>>(&pass, part)?);
-        }
-        Ok(scores)
-    }
-}
-
-impl knn::Crew for Cluster<'_> {
-    fn search(&self, order: &knn::Order, rows: &dyn knn::Rows, watch: &dyn Watch, take: &mut dyn FnMut(knn::Found)) -> Result<()> {
-        self.shelve(rows)?;
-        let n = order.n_lists();
-        let ground = Ground { n_tasks: n, rows_before: Box::new(|lists| order.cells_before(lists)) };
-        let parts = spans(n, n.div_ceil(MOST_ORDERS).max(LISTS_AN_ORDER));
-        let (pass, _) = self.carry_out(What::Neighbors, "neighbors", order, &parts, &ground, watch)?;
-        for part in &parts {
-            take(self.record(&pass, part)?);
-        }
-        // The neighbours of all cells are a note of their own soon.
-        parts.iter().for_each(|part| self.journal.forget(&record_name(&pass, part)));
-        self.journal.forget(ROWS);
-        Ok(())
-    }
-}
-
-impl Cluster<'_> {
-    /// Leaves rows for the workers, as they lie in memory.
-    fn shelve(&self, rows: &dyn knn::Rows) -> Result<()> {
-        const BLOCK: usize = 1 << 14;
-        let (n, d) = (rows.n(), rows.d());
-        let (path, draft) = (self.folder.join(ROWS), self.folder.join(format!("{ROWS}.part")));
-        let fail = |e: std::io::Error| Error::io(Place::element(self.folder.display().to_string(), ROWS), &e);
-        let mut file = std::fs::File::create(&draft).map_err(fail)?;
-        let mut block = Vec::new();
-        for first in (0..n).step_by(BLOCK) {
-            block.resize(BLOCK.min(n - first) * d, 0f32);
-            rows.copy(first, &mut block)?;
-            file.write_all(bytemuck::cast_slice(&block)).map_err(fail)?;
-        }
-        file.sync_all().and_then(|()| std::fs::rename(&draft, &path)).map_err(fail)
     }
 }
 

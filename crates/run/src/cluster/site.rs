@@ -4,36 +4,40 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cellmill_cuda::Processor;
+use cellmill_cuda::{Memory, Processor};
 use cellmill_engine::exec::{self, Aside, Feed, cut};
 use cellmill_engine::fold::{At, ByGene, Clipped, Cross, Grouped, Logistic, Moments, Residuals, SetSums};
 use cellmill_engine::journal::Journal;
-use cellmill_engine::pca::{self, Columns, Fit, Rows};
+use cellmill_engine::pca::{self, Columns, Fit, Products, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
 use cellmill_graph::knn::{self, RowFile};
 use cellmill_graph::{Connectivities, Distances};
-use cellmill_matrix::{Error, Place, Result, Source, SourceRow};
+use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::passes::ROWS;
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
-use super::{Message, PREMISES, Premises, ROWS, What, record_name};
-use crate::device::Choice;
+use super::{Message, PREMISES, Premises, What, record_name};
+use crate::budget::say_bytes;
+use crate::device::{self, Choice, Word};
 use crate::fingerprint::identity;
 use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
 use crate::job::Job;
 use crate::observe::{Listener, StageTrace};
-use crate::plan::{JOINERS, Size, densest_task, estimate};
+use crate::plan::{JOINERS, PROGRAM, Size, densest_task, estimate};
 use crate::recipe::{Recipe, Stage as Through};
 
 /// What a worker has.
 #[derive(Clone, Debug)]
 pub struct Worker {
+    /// What it is called.
+    pub name: String,
     /// Threads; as many orders may come at a time.
     pub threads: usize,
     /// Memory ceiling in bytes.
@@ -45,6 +49,10 @@ pub struct Worker {
 /// A run as one worker process sees it.
 struct Site {
     run: String,
+    /// The worker's name.
+    name: String,
+    /// Its memory ceiling in bytes.
+    memory: u64,
     recipe: Recipe,
     journal: Journal,
     source: Box<dyn Source>,
@@ -52,8 +60,10 @@ struct Site {
     stage: Option<Stage>,
     /// Chosen columns.
     selected: Stage,
-    /// What the graph is worked on with, and the input's entries.
-    device: (Choice, u64),
+    /// What computes, as far as this worker has it, and the input's entries.
+    choice: (Choice, u64),
+    /// The GPU of the passes, once it is open.
+    gpu: Mutex<Option<Processor>>,
     /// All threads, for an order that takes them all: one at a time.
     pool: Mutex<ThreadPool>,
     /// Passes as they were read, by name.
@@ -96,7 +106,7 @@ pub fn leave(run: &str) {
 
 impl Premises {
     /// What a worker does of the run, for its plan.
-    fn job(&self, recipe: Recipe, worker: &Worker) -> Job {
+    fn job(&self, recipe: Recipe, worker: &Worker, device: Choice) -> Job {
         Job {
             input: self.input.clone(),
             output: PathBuf::new(),
@@ -111,8 +121,14 @@ impl Premises {
             genome: self.genome.clone(),
             spill_dir: None,
             resume: false,
-            device: Choice::default(),
+            device,
         }
+    }
+
+    /// What computes on this worker.
+    fn choice(&self) -> Choice {
+        let (initial, max) = self.gpu_memory;
+        Choice { device: self.device.clone(), memory: Memory { initial, max } }.on_worker()
     }
 }
 
@@ -125,8 +141,14 @@ impl Site {
         let premises: Premises = read(&Journal::of(folder), PREMISES)?;
         let recipe = Recipe::parse(&premises.recipe, "recipe")?;
         // Refuses a store that is not the client's, and another version of this program.
-        let journal = Journal::resume(folder, &identity(&premises.input, premises.genome.as_deref(), &recipe)?)?;
-        let source = open(&premises.input, &recipe, premises.genome.clone())?;
+        let journal = Journal::resume(folder, &identity(&premises.input, &premises.objects, premises.genome.as_deref(), &recipe)?)?;
+        let source = match &premises.turned {
+            Some(rows) => open_rows(rows, &OpenOptions::default())?,
+            None => {
+                let (matrix, genome) = (recipe.input.matrix.clone(), premises.genome.clone());
+                open_rows(&premises.input, &OpenOptions { matrix, genome, ..OpenOptions::default() })?
+            }
+        };
         let shape = source.shape();
         let size = Size {
             format: "",
@@ -137,7 +159,12 @@ impl Site {
             densest_task: densest_task(&*source),
             annotation_bytes: 0,
         };
-        let plan = estimate(&size, &premises.job(recipe.clone(), worker));
+        let plan = |choice: &Choice| estimate(&size, &premises.job(recipe.clone(), worker, choice.clone()));
+        let mut choice = premises.choice();
+        if choice.device == Word::Auto && plan(&choice).check(worker.memory).is_err() {
+            choice = Choice::default();
+        }
+        let plan = plan(&choice);
         plan.check(worker.memory)?;
         // Beside components, it is not known what states will take.
         let room = if premises.components { plan.stage_bytes } else { (worker.memory - plan.peak_bytes) / 3 };
@@ -151,7 +178,10 @@ impl Site {
             source,
             stage: premises.staged.then(&stage),
             selected: stage(),
-            device: Choice::on_worker(&premises.device, size.nnz),
+            choice: (choice, size.nnz),
+            gpu: Mutex::default(),
+            name: worker.name.clone(),
+            memory: worker.memory,
             pool: Mutex::new(crate::job::pool(worker.threads)?),
             passes: Mutex::default(),
         })
@@ -177,16 +207,34 @@ impl Site {
                 _ => Err(Error::bug(format!("there is no read of the name '{name}'"))),
             },
             What::Products => {
-                let pass = self.pass::<Chosen<Columns>>(&message.pass)?;
+                let pass = self.pass::<Chosen<(Columns, bool)>>(&message.pass)?;
+                let (columns, on_gpu) = &pass.3;
+                let products = |processor: &Processor| pca::products(self.rows(&pass), columns, part, &self.selected, processor, &());
                 // It takes all threads: its sums are large, and there should be few of them.
-                let found = lock(&self.pool).install(|| pca::products(self.rows(&pass), &pass.3, part, &self.selected, &()))?;
+                let pool = lock(&self.pool);
+                let found: Products = match on_gpu {
+                    true => self.on_gpu(|gpu| pool.install(|| products(gpu)))?,
+                    false => pool.install(|| products(&Processor::Cpu))?.ok_or_else(|| Error::bug("products that no CPU is fit for"))?,
+                };
                 self.leave(&record, &found)
             }
             What::Neighbors => {
                 self.forget_rows();
-                let pass = self.pass::<knn::Order>(&message.pass)?;
-                let rows = RowFile::open(&self.journal.folder().join(ROWS), pass.cells_before(pass.n_lists()) as usize, pass.d())?;
-                let found = crate::job::pool(1)?.install(|| pass.carry_out(&rows, part))?;
+                let pass = self.pass::<(knn::Order, bool)>(&message.pass)?;
+                let (order, on_gpu) = &*pass;
+                let n = order.cells_before(order.n_lists());
+                let rows = RowFile::open(&self.journal.folder().join(ROWS), n as usize, order.d())?;
+                let found = match on_gpu {
+                    true => {
+                        let pool = lock(&self.pool);
+                        self.on_gpu(|gpu| {
+                            self.check_room(4 * n * order.d() as u64)?;
+                            let Some(device) = gpu.device() else { return Ok(None) };
+                            pool.install(|| order.carry_out_on(device, &rows, part))
+                        })?
+                    }
+                    false => crate::job::pool(1)?.install(|| order.carry_out(&rows, part))?,
+                };
                 self.leave(&record, &found)
             }
             What::Weights => {
@@ -209,23 +257,69 @@ impl Site {
             What::Scores => {
                 let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
                 let found = crate::job::pool(1)?.install(|| pca::scores(self.rows(&pass), part, &self.selected, &pass.3, &()))?;
-                self.leave(&record, &found)
+                self.kept(&record, self.journal.keep_bytes(&record, bytemuck::cast_slice(&found)))
             }
         }
+    }
+
+    /// Does something of a pass on this worker's GPU. The passes of a run are carried out on GPUs or on CPUs, never on both: where this one
+    /// can't, the error says so, and the run has all do it on CPUs if it may.
+    fn on_gpu<T>(&self, work: impl FnOnce(&Processor) -> Result<Option<T>>) -> Result<T> {
+        let done = self.open_gpu().and_then(|gpu| Ok((work(&gpu)?, gpu)));
+        let why = match done {
+            Ok((Some(found), _)) => return Ok(found),
+            Ok((None, gpu)) => gpu.devices().iter().flat_map(|device| device.left()).last().unwrap_or_default(),
+            Err(error) => error.to_string(),
+        };
+        Err(device::on(&self.name, &why))
+    }
+
+    /// The first GPU that there is here.
+    fn open_gpu(&self) -> Result<Processor> {
+        let mut gpu = lock(&self.gpu);
+        if gpu.is_none() {
+            let Choice { device, memory } = self.choice.0.clone();
+            if device == Word::Cpu {
+                let ceiling = say_bytes(self.memory);
+                return Err(Error::option("memory", ceiling, "the ceiling has no room for a GPU's driver and page-locked memory"));
+            }
+            *gpu = Some(Choice { device: Word::Cuda(vec![0]), memory }.open(self.choice.1, &Log)?.get()?);
+        }
+        Ok(gpu.clone().unwrap_or_default())
+    }
+
+    /// Refuses all rows where they have no room beside a GPU's driver.
+    fn check_room(&self, rows: u64) -> Result<()> {
+        let (needs, ceiling) = (PROGRAM + self.choice.0.host_bytes(self.choice.1) + rows, self.memory);
+        if needs <= ceiling {
+            return Ok(());
+        }
+        Err(ErrorKind::Budget { what: "the search for neighbours on a GPU".into(), needs, ceiling }.into())
     }
 
     /// Does something with the graph on all threads. It takes much memory: one at a time.
     fn on_graph<T: Serialize + Send>(
         &self,
         record: &str,
-        work: impl FnOnce(&Connectivities, &Processor) -> Result<T> + Send,
+        work: impl Fn(&Connectivities, &Processor) -> Result<T> + Send + Sync,
     ) -> Result<()> {
         let pool = lock(&self.pool);
         self.forget_rows();
+        // Its memory makes room for another.
+        *lock(&self.gpu) = None;
         let (indptr, indices, weights) = read(&self.journal, JOINED)?;
-        let (choice, nnz) = &self.device;
-        let processor = choice.open(*nnz, &Log)?.get()?;
-        let found = pool.install(|| work(&Connectivities { indptr, indices, weights }, &processor))?;
+        let graph = Connectivities { indptr, indices, weights };
+        let (choice, nnz) = &self.choice;
+        let refused = |error: Error| device::on(&self.name, &error.to_string());
+        let processor = choice.open(*nnz, &Log).and_then(|opening| opening.get()).map_err(refused)?;
+        let found = match pool.install(|| work(&graph, &processor)) {
+            Err(error) if processor.device().is_some() && choice.device == Word::Auto => {
+                Log.warn(&format!("{error}; the CPU does that"));
+                pool.install(|| work(&graph, &Processor::Cpu))?
+            }
+            Err(error) if processor.device().is_some() => return Err(refused(error)),
+            done => done?,
+        };
         processor.devices().iter().flat_map(|device| device.left()).for_each(|why| Log.warn(&why));
         self.leave(record, &found)
     }
@@ -270,8 +364,11 @@ impl Site {
     }
 
     fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
-        let place = || Place::element(self.journal.folder().display().to_string(), record);
-        self.journal.keep(record, found).map_err(|e| Error::io(place(), &e))
+        self.kept(record, self.journal.keep(record, found))
+    }
+
+    fn kept(&self, record: &str, done: std::io::Result<()>) -> Result<()> {
+        done.map_err(|e| Error::io(Place::element(self.journal.folder().display().to_string(), record), &e))
     }
 }
 
@@ -297,9 +394,4 @@ fn read<T: DeserializeOwned>(journal: &Journal, name: &str) -> Result<T> {
     let path = journal.folder().join(name);
     std::fs::metadata(&path).map_err(|e| Error::io(place(), &e))?;
     journal.load(name).ok_or_else(|| Error::invalid(place(), "a damaged note", "the client has written it whole"))
-}
-
-/// The matrix alone.
-pub fn open(input: &Path, recipe: &Recipe, genome: Option<String>) -> Result<Box<dyn Source>> {
-    open_rows(input, &OpenOptions { matrix: recipe.input.matrix.clone(), genome, ..OpenOptions::default() })
 }

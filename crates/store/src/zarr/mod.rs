@@ -182,6 +182,10 @@ pub(crate) fn folder(root: &Path, path: &str) -> Option<PathBuf> {
 }
 
 impl Tree for ZarrTree {
+    fn objects(&self) -> Result<Vec<String>> {
+        self.sample(2)
+    }
+
     fn location(&self) -> &str {
         &self.location
     }
