@@ -44,6 +44,7 @@ pub struct Stage {
     there: Vec<Mutex<Option<Arc<Resident>>>>,
     allowance: Allowance,
     spill: Option<Arc<Spill>>,
+    unfiltered: bool,
 }
 
 /// Rows of one chunk, packed: about 1.4 bytes an entry where these are counts.
@@ -81,7 +82,17 @@ impl Stage {
     /// An empty stage for `n_tasks` tasks.
     pub fn new(n_tasks: usize, allowance: &Allowance, spill: Option<Arc<Spill>>) -> Self {
         let there = (0..n_tasks).map(|_| Mutex::default()).collect();
-        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), there, allowance: allowance.clone(), spill }
+        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), there, allowance: allowance.clone(), spill, unfiltered: false }
+    }
+
+    /// The same for rows as the source has them: filters come behind it, so that passes may differ in them.
+    pub fn unfiltered(self) -> Self {
+        Stage { unfiltered: true, ..self }
+    }
+
+    /// Whether rows are staged before any filter, not behind those that a recipe begins with.
+    pub fn is_unfiltered(&self) -> bool {
+        self.unfiltered
     }
 
     /// Packs the rows of a chunk, if there is room. `scratch` keeps its memory.

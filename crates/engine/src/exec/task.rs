@@ -45,6 +45,12 @@ impl<'a> Feed<'a> {
     pub fn source(source: &'a dyn Source) -> Self {
         Feed { source, stage: None }
     }
+
+    /// The filters that a recipe begins with, behind which its rows are staged.
+    pub fn filters<'s>(&self, recipe: &'s [Step]) -> &'s [Step] {
+        let n = recipe.iter().take_while(|s| matches!(s, Step::KeepObs { .. })).count();
+        &recipe[..if self.stage.is_some_and(Stage::is_unfiltered) { 0 } else { n }]
+    }
 }
 
 /// One task.
@@ -95,7 +101,7 @@ impl<F: Fold> Task<'_, F> {
     pub fn run(&self, feed: Feed<'_>, scratch: &mut Scratch) -> Result<TaskOutput<F::State>> {
         let mut open = Open { acc: self.fold.open(), rows: RowColumns::default() };
         // Rows are staged once they are filtered: a recipe that begins with filters may begin behind them, if nobody looks before.
-        let filters = self.recipe.iter().take_while(|s| matches!(s, Step::KeepObs { .. })).count();
+        let filters = feed.filters(self.recipe).len();
         let kept = match feed.stage {
             Some(stage) if !(0..filters).any(|s| self.fold.listens(s)) => stage.task(task_of(self.rows.start)),
             _ => None,

@@ -128,6 +128,11 @@ mod tests {
         }
 
         #[test]
+        fn largest((x, _) in rows()) {
+            check_laws(&Largest, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
         fn moments((x, batch) in rows()) {
             check_laws(&Moments { n_vars: 30, n_batches: 3 }, &x, Some(&batch), |a, b| near_moments(a, b)).map_err(TestCaseError::fail)?;
             check_laws(&Moments { n_vars: 30, n_batches: 1 }, &x, None, |a, b| near_moments(a, b)).map_err(TestCaseError::fail)?;
