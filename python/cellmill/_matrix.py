@@ -128,7 +128,9 @@ def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
     """
     dtype = np.dtype(dtype or like.dtype)
     if hasattr(like, "_cellmill_matrix"):
-        return type(like)(matrix)
+        from ._rows import LazyMatrix
+
+        return LazyMatrix(matrix)
     base = matrix.base()
     indptr, indices, data = matrix.collect()
     data = data.astype(dtype, copy=False)

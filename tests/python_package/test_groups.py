@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
+from kinds import dense
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +224,40 @@ def test_aggregates_of_what_is_not_there(kinds):
         cm.get.aggregate(kinds, "no_column", "sum")
     with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, median"):
         cm.get.aggregate(kinds, "kind", "mode")
+
+
+@pytest.mark.parametrize("reference", ["rest", "b"])
+def test_continuity_and_u_are_scipys(logged, reference):
+    from scipy.stats import mannwhitneyu
+
+    x = dense(logged.X)[:, :40]
+    adata = ad.AnnData(sp.csr_matrix(x), obs=logged.obs[["batch"]].copy())
+    ask = dict(method="wilcoxon", reference=reference, groups=["a"], tie_correct=True, use_continuity=True)
+    cm.tl.rank_genes_groups(adata, "batch", **ask, return_u_values=True)
+    found = adata.uns["rank_genes_groups"]
+    assert found["params"]["return_u_values"] is True
+    batch = adata.obs["batch"].to_numpy()
+    other = batch != "a" if reference == "rest" else batch == "b"
+    wanted = {name: mannwhitneyu(x[batch == "a", j], x[other, j], method="asymptotic") for j, name in enumerate(adata.var_names)}
+    for name, u, p in zip(found["names"]["a"], found["scores"]["a"], found["pvals"]["a"], strict=True):
+        assert u == wanted[name].statistic
+        np.testing.assert_allclose(p, wanted[name].pvalue, rtol=1e-9)
+    cm.tl.rank_genes_groups(adata, "batch", **ask)
+    assert abs(adata.uns["rank_genes_groups"]["scores"]["a"]).max() < 50
+    with pytest.raises(ValueError, match="return_u_values"):
+        cm.tl.rank_genes_groups(adata, "batch", method="t-test", return_u_values=True)
+
+
+def test_groups_of_one_cell_are_skipped_if_asked(logged):
+    adata = logged[:50].copy()
+    adata.obs["kind"] = ["x"] + ["y"] * 25 + ["z"] * 24
+    with pytest.raises(ValueError, match="only contain one sample"):
+        cm.tl.rank_genes_groups(adata, "kind")
+    cm.tl.rank_genes_groups(adata, "kind", skip_empty_groups=True)
+    assert adata.uns["rank_genes_groups"]["names"].dtype.names == ("y", "z")
+
+
+def test_sums_of_squares(logged):
+    found = cm.get.aggregate(logged, "batch", "sq_sum")
+    for i, group in enumerate(found.obs_names):
+        np.testing.assert_allclose(found.layers["sq_sum"][i], (dense(logged.X)[logged.obs["batch"] == group] ** 2).sum(axis=0), rtol=1e-5)

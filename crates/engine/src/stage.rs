@@ -12,7 +12,7 @@ use cellmill_kernels::pack::cuda::Batch;
 use cellmill_kernels::pack::{pack, unpack, unpack_columns};
 use cellmill_matrix::{Csr, Result};
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Known};
 use crate::exec::TASK_ROWS;
 pub use spill::Spill;
 
@@ -58,6 +58,7 @@ pub struct Piece {
     rows: Option<Box<[u16]>>,
     /// Sums that normalisation needs, where columns have been dropped since.
     normalizer: Option<Box<[f64]>>,
+    known: Known,
     packed: Packed,
 }
 
@@ -108,7 +109,7 @@ impl Stage {
         let span = chunk.source.end - chunk.source.start;
         let rows = (chunk.rows.len() as u64 != span).then(|| chunk.rows.iter().map(|&r| r as u16).collect());
         let normalizer = chunk.normalizer.as_deref().map(Into::into);
-        Some(Piece { source: chunk.source.clone(), entries: chunk.x.nnz() as u64, rows, normalizer, packed })
+        Some(Piece { source: chunk.source.clone(), entries: chunk.x.nnz() as u64, rows, normalizer, known: Known::default(), packed })
     }
 
     /// Keeps all pieces of a task.
@@ -170,9 +171,14 @@ impl Piece {
     /// Unpacks the rows. `buffer` is used for them and comes back inside the chunk.
     pub fn chunk(&self, mut buffer: Csr) -> Result<Chunk> {
         self.with_bytes(|bytes| unpack(bytes, &mut buffer))?;
-        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer);
+        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer).knowing(self.known.clone());
         chunk.normalizer = self.normalizer.as_deref().map(Into::into);
         Ok(chunk)
+    }
+
+    /// The same rows, of which this is known.
+    pub fn knowing(self, known: Known) -> Self {
+        Piece { known, ..self }
     }
 
     /// Unpacks the rows, keeps the columns that `map` gives a number, and with `take_totals` the sums of the whole rows for

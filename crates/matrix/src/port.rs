@@ -53,6 +53,11 @@ pub trait Source: Send + Sync {
 
     /// The name by which errors call this store.
     fn location(&self) -> &str;
+
+    /// The names of all stores that rows come from.
+    fn locations(&self) -> Vec<&str> {
+        vec![self.location()]
+    }
 }
 
 /// Someone who is told how far a stage has come, and who may stop it.

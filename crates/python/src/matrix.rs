@@ -216,6 +216,15 @@ impl Matrix {
         self.keep().map(|k| k.to_vec().into_pyarray(py).into_any())
     }
 
+    /// The stores that rows come from.
+    #[getter]
+    fn locations(&self) -> Vec<String> {
+        match &*self.origin {
+            Origin::Store(source, _) => source.locations().into_iter().map(String::from).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether values differ from those of the origin.
     #[getter]
     fn changed(&self) -> bool {

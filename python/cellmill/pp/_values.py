@@ -75,7 +75,8 @@ def normalize_total(
             raise ValueError(msg)
         adata = adata.copy()
     if not 0 <= max_fraction <= 1:
-        msg = "Choose max_fraction between 0 and 1."
+        # scanpy's words, then rapids-singlecell's.
+        msg = f"Choose max_fraction between 0 and 1. `max_fraction` must be between 0 and 1, got {max_fraction}."
         raise ValueError(msg)
     if inplace:
         actual(adata)

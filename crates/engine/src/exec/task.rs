@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::order::{Tree, in_order};
 use super::spare::Spare;
-use crate::chunk::{Chunk, RowColumns};
+use crate::chunk::{Chunk, Known, RowColumns};
 use crate::fold::Fold;
 use crate::journal::Log;
 use crate::recipe::{Rows, Step, apply};
@@ -127,8 +127,10 @@ impl<F: Fold> Task<'_, F> {
             let mut chunk = Chunk::new(start..end, std::mem::take(&mut scratch.buffer), batch);
             self.steps(&mut chunk, 0..filters, open).map_err(|e| e.at(&place))?;
             if let (Some(stage), Some(list)) = (feed.stage, &mut pieces) {
+                // Passes over rows that are not filtered yet normalise them, each anew.
+                let known = if stage.is_unfiltered() { chunk.know() } else { Known::default() };
                 match stage.pack(&chunk, &mut scratch.packed) {
-                    Some(piece) => list.push(piece),
+                    Some(piece) => list.push(piece.knowing(known)),
                     None => pieces = None,
                 }
             }

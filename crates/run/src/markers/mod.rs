@@ -100,6 +100,10 @@ pub struct Options {
     pub correction: Correction,
     /// Whether ties lower the variance of rank sums.
     pub tie_correct: bool,
+    /// Whether rank sums are brought half a rank nearer to what is expected.
+    pub use_continuity: bool,
+    /// Whether scores of rank sums are Mann and Whitney's U, not z.
+    pub return_u_values: bool,
     /// Rank sums of values in so many steps of equal width up to the largest value, rather than of the values themselves: near the exact
     /// scores, cheaper to sort. At least 2.
     pub n_bins: Option<usize>,
