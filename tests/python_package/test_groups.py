@@ -222,7 +222,7 @@ def test_aggregates_of_what_is_not_there(kinds):
             cm.get.aggregate(kinds, "kind", "sum", **options)
     with pytest.raises(KeyError, match="no_column"):
         cm.get.aggregate(kinds, "no_column", "sum")
-    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, median"):
+    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, sq_sum, median"):
         cm.get.aggregate(kinds, "kind", "mode")
 
 
@@ -238,10 +238,10 @@ def test_continuity_and_u_are_scipys(logged, reference):
     assert found["params"]["return_u_values"] is True
     batch = adata.obs["batch"].to_numpy()
     other = batch != "a" if reference == "rest" else batch == "b"
-    wanted = {name: mannwhitneyu(x[batch == "a", j], x[other, j], method="asymptotic") for j, name in enumerate(adata.var_names)}
     for name, u, p in zip(found["names"]["a"], found["scores"]["a"], found["pvals"]["a"], strict=True):
-        assert u == wanted[name].statistic
-        np.testing.assert_allclose(p, wanted[name].pvalue, rtol=1e-9)
+        wanted = mannwhitneyu(x[batch == "a", int(name)].astype(float), x[other, int(name)].astype(float), method="asymptotic")
+        assert u == wanted.statistic
+        np.testing.assert_allclose(p, wanted.pvalue if np.isfinite(wanted.pvalue) else 1.0, rtol=1e-9)
     cm.tl.rank_genes_groups(adata, "batch", **ask)
     assert abs(adata.uns["rank_genes_groups"]["scores"]["a"]).max() < 50
     with pytest.raises(ValueError, match="return_u_values"):

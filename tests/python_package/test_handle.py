@@ -227,7 +227,7 @@ def test_raw_of_a_store_is_raw(small, tmp_path, suffix):
     cm.tl.rank_genes_groups(adata, "batch", n_genes=5)
     assert adata.uns["rank_genes_groups"]["params"]["use_raw"] and not set(adata.uns["rank_genes_groups"]["names"]["a"]) <= set(adata.var_names)
     script(RAW, tmp_path / f"raw.{suffix}", small.n_vars, tmp_path / "part.zarr")
-    np.testing.assert_array_equal(dense(ad.read_zarr(tmp_path / "part.zarr").raw.X), dense(small.X[small.obs["batch"] == "a"]))
+    np.testing.assert_array_equal(dense(ad.read_zarr(tmp_path / "part.zarr").raw.X), dense(small.X[(small.obs["batch"] == "a").to_numpy()]))
 
 
 @pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
@@ -243,4 +243,4 @@ def test_a_handle_is_not_written_over_what_it_reads(small, tmp_path, suffix):
                 (handle.write_zarr if suffix == "zarr" else handle.write_h5ad)(path, with_x=with_x)
     adata.X = adata.X.to_memory()
     (adata.write_zarr if suffix == "zarr" else adata.write_h5ad)(path)
-    np.testing.assert_array_equal(dense(cm.read_lazy(path).X), np.log1p(dense(small.X)))
+    np.testing.assert_allclose(dense(cm.read_lazy(path).X), np.log1p(dense(small.X)), rtol=1e-6)
