@@ -327,3 +327,44 @@ pub fn sliced(recipe: &[Step], rows: &Range<u64>) -> Vec<Step> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fold::Collect;
+    use crate::pca::held::Held;
+    use crate::stage::Allowance;
+
+    /// 5,000 cells, two tasks; counts, or with `fractions` what are none.
+    fn rows(fractions: bool) -> Csr {
+        let mut x = Csr::empty(90);
+        for i in 0..5000u32 {
+            let columns: Vec<u32> = (0..90).filter(|j| (i * 31 + j * j * 17) % 7 < 3).collect();
+            let values: Vec<f32> = columns.iter().map(|j| (i % 7 + j % 5 + 1) as f32 * if fractions { 0.25 } else { 1.0 }).collect();
+            x.push_row(&columns, &values);
+        }
+        x
+    }
+
+    /// One stage serves passes whose filters differ; a row's totals and whether it holds counts are kept with it.
+    #[test]
+    fn filters_come_behind_an_unfiltered_stage() {
+        for fractions in [false, true] {
+            let source = Held(rows(fractions));
+            let stage = Stage::new(2, &Allowance::new(1 << 30), None).unfiltered();
+            for (pass, third) in [3, 5, 2].into_iter().enumerate() {
+                let keep = (0..5000).map(|i| i % third != 0).collect();
+                let recipe = [
+                    Step::KeepObs { rows: Rows::Mask { keep, first: 0 } },
+                    Step::NormalizeTotal { target_sum: 1e4 },
+                    Step::Log1p { base: None },
+                ];
+                let fold = Collect::new(recipe.len(), 90);
+                let take = |feed| run(feed, &recipe, &fold, &Aside::default(), None, &()).unwrap();
+                let (staged, plain) = (take(Feed { source: &source, stage: Some(&stage) }), take(Feed::source(&source)));
+                assert_eq!(staged.decoded, pass == 0);
+                assert_eq!(staged.output, plain.output);
+            }
+        }
+    }
+}

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::fold::{
-        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Logistic, Moments, Qc, Residuals, SetSums,
+        ByGene, Clipped, Collect, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Largest, Logistic, Moments, Qc, Residuals, SetSums,
     };
     use crate::recipe::RowQc;
 

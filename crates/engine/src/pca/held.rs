@@ -5,7 +5,7 @@ use std::ops::Range;
 use cellmill_matrix::{Csr, Result, Shape, Source, SourceRow};
 
 /// Rows in memory.
-pub(super) struct Held(pub Csr);
+pub(crate) struct Held(pub Csr);
 
 impl Source for Held {
     fn shape(&self) -> Shape {

@@ -4,7 +4,7 @@
 pub mod ahead;
 mod gpu;
 #[cfg(test)]
-mod held;
+pub(crate) mod held;
 mod part;
 mod route;
 mod wide;
