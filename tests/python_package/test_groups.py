@@ -281,3 +281,14 @@ def test_fold_changes_of_means_before_the_logarithm(logged, method, reference):
     same.X = sp.csr_matrix(linear) if method == "t-test" else adata.X
     cm.tl.rank_genes_groups(same, "batch", method=method, reference=reference, groups=["a"])
     np.testing.assert_allclose(found["scores"], cm.get.rank_genes_groups_df(same, "a").set_index("names").loc[adata.var_names, "scores"], rtol=1e-5)
+
+
+def test_a_mask_over_the_cells_that_a_handle_has_left(stores, small):
+    adata = cm.read_lazy(stores / "small.h5ad")
+    keep = np.arange(adata.n_obs) % 4 > 0
+    adata, held = adata[keep], small[keep].copy()
+    for one in (adata, held):
+        one.obs["some"] = np.arange(one.n_obs) % 5 > 1
+    ours, theirs = (cm.get.aggregate(one, "batch", ["mean", "var"], mask="some") for one in (adata, held))
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(ours.layers[name], theirs.layers[name], rtol=1e-9)
