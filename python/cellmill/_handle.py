@@ -87,7 +87,7 @@ class Handle(Written):
         whole.__init__(matrix, obs, var, layers=layers, **mappings)
         whole._obs, whole._var = obs, var
         if raw is not None:
-            from anndata import Raw
+            from ._lazy import Raw
 
             x, raw_var, varm = raw
             whole._raw = Raw(whole, X=x, var=raw_var, varm=varm)

@@ -62,6 +62,11 @@ class LazyMatrix:
         rows, columns = index if isinstance(index, tuple) else (index, _ALL)
         return LazyMatrix(cut(self._cellmill_matrix, rows, columns))
 
+    def __iter__(self) -> Iterator[Any]:
+        """The rows, in memory one after the other."""
+        for start in range(0, len(self), ROWS):
+            yield from self._rows(start, min(start + ROWS, len(self)))
+
     def copy(self) -> LazyMatrix:
         """The same; steps that are recorded later don't show here."""
         return LazyMatrix(self._cellmill_matrix)

@@ -244,3 +244,28 @@ def test_a_handle_is_not_written_over_what_it_reads(small, tmp_path, suffix):
     adata.X = adata.X.to_memory()
     (adata.write_zarr if suffix == "zarr" else adata.write_h5ad)(path)
     np.testing.assert_allclose(dense(cm.read_lazy(path).X), np.log1p(dense(small.X)), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_raw_of_a_handle_is_used_by_scanpy(small, tmp_path):
+    import matplotlib as mpl
+    import scanpy as sc
+
+    mpl.use("agg")
+    whole = small.copy()
+    whole.raw = small
+    whole.obs["batch"] = whole.obs["batch"].astype("category")
+    whole = whole[:, 100:200].copy()
+    whole.obsm["X_umap"] = np.arange(2 * whole.n_obs).reshape(-1, 2) % 97
+    whole.write_h5ad(tmp_path / "raw.h5ad")
+    adata, gene = cm.read_lazy(tmp_path / "raw.h5ad"), small.var_names[7]
+    assert isinstance(adata.obs_vector("batch"), pd.Categorical)
+    np.testing.assert_array_equal(adata.raw.obs_vector(gene), whole.raw.obs_vector(gene))
+    np.testing.assert_array_equal(adata.raw.var_vector(adata.obs_names[3]), whole.raw.var_vector(adata.obs_names[3]))
+    same(adata.raw.to_adata().to_memory(), whole.raw.to_adata())
+    pd.testing.assert_frame_equal(sc.get.obs_df(adata, [gene, "batch"], use_raw=True), sc.get.obs_df(whole, [gene, "batch"], use_raw=True))
+    sc.pl.umap(adata, color=[gene, "batch"], show=False)
+    # What the engine has no element for is written by anndata, raw as well.
+    adata.uns["odd"] = np.array([{"a": 1}["a"], 2], dtype="complex64")
+    adata[:50].write_h5ad(tmp_path / "part.h5ad")
+    np.testing.assert_array_equal(dense(ad.read_h5ad(tmp_path / "part.h5ad").raw.X), dense(small.X[:50]))
