@@ -64,8 +64,12 @@ class LazyMatrix:
 
     def __iter__(self) -> Iterator[Any]:
         """The rows, in memory one after the other."""
+        for block in self._blocks():
+            yield from block
+
+    def _blocks(self) -> Iterator[Any]:
         for start in range(0, len(self), ROWS):
-            yield from self._rows(start, min(start + ROWS, len(self)))
+            yield self._rows(start, min(start + ROWS, len(self)))
 
     def copy(self) -> LazyMatrix:
         """The same; steps that are recorded later don't show here."""
@@ -76,6 +80,10 @@ class LazyMatrix:
         return self._rows(0, self.shape[0], dense=dense)
 
     compute = to_memory
+
+    def toarray(self) -> np.ndarray:
+        """The values in memory, as an array."""
+        return self.to_memory(dense=True)
 
     def _rows(self, start: int, stop: int, *, dense: bool = False) -> Any:
         import scipy.sparse as sp
@@ -105,6 +113,14 @@ class LazyMatrix:
 
         found = quality(self._cellmill_matrix, [], [], False)
         return found["total"].sum() if axis is None else found["total"] if axis == 0 else found["row_total"]
+
+    def max(self) -> Any:
+        """The largest value."""
+        return max(block.max() for block in self._blocks())
+
+    def min(self) -> Any:
+        """The smallest value."""
+        return min(block.min() for block in self._blocks())
 
     def mean(self, axis: int | None = None) -> Any:
         """Means in float64: of all, of each gene (0) or of each cell (1)."""

@@ -32,6 +32,10 @@ class Written:
         # Values lie in the store; handles share them.
         return self.copy()  # type: ignore[attr-defined]
 
+    def __setitem__(self, *_: Any) -> None:
+        msg = "values of a handle stay as their store has them, but for what verbs do; assign to those of to_memory()"
+        raise TypeError(msg)
+
     @property
     def X(self) -> LazyMatrix:
         """The values, lazily."""
