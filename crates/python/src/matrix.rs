@@ -38,6 +38,8 @@ pub struct Known {
     genes: Mutex<Option<Arc<Genes>>>,
     /// Share of rows with an entry, roughly: it orders the work and changes no result.
     detection: Mutex<Option<Arc<Vec<f32>>>>,
+    /// Whether all values are whole numbers.
+    whole: Mutex<Option<bool>>,
 }
 
 fn get<T: Clone>(slot: &Mutex<Option<T>>) -> Option<T> {
@@ -50,7 +52,7 @@ fn set<T: Clone>(slot: &Mutex<Option<T>>, value: T) -> T {
 
 impl Known {
     fn of(genes: Option<Arc<Genes>>, detection: Option<Arc<Vec<f32>>>) -> Self {
-        Known { genes: Mutex::new(genes), detection: Mutex::new(detection) }
+        Known { genes: Mutex::new(genes), detection: Mutex::new(detection), whole: Mutex::default() }
     }
 }
 
@@ -124,6 +126,19 @@ impl Matrix {
     /// Remembers the share of rows with an entry.
     pub fn remember_detection(&self, detection: Vec<f32>) -> Arc<Vec<f32>> {
         set(&self.known.detection, Arc::new(detection))
+    }
+
+    /// Remembers whether all values are whole numbers.
+    pub fn remember_whole(&self, whole: bool) {
+        set(&self.known.whole, whole);
+    }
+
+    /// A part of the same values, of which the same is known.
+    fn part(&self, part: Self) -> Self {
+        if get(&self.known.whole) == Some(true) {
+            part.remember_whole(true);
+        }
+        part
     }
 
     /// What a worker opens for these rows, if it can.
@@ -231,6 +246,12 @@ impl Matrix {
         self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals | Step::TakeTotalsOf { .. }))
     }
 
+    /// Whether all values are whole numbers, or None: nobody has looked yet.
+    #[getter]
+    fn whole(&self) -> Option<bool> {
+        get(&self.known.whole)
+    }
+
     /// The recorded steps as JSON.
     fn recorded(&self) -> PyResult<String> {
         serde_json::to_string(&*self.steps).map_err(|e| PyValueError::new_err(e.to_string()))
@@ -249,7 +270,7 @@ impl Matrix {
             }
         };
         let known = self.genes().filter(|_| n_obs == self.n_obs);
-        Ok(self.with(Some(Arc::new(keep)), self.steps.clone(), n_obs, self.n_vars, Known::of(known, self.detection())))
+        Ok(self.part(self.with(Some(Arc::new(keep)), self.steps.clone(), n_obs, self.n_vars, Known::of(known, self.detection()))))
     }
 
     /// The columns whose flag is true.
@@ -286,7 +307,7 @@ impl Matrix {
             return Err(PyValueError::new_err(format!("{} standard deviations for {} genes", std.len(), self.n_vars)));
         }
         let inverse_std: Vec<f64> = std.iter().map(|s| 1.0 / s).collect();
-        let genes = self.genes().filter(|_| max_value.is_none() && mean.is_none()).map(|genes| Arc::new(genes.times(&inverse_std)));
+        let genes = self.genes().filter(|_| max_value.is_none()).map(|genes| Arc::new(genes.times(&inverse_std)));
         Ok(self.then(Step::Scale { mean, inverse_std, max_value }, Known::of(genes, self.detection())))
     }
 
@@ -314,7 +335,7 @@ impl Matrix {
         let detection = self.detection().map(|d| Arc::new(pick(&d, mask)));
         let mut next = self.then(Step::KeepVar { mask: mask.to_vec() }, Known::of(genes, detection));
         next.n_vars = mask.iter().filter(|k| **k).count();
-        next
+        self.part(next)
     }
 }
 
