@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ._cellmill import Matrix
+    from ._rows import Later
 
 _CLASS: Any = object.__dict__["__class__"]
 _ALL = slice(None)
@@ -52,11 +53,11 @@ class Handle(Written):
     Half a second of imports is a tenth of what all verbs up to the components take on 130,000 cells.
     """
 
-    #: A handle that gets a raw becomes an AnnData.
-    raw = None
-    _OWN = frozenset({"X", "_cellmill_x", "_cellmill_layers", "_parts", "uns", "obsm", "varm", "obsp", "varp"})
+    _OWN = frozenset({"_raw", "X", "_cellmill_x", "_cellmill_layers", "_parts", "uns", "obsm", "varm", "obsp", "varp"})
 
-    def __init__(self, matrix: Matrix, parts: dict[str, Any], layers: Layers, mappings: dict[str, Any]) -> None:
+    def __init__(self, matrix: Matrix, parts: dict[str, Any], layers: Layers, mappings: dict[str, Any], raw: tuple[Later, Any, Any] | None = None) -> None:
+        # Values, var and varm of raw, which is one where somebody asks for it.
+        self._raw = raw
         self._cellmill_x, self._cellmill_layers = matrix, layers
         # obs and var: frames, or calls that give what frames are made of, until they are looked at.
         self._parts = parts
@@ -79,12 +80,17 @@ class Handle(Written):
         from ._lazy import AnnData
 
         obs, var, mappings = self.obs, self.var, {name: getattr(self, name) for name in ("uns", "obsm", "varm", "obsp", "varp")}
-        matrix, layers = self._cellmill_x, self._cellmill_layers
+        matrix, layers, raw = self._cellmill_x, self._cellmill_layers, self._raw
         self.__dict__.clear()
         _CLASS.__set__(self, AnnData)
         whole: Any = self
         whole.__init__(matrix, obs, var, layers=layers, **mappings)
         whole._obs, whole._var = obs, var
+        if raw is not None:
+            from ._lazy import Raw
+
+            x, raw_var, varm = raw
+            whole._raw = Raw(whole, X=x, var=raw_var, varm=varm)
         return whole
 
     def __getattr__(self, name: str) -> Any:
@@ -103,6 +109,10 @@ class Handle(Written):
         if callable(frame):
             frame = self._parts[name] = table(frame())
         return frame
+
+    @property
+    def raw(self) -> Any:
+        return None if self._raw is None else self._whole().raw
 
     @property
     def obs(self) -> pd.DataFrame:
@@ -173,7 +183,8 @@ class Handle(Written):
         frames = {name: _used(pick(name, self._frame(name))) for name in ("obs", "var")}
         rows, columns = (_ALL if flags is None else flags for flags in (rows, columns))
         layers = self._cellmill_layers._part(rows, columns)
-        return Handle(cut(self._cellmill_x, rows, columns), frames, layers, mappings | {"uns": deepcopy(self.uns)})
+        raw = self._raw and (self._raw[0][rows], *self._raw[1:])
+        return Handle(cut(self._cellmill_x, rows, columns), frames, layers, mappings | {"uns": deepcopy(self.uns)}, raw)
 
     def copy(self, filename: Any = None) -> Any:
         """A handle of its own on the same store."""

@@ -12,12 +12,30 @@ import pandas as pd
 
 from ._cellmill import Matrix
 from ._matrix import matrix_of
-from ._report import _outside
-from ._rows import ROWS, Layers, cut, no_layer
+from ._rows import ROWS, Layers, LazyMatrix, cut, no_layer
 from ._write import Written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class Raw(anndata.Raw):
+    """raw of a handle: its values stay where they are."""
+
+    def obs_vector(self, k: str) -> np.ndarray:
+        """The values of a gene: `(n_obs,)`."""
+        return _gene(self.X, self.var_names, k)
+
+    def var_vector(self, k: str) -> np.ndarray:
+        """The values of a cell: `(n_vars,)`."""
+        return _cell(self.X, self.obs_names, k)
+
+    def to_adata(self) -> AnnData:
+        """A handle whose X is that of raw."""
+        of = self._adata
+        return AnnData(
+            self.X._cellmill_matrix, of.obs.copy(), self.var.copy(), uns=dict(of.uns), obsm=dict(of.obsm), obsp=dict(of.obsp), varm=dict(self.varm)
+        )
 
 
 class AnnData(Written, anndata.AnnData):
@@ -36,6 +54,20 @@ class AnnData(Written, anndata.AnnData):
         if matrix.shape != (self.n_obs, self.n_vars):
             msg = f"X: {matrix.shape[0]} x {matrix.shape[1]}, but obs has {self.n_obs} rows and var {self.n_vars}"
             raise ValueError(msg)
+
+    @property
+    def raw(self) -> anndata.Raw | None:
+        """Values as they were kept before genes were chosen."""
+        return self._raw
+
+    @raw.setter
+    def raw(self, value: Any) -> None:
+        anndata.AnnData.raw.fset(self, value)
+        self._raw = _raw_of(self, self)
+
+    @raw.deleter
+    def raw(self) -> None:
+        self._raw = None
 
     @property
     def layers(self) -> Layers:
@@ -129,8 +161,6 @@ class AnnData(Written, anndata.AnnData):
 
     def _write(self, path: Any, format: str, with_x: bool, options: dict[str, Any]) -> None:
         """With anndata's writers: what the engine has no elements for, and options of theirs."""
-        if self.raw is not None:
-            warnings.warn("raw is not written where anndata writes a handle", UserWarning, stacklevel=_outside())
         frames = self._frames()
         if format == "h5ad":
             import h5py
@@ -156,7 +186,17 @@ class AnnData(Written, anndata.AnnData):
 
         kept = {k: v for k, v in options.items() if k in ("compression", "compression_opts")}
         layers = group.require_group("layers")
-        for group, name, x in [(group, "X", self.X), *((layers, name, self.layers[name]) for name in self.layers)]:
+        matrices = [(group, "X", self.X), *((layers, name, self.layers[name]) for name in self.layers)]
+        if self.raw is not None:
+            raw = group.require_group("raw")
+            raw.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
+            write_elem(raw, "var", self.raw.var, dataset_kwargs=kept)
+            write_elem(raw, "varm", dict(self.raw.varm), dataset_kwargs=kept)
+            matrices.append((raw, "X", self.raw.X))
+        for group, name, x in matrices:
+            if not hasattr(x, "_cellmill_matrix"):
+                write_elem(group, name, x, dataset_kwargs=kept)
+                continue
             if x._cellmill_matrix.base() is not None:
                 write_elem(group, name, x.to_memory(), dataset_kwargs=kept)
                 continue
@@ -168,22 +208,20 @@ class AnnData(Written, anndata.AnnData):
     def obs_vector(self, k: str, *, layer: str | None = None) -> np.ndarray:
         """A column of obs, or the values of a gene: `(n_obs,)`."""
         if k in self.obs:
-            return self.obs[k].to_numpy()
+            return self.obs[k].values
         if k not in self.var_names:
             msg = f"Could not find key {k} in .var_names or .obs.columns."
             raise KeyError(msg)
-        x = self.X if layer is None else self.layers[layer]
-        return np.ravel(x[:, self.var_names == k].to_memory(dense=True)[:, :1])
+        return _gene(self.X if layer is None else self.layers[layer], self.var_names, k)
 
     def var_vector(self, k: str, *, layer: str | None = None) -> np.ndarray:
         """A column of var, or the values of a cell: `(n_vars,)`."""
         if k in self.var:
-            return self.var[k].to_numpy()
+            return self.var[k].values
         if k not in self.obs_names:
             msg = f"Could not find key {k} in .obs_names or .var.columns."
             raise KeyError(msg)
-        x = self.X if layer is None else self.layers[layer]
-        return np.ravel(x[self.obs_names == k].to_memory(dense=True)[:1])
+        return _cell(self.X if layer is None else self.layers[layer], self.obs_names, k)
 
 
 def _one_place(index: Any, n: int) -> Any:
@@ -199,7 +237,20 @@ def _one_place(index: Any, n: int) -> Any:
 def _raw_of(adata: anndata.AnnData, made: anndata.AnnData, rows: Any = slice(None)) -> anndata.Raw | None:
     """raw of some rows of ``adata`` for what was made of them."""
     raw = adata.raw
-    return None if raw is None else anndata.Raw(made, X=raw.X[rows], var=raw.var, varm=dict(raw.varm))
+    if raw is None:
+        return None
+    x = raw.X[rows]
+    return (Raw if isinstance(x, LazyMatrix) else anndata.Raw)(made, X=x, var=raw.var, varm=dict(raw.varm))
+
+
+def _gene(x: LazyMatrix, names: pd.Index, name: str) -> np.ndarray:
+    """Values of the first gene of that name."""
+    return np.ravel(x[:, names == name].to_memory(dense=True)[:, :1])
+
+
+def _cell(x: LazyMatrix, names: pd.Index, name: str) -> np.ndarray:
+    """Values of the first cell of that name."""
+    return np.ravel(x[names == name].to_memory(dense=True)[:1])
 
 
 def _said(matrix: Matrix) -> str:

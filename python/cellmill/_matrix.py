@@ -71,6 +71,7 @@ def matrix_of(x: Any) -> Matrix:
 
         return matrix_of_backed(x)
     if is_sparse(x):
+        _check_real(x)
         x = x if x.format == "csr" else x.tocsr()
         return Matrix.csr(_plain(x.indptr, _INDEX), _plain(x.indices, _INDEX), _plain(x.data, _DATA), x.shape)
     if type(x).__module__.startswith("pandas"):
@@ -79,9 +80,16 @@ def matrix_of(x: Any) -> Matrix:
     if x.ndim != 2:
         msg = f"X: shape {x.shape}, but cells by genes are expected"
         raise ValueError(msg)
+    _check_real(x)
     if x.dtype.type not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
     return Matrix.dense(np.ascontiguousarray(x), x.shape)
+
+
+def _check_real(x: Any) -> None:
+    if np.dtype(x.dtype).kind == "c":
+        msg = f"X: values of type {x.dtype}, but real numbers are expected"
+        raise TypeError(msg)
 
 
 def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
@@ -128,7 +136,9 @@ def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
     """
     dtype = np.dtype(dtype or like.dtype)
     if hasattr(like, "_cellmill_matrix"):
-        return type(like)(matrix)
+        from ._rows import LazyMatrix
+
+        return LazyMatrix(matrix)
     base = matrix.base()
     indptr, indices, data = matrix.collect()
     data = data.astype(dtype, copy=False)

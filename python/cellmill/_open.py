@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ._lazy import AnnData
+    from ._rows import Later
 
 _MAPPINGS = ("obsm", "varm", "obsp", "varp", "uns")
 
@@ -103,8 +104,20 @@ def _one(path: str, matrix: str, genome: str | None, gex_only: bool, scratch: An
                 found[group][name] = element(e)
     names = [] if matrix.startswith("raw") else store.names("layers")
     layers = Layers(lambda name: store.other_matrix(f"layers/{name}"), dict.fromkeys(names))
-    handle: Any = Handle(store.matrix(), {"obs": store.obs, "var": store.var}, layers, found)
+    opened = store.matrix()
+    handle: Any = Handle(opened, {"obs": store.obs, "var": store.var}, layers, found, None if matrix.startswith("raw") else _raw(store, opened.shape[0]))
     return handle._whole() if "anndata" in sys.modules else handle
+
+
+def _raw(store: Store, n_obs: int) -> tuple[Later, Any, Any] | None:
+    """Values, var and varm of the store's raw, if it has one."""
+    from ._rows import Later
+
+    names = store.names("raw")
+    if "X" not in names or "var" not in names:
+        return None
+    var, varm = (element(store.element(f"raw/{name}")[0]) if name in names else {} for name in ("var", "varm"))
+    return Later(lambda: store.other_matrix("raw/X"), (n_obs, len(var))), var, varm
 
 
 _BACKED: dict[tuple[str, str, float], Any] = {}

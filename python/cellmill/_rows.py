@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import scipy.sparse as sp
+
+_ALL = slice(None)
 
 #: Rows that are written, or that a Dask block has, at a time.
 ROWS = 20_000
@@ -56,8 +59,17 @@ class LazyMatrix:
         return f"LazyMatrix of {n_obs} × {n_vars} float32"
 
     def __getitem__(self, index: Any) -> LazyMatrix:
-        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
+        rows, columns = index if isinstance(index, tuple) else (index, _ALL)
         return LazyMatrix(cut(self._cellmill_matrix, rows, columns))
+
+    def __iter__(self) -> Iterator[Any]:
+        """The rows, in memory one after the other."""
+        for block in self._blocks():
+            yield from block
+
+    def _blocks(self) -> Iterator[Any]:
+        for start in range(0, len(self), ROWS):
+            yield self._rows(start, min(start + ROWS, len(self)))
 
     def copy(self) -> LazyMatrix:
         """The same; steps that are recorded later don't show here."""
@@ -68,6 +80,10 @@ class LazyMatrix:
         return self._rows(0, self.shape[0], dense=dense)
 
     compute = to_memory
+
+    def toarray(self) -> np.ndarray:
+        """The values in memory, as an array."""
+        return self.to_memory(dense=True)
 
     def _rows(self, start: int, stop: int, *, dense: bool = False) -> Any:
         import scipy.sparse as sp
@@ -98,15 +114,46 @@ class LazyMatrix:
         found = quality(self._cellmill_matrix, [], [], False)
         return found["total"].sum() if axis is None else found["total"] if axis == 0 else found["row_total"]
 
+    def max(self) -> Any:
+        """The largest value."""
+        return max(block.max() for block in self._blocks())
+
+    def min(self) -> Any:
+        """The smallest value."""
+        return min(block.min() for block in self._blocks())
+
     def mean(self, axis: int | None = None) -> Any:
         """Means in float64: of all, of each gene (0) or of each cell (1)."""
         n_obs, n_vars = self.shape
         return self.sum(axis) / (n_obs * n_vars if axis is None else n_obs if axis == 0 else n_vars)
 
 
+class Later(LazyMatrix):
+    """A matrix that is opened when its values are needed."""
+
+    def __init__(self, open_matrix: Callable[[], Matrix], shape: tuple[int, int]) -> None:
+        self._open, self._shape = open_matrix, shape
+
+    @cached_property
+    def _cellmill_matrix(self) -> Matrix:  # type: ignore[override]
+        return self._open()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._shape
+
+    def copy(self) -> Later:
+        return self
+
+    def __getitem__(self, index: Any) -> Later:
+        rows, columns = index if isinstance(index, tuple) else (index, _ALL)
+        shape = len(np.arange(self._shape[0])[rows]), len(np.arange(self._shape[1])[columns])
+        return Later(lambda: cut(self._cellmill_matrix, rows, columns), shape)
+
+
 def flags(index: Any, n: int) -> tuple[np.ndarray | None, np.ndarray | None]:
     """A mask for an index over ``n`` places (None: all), and the order of what it keeps where that isn't the places' own."""
-    if isinstance(index, slice) and index == slice(None):
+    if isinstance(index, slice) and index == _ALL:
         return None, None
     if isinstance(index, (int, np.integer)):
         index = np.array([index])

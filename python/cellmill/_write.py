@@ -32,6 +32,10 @@ class Written:
         # Values lie in the store; handles share them.
         return self.copy()  # type: ignore[attr-defined]
 
+    def __setitem__(self, *_: Any) -> None:
+        msg = "values of a handle stay as their store has them, but for what verbs do; assign to those of to_memory()"
+        raise TypeError(msg)
+
     @property
     def X(self) -> LazyMatrix:
         """The values, lazily."""
@@ -81,6 +85,7 @@ def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, 
     layers = {f"layers/{name}": adata.layers[name] for name in adata.layers}
     matrices = {name: x._cellmill_matrix for name, x in ({"X": adata.X} | layers).items()} if with_x else {}
     raw = adata.raw if with_x else None
+    _check_apart(path, [matrix_of(x) for x in (adata.X, *layers.values(), *([] if raw is None else [raw.X]))])
     try:
         if options or not isinstance(path, (str, os.PathLike)) or any(m.base() is not None for m in matrices.values()):
             raise TypeError
@@ -95,3 +100,11 @@ def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, 
         adata._write(path, format, with_x, options)
     else:
         write_store(os.fspath(path), format, *tables, list(elements.items()), list(matrices.items()))
+
+
+def _check_apart(path: Any, matrices: list[Matrix]) -> None:
+    """Rows that are still to be read must not be written over."""
+    read = {place for matrix in matrices for place in matrix.locations}
+    if isinstance(path, (str, os.PathLike)) and os.path.exists(path) and any(os.path.exists(place) and os.path.samefile(place, path) for place in read):
+        msg = f"{os.fspath(path)}: this handle reads its rows from there, but it can only be written to another path"
+        raise ValueError(msg)

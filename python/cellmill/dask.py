@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._cellmill import Matrix
 from ._matrix import _DATA, _INDEX, _plain, land, matrix_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Matrices that arrays of late stood for: verbs that follow each other share packed rows and what is known of the genes.
 _RECENT: OrderedDict[Any, Matrix] = OrderedDict()
@@ -118,6 +121,17 @@ def apply(x: Any, name: str, args: tuple[Any, ...], dtype: np.dtype) -> Any:
     centred = name == "scale" and len(args) > 1 and args[1] is not None
     meta = np.empty((0, 0), dtype) if centred else x._meta.astype(dtype)
     return x.map_blocks(Step(name, args, dtype), dtype=dtype, meta=meta)
+
+
+def by_rows(x: Any, change: Callable[[Any, slice], Any], dtype: np.dtype, *, dense: bool) -> Any:
+    """A Dask array whose blocks are changed, lazily, by a function that is told which rows they have."""
+
+    def block(values: Any, block_info: Any = None) -> Any:
+        start, stop = block_info[0]["array-location"][0]
+        return change(values, slice(start, stop))
+
+    x = x.rechunk({1: -1}) if len(x.chunks[1]) > 1 else x
+    return x.map_blocks(block, dtype=dtype, meta=np.empty((0, 0), dtype) if dense else x._meta.astype(dtype))
 
 
 def _root(graph: Any) -> tuple[str, Any, str] | None:

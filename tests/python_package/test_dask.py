@@ -163,3 +163,18 @@ def test_the_multi_gpu_notebook(stores, small):
     lazy.obsm["X_pca"] = lazy.obsm["X_pca"].persist()
     lazy.obsm["X_pca"].compute_chunk_sizes()
     np.testing.assert_allclose(lazy.obsm["X_pca"].compute(), held.obsm["X_pca"], atol=5e-4)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("zero_center", [True, False])
+def test_some_cells_are_scaled(stores, logged, zero_center):
+    held = logged.copy()
+    held.obs["some"] = np.arange(held.n_obs) % 3 > 0
+    lazy = ad.AnnData(da.from_array(held.X.toarray(), chunks=(150, 1000)).map_blocks(type(held.X)), obs=held.obs.copy(), var=held.var.copy())
+    for adata in (lazy, held):
+        cm.pp.scale(adata, mask_obs="some", zero_center=zero_center, max_value=3)
+        cm.pp.pca(adata, n_comps=5)
+    assert type(lazy.X) is da.Array
+    np.testing.assert_array_equal(dense(lazy.X.compute()), dense(held.X))
+    np.testing.assert_allclose(lazy.uns["pca"]["variance"], held.uns["pca"]["variance"], rtol=1e-6)
+    same_frame(lazy.var, held.var)

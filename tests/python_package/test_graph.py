@@ -96,6 +96,10 @@ def test_leiden(embedded):
 
     cm.tl.leiden(adata, resolution=[0.2, 1.0])
     assert {"leiden_0.2", "leiden_1.0"} <= set(adata.obs)
+    joint = adata.uns["leiden"]
+    assert joint["params"]["resolution"] == [0.2, 1.0] and len(joint["modularity"]) == 2
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        cm.tl.leiden(adata, dtype="int32")
     cm.tl.leiden(adata, restrict_to=("leiden", ["0", "1"]), resolution=0.3)
     parts = adata.obs["leiden_R"]
     assert (parts[~ours.isin(["0", "1"])] == ours[~ours.isin(["0", "1"])].astype(str)).all()

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
+from kinds import dense
 
 
 @pytest.fixture(scope="module")
@@ -220,5 +222,73 @@ def test_aggregates_of_what_is_not_there(kinds):
             cm.get.aggregate(kinds, "kind", "sum", **options)
     with pytest.raises(KeyError, match="no_column"):
         cm.get.aggregate(kinds, "no_column", "sum")
-    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, median"):
+    with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, sq_sum, median"):
         cm.get.aggregate(kinds, "kind", "mode")
+
+
+@pytest.mark.parametrize("reference", ["rest", "b"])
+def test_continuity_and_u_are_scipys(logged, reference):
+    from scipy.stats import mannwhitneyu
+
+    x = dense(logged.X)[:, :40]
+    adata = ad.AnnData(sp.csr_matrix(x), obs=logged.obs[["batch"]].copy())
+    ask = dict(method="wilcoxon", reference=reference, groups=["a"], tie_correct=True, use_continuity=True)
+    cm.tl.rank_genes_groups(adata, "batch", **ask, return_u_values=True)
+    found = adata.uns["rank_genes_groups"]
+    assert found["params"]["return_u_values"] is True
+    batch = adata.obs["batch"].to_numpy()
+    other = batch != "a" if reference == "rest" else batch == "b"
+    for name, u, p in zip(found["names"]["a"], found["scores"]["a"], found["pvals"]["a"], strict=True):
+        wanted = mannwhitneyu(x[batch == "a", int(name)].astype(float), x[other, int(name)].astype(float), method="asymptotic")
+        assert u == wanted.statistic and found["scores"].dtype["a"] == np.float64
+        np.testing.assert_allclose(p, wanted.pvalue if np.isfinite(wanted.pvalue) else 1.0, rtol=1e-9)
+    cm.tl.rank_genes_groups(adata, "batch", **ask)
+    assert abs(adata.uns["rank_genes_groups"]["scores"]["a"]).max() < 50
+    with pytest.raises(ValueError, match="return_u_values"):
+        cm.tl.rank_genes_groups(adata, "batch", method="t-test", return_u_values=True)
+
+
+def test_groups_of_one_cell_are_skipped_if_asked(logged):
+    adata = logged[:50].copy()
+    adata.obs["kind"] = ["x"] + ["y"] * 25 + ["z"] * 24
+    with pytest.raises(ValueError, match="only contain one sample"):
+        cm.tl.rank_genes_groups(adata, "kind")
+    cm.tl.rank_genes_groups(adata, "kind", skip_empty_groups=True)
+    assert adata.uns["rank_genes_groups"]["names"].dtype.names == ("y", "z")
+    with pytest.raises(ValueError, match="reference = x has fewer than two samples"):
+        cm.tl.rank_genes_groups(adata, "kind", reference="x", skip_empty_groups=True)
+    cm.tl.rank_genes_groups(adata, "kind", groups=["z", "y"])
+    assert adata.uns["rank_genes_groups"]["names"].dtype.names == ("z", "y")
+
+
+def test_sums_of_squares(logged):
+    found = cm.get.aggregate(logged, "batch", "sq_sum")
+    for i, group in enumerate(found.obs_names):
+        np.testing.assert_allclose(found.layers["sq_sum"][i], (dense(logged.X)[logged.obs["batch"] == group] ** 2).sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["t-test", "wilcoxon"])
+@pytest.mark.parametrize("reference", ["rest", "b"])
+def test_fold_changes_of_means_before_the_logarithm(logged, method, reference):
+    adata = logged[:, :60].copy()
+    cm.tl.rank_genes_groups(adata, "batch", method=method, reference=reference, groups=["a"], mean_in_log_space=False)
+    found = cm.get.rank_genes_groups_df(adata, "a").set_index("names").loc[adata.var_names]
+    linear, batch = np.expm1(dense(adata.X).astype(float)), adata.obs["batch"].to_numpy()
+    other = batch != "a" if reference == "rest" else batch == "b"
+    wanted = np.log2((linear[batch == "a"].mean(axis=0) + 1e-9) / (linear[other].mean(axis=0) + 1e-9))
+    np.testing.assert_allclose(found["logfoldchanges"], wanted, rtol=1e-4, atol=1e-5)
+    same = adata.copy()
+    same.X = sp.csr_matrix(linear) if method == "t-test" else adata.X
+    cm.tl.rank_genes_groups(same, "batch", method=method, reference=reference, groups=["a"])
+    np.testing.assert_allclose(found["scores"], cm.get.rank_genes_groups_df(same, "a").set_index("names").loc[adata.var_names, "scores"], rtol=1e-5)
+
+
+def test_a_mask_over_the_cells_that_a_handle_has_left(stores, small):
+    adata = cm.read_lazy(stores / "small.h5ad")
+    keep = np.arange(adata.n_obs) % 4 > 0
+    adata, held = adata[keep], small[keep].copy()
+    for one in (adata, held):
+        one.obs["some"] = np.arange(one.n_obs) % 5 > 1
+    ours, theirs = (cm.get.aggregate(one, "batch", ["mean", "var"], mask="some") for one in (adata, held))
+    for name in ("mean", "var"):
+        np.testing.assert_allclose(ours.layers[name], theirs.layers[name], rtol=1e-9)

@@ -200,3 +200,72 @@ def test_single_places_and_copies(stores, small):
     assert other.X.sum() != adata.X.sum()
     pd.testing.assert_frame_equal(adata[:5, :4].to_df(), small[:5, :4].to_df())
     assert adata[:5, :4].T.shape == (4, 5)
+
+
+RAW = """
+import sys
+import cellmill as cm
+adata = cm.read_lazy(sys.argv[1])
+part = adata[adata.obs["batch"] == "a"]
+assert "anndata" not in sys.modules, "anndata was imported"
+assert part.raw.shape == (part.n_obs, int(sys.argv[2])) and list(part.raw.var_names) == list(cm.read_lazy(sys.argv[1]).raw.var_names)
+assert "_cellmill_matrix" not in vars(part.raw.X), "raw was opened"
+part.write_zarr(sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
+def test_raw_of_a_store_is_raw(small, tmp_path, suffix):
+    whole = small.copy()
+    whole.raw = small
+    whole.raw.varm["two"] = np.ones((small.n_vars, 2))
+    whole = whole[:, 100:200].copy()
+    (whole.write_zarr if suffix == "zarr" else whole.write_h5ad)(tmp_path / f"raw.{suffix}")
+    adata = cm.read_lazy(tmp_path / f"raw.{suffix}")
+    assert adata.raw.shape == small.shape and adata.shape == whole.shape and adata.raw.varm["two"].shape == (small.n_vars, 2)
+    np.testing.assert_array_equal(dense(adata[5:50].raw.X), dense(small.X[5:50]))
+    cm.tl.rank_genes_groups(adata, "batch", n_genes=5)
+    assert adata.uns["rank_genes_groups"]["params"]["use_raw"] and not set(adata.uns["rank_genes_groups"]["names"]["a"]) <= set(adata.var_names)
+    script(RAW, tmp_path / f"raw.{suffix}", small.n_vars, tmp_path / "part.zarr")
+    np.testing.assert_array_equal(dense(ad.read_zarr(tmp_path / "part.zarr").raw.X), dense(small.X[(small.obs["batch"] == "a").to_numpy()]))
+
+
+@pytest.mark.parametrize("suffix", ["zarr", "h5ad"])
+def test_a_handle_is_not_written_over_what_it_reads(small, tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    (small.write_zarr if suffix == "zarr" else small.write_h5ad)(path)
+    adata = cm.read_lazy(path)
+    cm.pp.log1p(adata)
+    joined = cm.concat([cm.read_lazy(path), adata], index_unique="-")
+    for handle in (adata, joined, adata[:20]):
+        for with_x in (True, False):
+            with pytest.raises(ValueError, match=f"a.{suffix}: this handle reads its rows from there"):
+                (handle.write_zarr if suffix == "zarr" else handle.write_h5ad)(path, with_x=with_x)
+    adata.X = adata.X.to_memory()
+    (adata.write_zarr if suffix == "zarr" else adata.write_h5ad)(path)
+    np.testing.assert_allclose(dense(cm.read_lazy(path).X), np.log1p(dense(small.X)), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_raw_of_a_handle_is_used_by_scanpy(small, tmp_path):
+    import matplotlib as mpl
+    import scanpy as sc
+
+    mpl.use("agg")
+    whole = small.copy()
+    whole.raw = small
+    whole.obs["batch"] = whole.obs["batch"].astype("category")
+    whole = whole[:, 100:200].copy()
+    whole.obsm["X_umap"] = np.arange(2 * whole.n_obs).reshape(-1, 2) % 97
+    whole.write_h5ad(tmp_path / "raw.h5ad")
+    adata, gene = cm.read_lazy(tmp_path / "raw.h5ad"), small.var_names[7]
+    assert isinstance(adata.obs_vector("batch"), pd.Categorical)
+    np.testing.assert_array_equal(adata.raw.obs_vector(gene), whole.raw.obs_vector(gene))
+    np.testing.assert_array_equal(adata.raw.var_vector(adata.obs_names[3]), whole.raw.var_vector(adata.obs_names[3]))
+    same(adata.raw.to_adata().to_memory(), whole.raw.to_adata())
+    pd.testing.assert_frame_equal(sc.get.obs_df(adata, [gene, "batch"], use_raw=True), sc.get.obs_df(whole, [gene, "batch"], use_raw=True))
+    sc.pl.umap(adata, color=[gene, "batch"], show=False)
+    # What the engine has no element for is written by anndata, raw as well.
+    adata.uns["odd"] = np.array([{"a": 1}["a"], 2], dtype="complex64")
+    adata[:50].write_h5ad(tmp_path / "part.h5ad")
+    np.testing.assert_array_equal(dense(ad.read_h5ad(tmp_path / "part.h5ad").raw.X), dense(small.X[:50]))

@@ -181,3 +181,12 @@ def test_errors_have_a_place(tmp_path):
         cm.read_lazy(tmp_path / "text.h5ad")
     with pytest.raises(KeyError, match="layers/nothing"):
         cm.read_lazy(PBMC, matrix="layers/nothing")
+
+
+def test_values_are_looked_at_but_not_assigned(stores, small):
+    adata = cm.read_lazy(stores / "small.zarr")
+    assert (adata.X.max(), adata.X.min()) == (small.X.max(), small.X.min())
+    np.testing.assert_array_equal(adata.X[3:9].toarray(), small.X[3:9].toarray())
+    np.testing.assert_array_equal(dense(list(adata.X[:2])[1]), dense(small.X[1]))
+    with pytest.raises(TypeError, match="to_memory"):
+        adata[0, 0] = 1

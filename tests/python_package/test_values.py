@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
@@ -174,3 +175,9 @@ def test_what_is_returned_changes_nothing(counts):
         verb(before, **options)
         np.testing.assert_array_equal(dense(made), dense(before.X))
         before = counts.copy()
+
+
+def test_complex_numbers_are_refused(small):
+    for x in (small.X.astype("complex64"), small.X[:50].toarray().astype("complex128")):
+        with pytest.raises(TypeError, match="complex.*real numbers are expected"):
+            cm.pp.normalize_total(ad.AnnData(x), target_sum=1)

@@ -30,7 +30,7 @@ pub struct Aggregate {
     /// Columns of obs, such as leiden,sample
     #[arg(long, value_delimiter = ',', required = true, value_name = "COLUMN")]
     by: Vec<String>,
-    /// What is taken over each group: sum, mean, var, count_nonzero
+    /// What is taken over each group: sum, mean, var, count_nonzero, sq_sum
     #[arg(long, value_delimiter = ',', default_value = "sum", value_name = "NAME")]
     func: Vec<String>,
     /// Column of obs (bool) of the cells that count

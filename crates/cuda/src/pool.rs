@@ -68,7 +68,8 @@ impl Pool {
         let mut wait = 0u32;
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES;
         // SAFETY: the attribute is an int.
-        unsafe { result::mem_pool::set_attribute(pool.raw, attribute, (&raw mut wait).cast()) }.map_err(|e| pool.fault(memory.initial, e))?;
+        unsafe { result::mem_pool::set_attribute(pool.raw, attribute, (&raw mut wait).cast()) }
+            .map_err(|e| pool.fault(memory.initial, e))?;
         Ok(pool)
     }
 

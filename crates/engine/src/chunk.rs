@@ -18,7 +18,15 @@ pub struct Chunk {
     pub batch: Option<Vec<u32>>,
     /// Row sums that normalisation divides by, where they were taken before columns were dropped: `(x.n_rows(),)`.
     pub normalizer: Option<Vec<f64>>,
+    seen: Option<Look>,
+    known: Known,
+}
+
+/// What is known of the rows of a chunk as they are.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
     totals: Option<RowTotals>,
+    /// Whether all values are whole numbers from 0 on.
     whole: Option<bool>,
 }
 
@@ -26,29 +34,41 @@ impl Chunk {
     /// Rows as they come from the source.
     pub fn new(source: Range<u64>, x: Csr, batch: Option<Vec<u32>>) -> Self {
         let rows = (0..x.n_rows() as u32).collect();
-        Chunk { source, rows, x, batch, normalizer: None, totals: None, whole: None }
+        Chunk { batch, ..Chunk::part(source, rows, x) }
     }
 
     /// Some rows of a range: `rows` are their offsets from `source.start`.
     pub fn part(source: Range<u64>, rows: Vec<u32>, x: Csr) -> Self {
-        Chunk { source, rows, x, batch: None, normalizer: None, totals: None, whole: None }
+        Chunk { source, rows, x, batch: None, normalizer: None, seen: None, known: Known::default() }
     }
 
     /// Totals of the rows as they are now; taken once, then remembered until the values change.
     pub fn totals(&mut self) -> &RowTotals {
-        self.totals.get_or_insert_with(|| row_totals(&self.x))
+        self.known.totals.get_or_insert_with(|| row_totals(&self.x))
     }
 
-    /// What the values are like.
+    /// What the values are like; looked at once.
     pub fn look(&mut self) -> Look {
-        let seen = look(&self.x.data);
-        self.whole = Some(seen.whole && seen.counts);
+        let seen = *self.seen.get_or_insert_with(|| look(&self.x.data));
+        self.known.whole = Some(seen.whole && seen.counts);
         seen
+    }
+
+    /// Takes totals and a look, for those who ask later: [`Chunk::knowing`].
+    pub fn know(&mut self) -> Known {
+        self.look();
+        self.totals();
+        self.known.clone()
+    }
+
+    /// The same rows, of which this is known.
+    pub fn knowing(self, known: Known) -> Self {
+        Chunk { known, ..self }
     }
 
     /// Whether all values are known to be whole numbers from 0 on; seen once, then remembered until the values change.
     pub fn is_whole(&mut self) -> bool {
-        match self.whole {
+        match self.known.whole {
             Some(whole) => whole,
             None => {
                 let seen = self.look();
@@ -62,6 +82,7 @@ impl Chunk {
         if keep.iter().all(|k| *k) {
             return;
         }
+        self.seen = None;
         cellmill_kernels::select::keep_rows(&mut self.x, keep);
         retain(&mut self.rows, keep);
         if let Some(batch) = &mut self.batch {
@@ -70,7 +91,7 @@ impl Chunk {
         if let Some(normalizer) = &mut self.normalizer {
             retain(normalizer, keep);
         }
-        if let Some(totals) = &mut self.totals {
+        if let Some(totals) = &mut self.known.totals {
             retain(&mut totals.n_genes, keep);
             retain(&mut totals.total, keep);
         }
@@ -86,8 +107,8 @@ impl Chunk {
 
     /// Says that values or columns have changed.
     pub fn changed(&mut self) {
-        self.totals = None;
-        self.whole = None;
+        self.seen = None;
+        self.known = Known::default();
     }
 }
 

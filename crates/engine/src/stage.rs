@@ -13,7 +13,7 @@ use cellmill_kernels::pack::{pack, seal, unpack, unpack_columns};
 use cellmill_matrix::{Csr, Result};
 use rayon::prelude::*;
 
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, Known};
 use crate::exec::TASK_ROWS;
 pub use spill::Spill;
 
@@ -45,6 +45,7 @@ pub struct Stage {
     there: Vec<Mutex<Option<Arc<Resident>>>>,
     allowance: Allowance,
     spill: Option<Arc<Spill>>,
+    unfiltered: bool,
 }
 
 /// Rows of one chunk, packed: about 1.4 bytes an entry where these are counts.
@@ -58,16 +59,27 @@ pub struct Piece {
     rows: Option<Box<[u16]>>,
     /// Sums that normalisation needs, where columns have been dropped since.
     normalizer: Option<Box<[f64]>>,
+    known: Known,
     packed: Packed,
 }
 
 /// Where the bytes are.
 #[derive(Debug)]
 enum Packed {
-    Memory { bytes: Box<[u8]>, allowance: Allowance },
-    Spilled { at: u64, len: usize, file: Arc<Spill> },
+    Memory {
+        bytes: Box<[u8]>,
+        allowance: Allowance,
+    },
+    Spilled {
+        at: u64,
+        len: usize,
+        file: Arc<Spill>,
+    },
     /// In a GPU's memory alone, without its header.
-    There { place: Range<usize>, resident: Arc<Resident> },
+    There {
+        place: Range<usize>,
+        resident: Arc<Resident>,
+    },
 }
 
 impl Drop for Packed {
@@ -84,7 +96,17 @@ impl Stage {
     /// An empty stage for `n_tasks` tasks.
     pub fn new(n_tasks: usize, allowance: &Allowance, spill: Option<Arc<Spill>>) -> Self {
         let there = (0..n_tasks).map(|_| Mutex::default()).collect();
-        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), there, allowance: allowance.clone(), spill }
+        Stage { tasks: (0..n_tasks).map(|_| Mutex::default()).collect(), there, allowance: allowance.clone(), spill, unfiltered: false }
+    }
+
+    /// The same for rows as the source has them: filters come behind it, so that passes may differ in them.
+    pub fn unfiltered(self) -> Self {
+        Stage { unfiltered: true, ..self }
+    }
+
+    /// Whether rows are staged before any filter, not behind those that a recipe begins with.
+    pub fn is_unfiltered(&self) -> bool {
+        self.unfiltered
     }
 
     /// Packs the rows of a chunk, if there is room. `scratch` keeps its memory.
@@ -103,7 +125,7 @@ impl Stage {
             let file = self.spill.as_ref()?;
             Packed::Spilled { at: file.append(bytes)?, len, file: file.clone() }
         };
-        Some(Piece { source: source.clone(), entries, rows: some_rows(source, rows), normalizer: None, packed })
+        Some(Piece { source: source.clone(), entries, rows: some_rows(source, rows), normalizer: None, known: Known::default(), packed })
     }
 
     /// Keeps a task whose packed rows a GPU has: there if they `stay`, else they are copied here, if there is room.
@@ -111,7 +133,7 @@ impl Stage {
         let resident = Arc::new(resident);
         let piece = |There { source, rows, entries, place }| {
             let packed = Packed::There { place, resident: resident.clone() };
-            Piece { rows: some_rows(&source, &rows), source, entries, normalizer: None, packed }
+            Piece { rows: some_rows(&source, &rows), source, entries, normalizer: None, known: Known::default(), packed }
         };
         let pieces = pieces.into_iter().map(piece);
         if stay {
@@ -207,9 +229,14 @@ impl Piece {
     /// Unpacks the rows. `buffer` is used for them and comes back inside the chunk.
     pub fn chunk(&self, mut buffer: Csr) -> Result<Chunk> {
         self.with_bytes(|bytes| unpack(bytes, &mut buffer))?;
-        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer);
+        let mut chunk = Chunk::part(self.source.clone(), self.offsets(buffer.n_rows()), buffer).knowing(self.known.clone());
         chunk.normalizer = self.normalizer.as_deref().map(Into::into);
         Ok(chunk)
+    }
+
+    /// The same rows, of which this is known.
+    pub fn knowing(self, known: Known) -> Self {
+        Piece { known, ..self }
     }
 
     /// Unpacks the rows, keeps the columns that `map` gives a number, and with `take_totals` the sums of the whole rows for

@@ -54,6 +54,11 @@ pub trait Source: Send + Sync {
     /// The name by which errors call this store.
     fn location(&self) -> &str;
 
+    /// The names of all stores that rows come from.
+    fn locations(&self) -> Vec<&str> {
+        vec![self.location()]
+    }
+
     /// Its chunks as they are stored, where someone else than [`Source::read`] can undo their compression. The default has none.
     fn stored(&self) -> Option<&dyn Stored> {
         None

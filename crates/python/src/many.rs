@@ -121,6 +121,9 @@ impl Source for Many {
     fn location(&self) -> &str {
         self.parts.first().map_or("", |p| p.source.location())
     }
+    fn locations(&self) -> Vec<&str> {
+        self.parts.iter().flat_map(|p| p.source.locations()).collect()
+    }
 }
 
 /// Rows that are held.

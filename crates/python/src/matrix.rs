@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_engine::exec::{Feed, cut};
-use cellmill_engine::fold::GeneMoments;
 use cellmill_engine::recipe::{Rows, Step};
 use cellmill_engine::stage::{Allowance, Stage};
 use cellmill_matrix::{Shape, Source};
@@ -13,6 +12,7 @@ use pyo3::prelude::*;
 
 use crate::error::raised;
 use crate::many::{Held, Many, Part};
+use crate::moments::Genes;
 use crate::origin::{Blocks, Opened, Origin};
 use crate::{convert, pool, rows};
 
@@ -34,23 +34,25 @@ pub struct Matrix {
 /// What is known of the genes as they are after the steps.
 #[derive(Default)]
 pub struct Known {
-    /// Moments over the rows that are left.
-    moments: Mutex<Option<Arc<GeneMoments>>>,
+    /// From a pass over the rows that are left.
+    genes: Mutex<Option<Arc<Genes>>>,
     /// Share of rows with an entry, roughly: it orders the work and changes no result.
     detection: Mutex<Option<Arc<Vec<f32>>>>,
+    /// Whether all values are whole numbers.
+    whole: Mutex<Option<bool>>,
 }
 
 fn get<T: Clone>(slot: &Mutex<Option<T>>) -> Option<T> {
     slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-fn set<T>(slot: &Mutex<Option<T>>, value: T) {
-    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+fn set<T: Clone>(slot: &Mutex<Option<T>>, value: T) -> T {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).insert(value).clone()
 }
 
 impl Known {
-    fn of(moments: Option<GeneMoments>, detection: Option<Arc<Vec<f32>>>) -> Self {
-        Known { moments: Mutex::new(moments.map(Arc::new)), detection: Mutex::new(detection) }
+    fn of(genes: Option<Arc<Genes>>, detection: Option<Arc<Vec<f32>>>) -> Self {
+        Known { genes: Mutex::new(genes), detection: Mutex::new(detection), whole: Mutex::default() }
     }
 }
 
@@ -61,7 +63,8 @@ impl Matrix {
     /// All rows of an origin.
     pub fn of(origin: Origin) -> Self {
         let Shape { n_obs, n_vars } = origin.shape();
-        let stage = origin.is_far().then(|| Arc::new(Stage::new(cut(n_obs).len(), &Allowance::new(pool::memory() / STAGE_SHARE), None)));
+        let stage = || Stage::new(cut(n_obs).len(), &Allowance::new(pool::memory() / STAGE_SHARE), None).unfiltered();
+        let stage = origin.is_far().then(|| Arc::new(stage()));
         Matrix {
             origin: Arc::new(origin),
             stage,
@@ -105,14 +108,14 @@ impl Matrix {
         &self.steps
     }
 
-    /// Moments of the genes, if they are known.
-    pub fn moments(&self) -> Option<Arc<GeneMoments>> {
-        get(&self.known.moments)
+    /// What a pass over the values has found of the genes.
+    pub fn genes(&self) -> Option<Arc<Genes>> {
+        get(&self.known.genes)
     }
 
-    /// Remembers moments.
-    pub fn remember_moments(&self, moments: GeneMoments) {
-        set(&self.known.moments, Arc::new(moments));
+    /// Remembers what a pass over the values has found.
+    pub fn remember(&self, genes: Genes) -> Arc<Genes> {
+        set(&self.known.genes, Arc::new(genes))
     }
 
     /// Share of rows with an entry, `(n_vars,)`, if it is known.
@@ -121,8 +124,21 @@ impl Matrix {
     }
 
     /// Remembers the share of rows with an entry.
-    pub fn remember_detection(&self, detection: Vec<f32>) {
-        set(&self.known.detection, Arc::new(detection));
+    pub fn remember_detection(&self, detection: Vec<f32>) -> Arc<Vec<f32>> {
+        set(&self.known.detection, Arc::new(detection))
+    }
+
+    /// Remembers whether all values are whole numbers.
+    pub fn remember_whole(&self, whole: bool) {
+        set(&self.known.whole, whole);
+    }
+
+    /// A part of the same values, of which the same is known.
+    fn part(&self, part: Self) -> Self {
+        if get(&self.known.whole) == Some(true) {
+            part.remember_whole(true);
+        }
+        part
     }
 
     /// What a worker opens for these rows, if it can.
@@ -143,8 +159,7 @@ impl Matrix {
         self.origin.with(py, |source: &dyn Source| f(Feed::new(source, self.stage.as_deref())))
     }
 
-    /// The recipe for these steps and rows. Staged rows are those of the origin, so a filter must not come first: where no choice of
-    /// columns does, one of all columns stands before it.
+    /// The recipe for these steps and rows. A choice of columns that comes first stays first: other columns are not even unpacked then.
     pub fn recipe(&self, steps: &[Step], keep: Option<&[bool]>) -> Vec<Step> {
         let mut recipe = steps.to_vec();
         let Some(keep) = keep else { return recipe };
@@ -153,10 +168,7 @@ impl Matrix {
             _ if self.stage.is_none() => 0,
             [Step::TakeTotals, Step::KeepVar { .. }, ..] => 2,
             [Step::KeepVar { .. }, ..] => 1,
-            _ => {
-                recipe.insert(0, Step::KeepVar { mask: vec![true; self.origin.shape().n_vars] });
-                1
-            }
+            _ => 0,
         };
         recipe.insert(behind, filter);
         recipe
@@ -219,10 +231,25 @@ impl Matrix {
         self.keep().map(|k| k.to_vec().into_pyarray(py).into_any())
     }
 
+    /// The stores that rows come from.
+    #[getter]
+    fn locations(&self) -> Vec<String> {
+        match &*self.origin {
+            Origin::Store(source, _) => source.locations().into_iter().map(String::from).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether values differ from those of the origin.
     #[getter]
     fn changed(&self) -> bool {
         self.steps.iter().any(|s| !matches!(s, Step::KeepVar { .. } | Step::TakeTotals | Step::TakeTotalsOf { .. }))
+    }
+
+    /// Whether all values are whole numbers, or None: nobody has looked yet.
+    #[getter]
+    fn whole(&self) -> Option<bool> {
+        get(&self.known.whole)
     }
 
     /// The recorded steps as JSON.
@@ -242,8 +269,8 @@ impl Matrix {
                 keep.iter().map(|&k| k && flags.next() == Some(&true)).collect()
             }
         };
-        let known = if n_obs == self.n_obs { self.moments().map(|m| (*m).clone()) } else { None };
-        Ok(self.with(Some(Arc::new(keep)), self.steps.clone(), n_obs, self.n_vars, Known::of(known, self.detection())))
+        let known = self.genes().filter(|_| n_obs == self.n_obs);
+        Ok(self.part(self.with(Some(Arc::new(keep)), self.steps.clone(), n_obs, self.n_vars, Known::of(known, self.detection()))))
     }
 
     /// The columns whose flag is true.
@@ -280,12 +307,8 @@ impl Matrix {
             return Err(PyValueError::new_err(format!("{} standard deviations for {} genes", std.len(), self.n_vars)));
         }
         let inverse_std: Vec<f64> = std.iter().map(|s| 1.0 / s).collect();
-        let moments = self.moments().filter(|_| max_value.is_none() && mean.is_none()).map(|m| GeneMoments {
-            n_obs: m.n_obs,
-            mean: m.mean.iter().zip(&inverse_std).map(|(m, i)| m * i).collect(),
-            squares: m.squares.iter().zip(&inverse_std).map(|(s, i)| s * i * i).collect(),
-        });
-        Ok(self.then(Step::Scale { mean, inverse_std, max_value }, Known::of(moments, self.detection())))
+        let genes = self.genes().filter(|_| max_value.is_none()).map(|genes| Arc::new(genes.times(&inverse_std)));
+        Ok(self.then(Step::Scale { mean, inverse_std, max_value }, Known::of(genes, self.detection())))
     }
 
     /// What a zero has become, `(n_vars,)`, if the last step on values centred them.
@@ -308,15 +331,17 @@ impl Matrix {
 impl Matrix {
     /// The columns whose flag is true; there is one flag a column.
     pub fn columns(&self, mask: &[bool]) -> Matrix {
-        fn pick<T: Copy>(v: &[T], mask: &[bool]) -> Vec<T> {
-            v.iter().zip(mask).filter(|(_, k)| **k).map(|(x, _)| *x).collect()
-        }
-        let moments = self.moments().map(|m| GeneMoments { n_obs: m.n_obs, mean: pick(&m.mean, mask), squares: pick(&m.squares, mask) });
+        let genes = self.genes().map(|genes| Arc::new(genes.columns(mask)));
         let detection = self.detection().map(|d| Arc::new(pick(&d, mask)));
-        let mut next = self.then(Step::KeepVar { mask: mask.to_vec() }, Known::of(moments, detection));
+        let mut next = self.then(Step::KeepVar { mask: mask.to_vec() }, Known::of(genes, detection));
         next.n_vars = mask.iter().filter(|k| **k).count();
-        next
+        self.part(next)
     }
+}
+
+/// The entries whose flag is true.
+pub fn pick<T: Copy>(values: &[T], mask: &[bool]) -> Vec<T> {
+    values.iter().zip(mask).filter(|(_, kept)| **kept).map(|(x, _)| *x).collect()
 }
 
 fn check_length(mask: &[bool], n: usize, what: &str) -> PyResult<()> {

@@ -1,15 +1,17 @@
 //! Mean and variance of genes.
 
+use std::sync::Arc;
+
 use cellmill_engine::exec::{self, Aside};
-use cellmill_engine::fold::{At, GeneMoments, Moments, Qc};
+use cellmill_engine::fold::{At, GeneMoments, Largest, Moments, Qc};
 use cellmill_engine::recipe::{RowQc, Step};
-use cellmill_matrix::{Error, Place, Result};
+use cellmill_matrix::{Error, Place};
 use numpy::{IntoPyArray, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::raised;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, pick};
 use crate::pool;
 
 /// Batches of the rows that are left, and how many batches there are.
@@ -77,50 +79,77 @@ pub fn of_batches(py: Python<'_>, matrix: &Matrix, batches: &Batches, linear: Li
             Some(end + 1)
         }
     };
-    let folds = (fold(end), at_linear.map(fold));
+    let folds = ((fold(end), At { step: end, fold: Largest }), at_linear.map(fold));
     let done = matrix.feed(py, |feed| pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &batches.aside(), None, call)))?;
-    let (values, linear) = done.output;
-    matrix.remember_moments(merged(&values, matrix.n_vars()));
+    let ((values, largest), linear) = done.output;
+    matrix.remember(Genes::new(&values, largest, matrix.n_vars()));
     Ok(Found { values, linear })
 }
 
-/// Moments over all batches.
-pub fn merged(batches: &[GeneMoments], n_vars: usize) -> GeneMoments {
-    let mut all = GeneMoments::none(n_vars);
-    batches.iter().for_each(|b| all.merge(b));
-    all
+/// What is known of the genes from a pass over their values.
+#[derive(Clone)]
+pub struct Genes {
+    /// Over all rows.
+    pub moments: GeneMoments,
+    /// No value is larger in magnitude: `(n_vars,)`.
+    pub largest: Vec<f32>,
 }
 
-/// Moments over all rows, from what is known or one pass; and the share of rows with an entry.
-pub fn overall(py: Python<'_>, matrix: &Matrix) -> PyResult<(GeneMoments, Vec<f32>)> {
-    if let (Some(moments), Some(detection)) = (matrix.moments(), matrix.detection()) {
-        return Ok(((*moments).clone(), (*detection).clone()));
+impl Genes {
+    /// From the moments of each batch, and the largest value of all.
+    fn new(batches: &[GeneMoments], largest: f32, n_vars: usize) -> Self {
+        let mut moments = GeneMoments::none(n_vars);
+        batches.iter().for_each(|b| moments.merge(b));
+        Genes { moments, largest: vec![largest; n_vars] }
+    }
+
+    /// Of the columns whose flag is true.
+    pub fn columns(&self, mask: &[bool]) -> Self {
+        let GeneMoments { n_obs, mean, squares } = &self.moments;
+        let moments = GeneMoments { n_obs: *n_obs, mean: pick(mean, mask), squares: pick(squares, mask) };
+        Genes { moments, largest: pick(&self.largest, mask) }
+    }
+
+    /// Of each column's values times a factor.
+    pub fn times(&self, factors: &[f64]) -> Self {
+        let GeneMoments { n_obs, mean, squares } = &self.moments;
+        let moments = GeneMoments {
+            n_obs: *n_obs,
+            mean: mean.iter().zip(factors).map(|(m, f)| m * f).collect(),
+            squares: squares.iter().zip(factors).map(|(s, f)| s * f * f).collect(),
+        };
+        // Rounding to f32 may lift it by one unit.
+        let largest = self.largest.iter().zip(factors).map(|(&x, f)| (f64::from(x) * f.abs() * (1.0 + 1e-6)) as f32).collect();
+        Genes { moments, largest }
+    }
+}
+
+/// What is known of the genes, or one pass finds; and the share of rows with an entry.
+pub fn overall(py: Python<'_>, matrix: &Matrix) -> PyResult<(Arc<Genes>, Arc<Vec<f32>>)> {
+    if let (Some(genes), Some(detection)) = (matrix.genes(), matrix.detection()) {
+        return Ok((genes, detection));
     }
     let recipe = matrix.whole_recipe();
     let n_vars = matrix.n_vars();
     let step = recipe.len();
     let counts = At { step, fold: Qc { n_vars, rows: RowQc::default(), counts: false } };
-    let folds = (At { step, fold: Moments { n_vars, n_batches: 1 } }, counts);
-    let done: Result<_> =
-        Ok(matrix.feed(py, |feed| pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &Aside::default(), None, call)))?);
-    let (moments, totals) = done.map_err(raised)?.output;
-    let moments = merged(&moments, n_vars);
+    let folds = ((At { step, fold: Moments { n_vars, n_batches: 1 } }, At { step, fold: Largest }), counts);
+    let done = matrix.feed(py, |feed| pool::run(py, "moments", |call| exec::run(feed, &recipe, &folds, &Aside::default(), None, call)))?;
+    let ((moments, largest), totals) = done.output;
     let n = totals.n_obs.max(1) as f32;
-    let detection: Vec<f32> = totals.n_cells.iter().map(|&c| c as f32 / n).collect();
-    matrix.remember_moments(moments.clone());
-    matrix.remember_detection(detection.clone());
-    Ok((moments, detection))
+    let detection = totals.n_cells.iter().map(|&c| c as f32 / n).collect();
+    Ok((matrix.remember(Genes::new(&moments, largest, n_vars)), matrix.remember_detection(detection)))
 }
 
 /// `mean` and `var` (ddof 1) of each gene over all rows, f64.
 #[pyfunction]
 pub fn moments<'py>(py: Python<'py>, matrix: &Matrix) -> PyResult<Bound<'py, PyDict>> {
-    let found = match matrix.moments() {
-        Some(known) => (*known).clone(),
-        None => merged(&of_batches(py, matrix, &Batches { of_source: None, n: 1 }, Linear::No)?.values, matrix.n_vars()),
-    };
+    if matrix.genes().is_none() {
+        of_batches(py, matrix, &Batches { of_source: None, n: 1 }, Linear::No)?;
+    }
+    let found = matrix.genes().ok_or_else(|| raised(Error::bug("moments that were just taken are not known")))?;
     let out = PyDict::new(py);
-    out.set_item("var", found.variance().into_pyarray(py))?;
-    out.set_item("mean", found.mean.into_pyarray(py))?;
+    out.set_item("var", found.moments.variance().into_pyarray(py))?;
+    out.set_item("mean", found.moments.mean.clone().into_pyarray(py))?;
     Ok(out)
 }

@@ -25,14 +25,16 @@ pub fn pca<'py>(py: Python<'py>, matrix: &Matrix, n_comps: usize, centred: bool)
     if n_comps == 0 || n_comps > most {
         return Err(raised(Error::option("n_comps", n_comps, format!("{n_obs} cells and {p} genes allow 1 to {most}"))));
     }
-    let (moments, detection) = overall(py, matrix)?;
+    let (genes, detection) = overall(py, matrix)?;
+    let moments = &genes.moments;
     if !moments.mean.iter().chain(&moments.squares).all(|m| m.is_finite()) {
         let place = Place { element: Some("X".into()), ..Place::default() };
         let found = "values that are missing or infinite (Input contains NaN)";
         return Err(raised(Error::invalid(place, found, "components are made of numbers")));
     }
     let bound = moments.sum_of_squares().into_iter().fold(1.0, f64::max) * 1.001;
-    let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest: None, centred };
+    let largest = Some(genes.largest.clone()).filter(|largest| largest.iter().all(|x| x.is_finite()));
+    let columns = Columns { detection: detection.iter().map(|d| d.min(1.0)).collect(), bound, largest, centred };
     let recipe = matrix.recipe(&rows::columns_first(matrix.steps()), matrix.keep());
     // Everything up to the last choice of rows or columns selects; the rest transforms.
     let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);

@@ -29,6 +29,7 @@ pub fn quality<'py>(
     let mut rows = done.rows;
     let n = done.output.n_obs.max(1) as f32;
     matrix.remember_detection(done.output.n_cells.iter().map(|&c| c as f32 / n).collect());
+    matrix.remember_whole(done.output.whole);
     let out = PyDict::new(py);
     if let Some(total) = rows.take(EXACT_TOTAL) {
         out.set_item("row_total", convert::values(py, total)?)?;

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-FUNCS = ("sum", "mean", "var", "count_nonzero", "median")
+FUNCS = ("sum", "mean", "var", "count_nonzero", "sq_sum", "median")
 
 
 def aggregate(
@@ -42,7 +42,7 @@ def aggregate(
     by
         Columns of obs; each combination that occurs is a group.
     func
-        ``'sum'``, ``'mean'``, ``'var'``, ``'count_nonzero'``, ``'median'``, or several of them. All but the median are streamed; for it, the
+        ``'sum'``, ``'mean'``, ``'var'``, ``'count_nonzero'``, ``'sq_sum'`` (of squares), ``'median'``, or several of them. All but the median are streamed; for it, the
         cells of one group at a time are in memory.
     axis
         ``'obs'`` (or 0), the default, groups cells; ``'var'`` (or 1) groups genes by columns of var, in memory.

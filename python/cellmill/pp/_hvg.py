@@ -113,7 +113,7 @@ def highly_variable_genes(
         n_top_genes = matrix.shape[1]
     cutoffs = dict(n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
     if v3:
-        if check_values and not quality(matrix, [], [], False)["whole"]:
+        if check_values and not _whole(matrix):
             warnings.warn(f"`{flavor=}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())
         columns, notes = highly_variable_v3(matrix, flavor, cutoffs, batch)
     else:
@@ -126,6 +126,11 @@ def highly_variable_genes(
     if not inplace and not v3 and batch is None:
         found.insert(3, "mean_bin", _bins(found["means"], flavor, n_bins))
     return _land(adata, found, {"flavor": flavor}, subset, inplace)
+
+
+def _whole(matrix: Matrix) -> bool:
+    """Whether all values are whole numbers: what quality control has seen, or a pass sees now."""
+    return matrix.whole if matrix.whole is not None else quality(matrix, [], [], False)["whole"]
 
 
 def _by_residuals(
@@ -145,7 +150,7 @@ def _by_residuals(
         msg = "Pearson residuals require `clip>=0` or `clip=None`."
         raise ValueError(msg)
     matrix, batch = _batched(adata, layer, batch_key)
-    if check_values and not quality(matrix, [], [], False)["whole"]:
+    if check_values and not _whole(matrix):
         text = "`flavor='pearson_residuals'` expects raw count data, but non-integers were found."
         warnings.warn(text, UserWarning, stacklevel=_outside())
     if clip is None:

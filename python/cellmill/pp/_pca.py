@@ -47,6 +47,8 @@ def pca(
     dtype: Any = "float32",
     key_added: str | None = None,
     copy: bool = False,
+    n_oversamples: int | None = None,
+    n_iter: int | None = None,
 ) -> Any:
     """Principal components: exact, from the covariance of the genes, in one pass and a projection.
 
@@ -62,7 +64,7 @@ def pca(
         Layer to use instead of X.
     zero_center
         Whether means are taken away first. Without, components are those of ``scikit-learn``'s ``TruncatedSVD``, and variances have ddof 0.
-    svd_solver, chunked, chunk_size, random_state, rng
+    svd_solver, chunked, chunk_size, random_state, rng, n_oversamples, n_iter
         Have no meaning: the result is that of ``svd_solver="arpack"`` at full precision, out of core.
     return_info
         For an array: whether components, shares and variances are returned, too.

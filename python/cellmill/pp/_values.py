@@ -75,7 +75,8 @@ def normalize_total(
             raise ValueError(msg)
         adata = adata.copy()
     if not 0 <= max_fraction <= 1:
-        msg = "Choose max_fraction between 0 and 1."
+        # scanpy's words, then rapids-singlecell's.
+        msg = f"Choose max_fraction between 0 and 1. `max_fraction` must be between 0 and 1, got {max_fraction}."
         raise ValueError(msg)
     if inplace:
         actual(adata)
@@ -247,7 +248,7 @@ def scale(
     layer, obsm
         What to change instead of X.
     mask_obs
-        Cells, as a mask or a boolean column of obs, that the statistics are taken from and that are scaled. For arrays in memory.
+        Cells, as a mask or a boolean column of obs, that the statistics are taken from and that are scaled. Not for lazy handles.
     inplace
         Whether ``data`` is changed; else the changed array is returned.
 
@@ -300,8 +301,8 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     matrix = matrix_of(x)
     part = matrix
     if mask is not None:
-        if not (is_sparse(x) or isinstance(x, np.ndarray)):
-            msg = "mask_obs: values of a store or a Dask array, but they must lie in memory; call to_memory() first"
+        if not (is_sparse(x) or isinstance(x, np.ndarray) or is_dask(x)):
+            msg = "mask_obs: values of a store, but they must lie in memory or in a Dask array; call to_memory() first"
             raise ValueError(msg)
         part = matrix.keep_rows(np.ascontiguousarray(mask, dtype=bool))
     found = moments(part)
@@ -313,8 +314,15 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
     centre = mean if zero_center else None
     if mask is None:
         return apply(x, "scale", std, centre, max_value, dtype=dtype), mean, std
-    out = apply(x[np.flatnonzero(mask)], "scale", std, centre, max_value, dtype=dtype)
-    whole: Any = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
-    whole[np.flatnonzero(mask)] = out
-    out = whole.asformat("csr") if is_sparse(x) and not zero_center else whole
-    return out, mean, std
+
+    def rows(x: Any, mask: np.ndarray) -> Any:
+        out = apply(x[np.flatnonzero(mask)], "scale", std, centre, max_value, dtype=dtype)
+        whole: Any = x.astype(dtype).tolil() if is_sparse(x) and not zero_center else np.array(x.toarray() if is_sparse(x) else x, dtype)
+        whole[np.flatnonzero(mask)] = out
+        return whole.asformat("csr") if is_sparse(x) and not zero_center else whole
+
+    if is_dask(x):
+        from ..dask import by_rows
+
+        return by_rows(x, lambda block, at: rows(block, mask[at]), dtype, dense=zero_center), mean, std
+    return rows(x, mask), mean, std

@@ -36,6 +36,8 @@ def leiden(
     copy: bool = False,
     flavor: str = "leidenalg",
     theta: float | None = None,
+    dtype: Any = None,
+    use_dask: bool = False,
     **clustering_args: Any,
 ) -> AnnData | None:
     """Clusters cells by the Leiden algorithm: communities of the graph that maximise modularity.
@@ -45,7 +47,7 @@ def leiden(
     adata
         Annotated data, after ``pp.neighbors``.
     resolution
-        Larger values give more clusters. A list gives ``leiden_{resolution}`` for each.
+        Larger values give more clusters. A list gives ``leiden_{resolution}`` for each, and one entry in uns.
     restrict_to
         ``(key, categories)``: only these cells are clustered anew, into ``leiden_R``.
     random_state, rng
@@ -54,7 +56,7 @@ def leiden(
         Name of the result.
     adjacency
         Graph to use instead of that of ``pp.neighbors``.
-    directed, partition_type, flavor, theta
+    directed, partition_type, flavor, theta, dtype, use_dask
         Have no meaning: the graph is undirected, the quality modularity.
     use_weights
         Whether edges have their weights; else each weighs 1.
@@ -72,7 +74,7 @@ def leiden(
     ``adata.obs['leiden']`` : category
         ``'0'``, ``'1'``, … by size, the largest first.
     ``adata.uns['leiden']``
-        ``params`` and ``modularity``.
+        ``params`` and ``modularity``; lists for several resolutions.
 
     Examples
     --------
@@ -93,6 +95,7 @@ def leiden(
     if flavor == "igraph" and partition_type is not None:
         msg = "Do not pass in partition_type argument when using igraph."
         raise ValueError(msg)
+    _check_dtype(dtype)
     return _cluster(
         "leiden", adata, resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency, use_weights, n_iterations,
         neighbors_key, obsp, copy,
@@ -169,6 +172,7 @@ def louvain(
     if flavor not in ("vtraag", "igraph", "rapids"):
         msg = '`flavor` needs to be "vtraag" or "igraph" or "rapids".'
         raise ValueError(msg)
+    _check_dtype(dtype)
     return _cluster(
         "louvain", adata, 1 if resolution is None else resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency,
         use_weights, n_iterations, neighbors_key, obsp, copy,
@@ -191,12 +195,21 @@ def _cluster(
     if not use_weights:
         weights = np.ones_like(weights)
     several = isinstance(resolution, (list, tuple, np.ndarray))
+    modularities = []
     for one in resolution if several else [resolution]:
         name = f"{key}_{one}" if several else key
         how = dict(method=method, resolution=float(1 if one is None else one), n_iterations=int(n_iterations), seed=seed)
         labels, n, modularity = cluster(indptr, indices, weights, how)
         adata.obs[name] = categorical(labels, n) if mask is None else renamed(adata, restrict_to, mask, labels)
-        params = dict(resolution=one, random_state=random_state, n_iterations=n_iterations)
-        adata.uns[name] = dict(params=params, modularity=modularity)
+        modularities.append(modularity)
         say(f"{method}: {n} clusters at resolution {one}")
+    params = dict(resolution=list(resolution) if several else resolution, random_state=random_state, n_iterations=n_iterations)
+    adata.uns[key] = dict(params=params, modularity=modularities if several else modularities[0])
     return adata if copy else None
+
+
+def _check_dtype(dtype: Any) -> None:
+    """rapids-singlecell's check of a type that has no meaning here."""
+    if dtype is not None and dtype not in ("float32", "float64", np.float32, np.float64):
+        msg = "dtype must be one of ['float32', 'float64']"
+        raise ValueError(msg)

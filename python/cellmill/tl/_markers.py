@@ -55,11 +55,16 @@ def rank_genes_groups(
     method: str | None = None,
     corr_method: str = "benjamini-hochberg",
     tie_correct: bool = False,
+    use_continuity: bool = False,
+    return_u_values: bool = False,
     layer: str | None = None,
+    mean_in_log_space: bool = True,
     n_bins: int | None = None,
     bin_range: str | None = None,
     chunk_size: int | None = None,
     pre_load: bool = False,
+    multi_gpu: Any = None,
+    skip_empty_groups: bool = False,
     **kwds: Any,
 ) -> AnnData | None:
     """Ranks the genes that tell groups of cells apart. Values are expected to be logarithms.
@@ -94,12 +99,21 @@ def rank_genes_groups(
         ``'benjamini-hochberg'`` or ``'bonferroni'``.
     tie_correct
         Whether ties lower the variance of rank sums.
+    use_continuity
+        Whether rank sums are brought half a rank nearer to what is expected, as ``scipy.stats.mannwhitneyu`` does.
+    return_u_values
+        Whether scores of ``'wilcoxon'`` are Mann and Whitney's U, not z.
     layer
         Layer to use instead of X.
+    mean_in_log_space
+        Whether fold changes are of means of logarithms, as in scanpy 1. Else they, and t-tests, are of means of the values before the logarithm,
+        which costs ``'wilcoxon'`` a further pass.
     n_bins
         Bins of ``wilcoxon_binned``; 200 without.
-    bin_range, chunk_size, pre_load
+    bin_range, chunk_size, pre_load, multi_gpu
         Have no meaning: bins span the values that there are, and genes are streamed.
+    skip_empty_groups
+        Whether groups of fewer than two cells are left out; else they are an error.
     **kwds
         Options of the regression: ``C``, ``tol``, ``max_iter``.
 
@@ -133,6 +147,9 @@ def rank_genes_groups(
     if method not in known:
         msg = f"Method must be one of {known}."
         raise ValueError(msg)
+    if return_u_values and method != "wilcoxon":
+        msg = "return_u_values is only supported for method='wilcoxon'."
+        raise ValueError(msg)
     adata = adata.copy() if copy else adata
     if adata.is_view:
         adata._init_as_actual(adata.copy())
@@ -153,7 +170,15 @@ def rank_genes_groups(
     if reference != "rest" and reference not in wanted:
         wanted = [*wanted, reference]
     few = [name for name, n in zip(names, np.bincount(codes[codes >= 0], minlength=len(names)), strict=True) if n < 2 and name in wanted]
-    if few:
+    if skip_empty_groups:
+        if reference in few:
+            msg = f"reference = {reference} has fewer than two samples"
+            raise ValueError(msg)
+        wanted = [g for g in wanted if g not in few]
+        if not set(wanted) - {reference}:
+            msg = "No groups with at least two samples remain"
+            raise ValueError(msg)
+    elif few:
         msg = f"Could not calculate statistics for groups {', '.join(few)} since they only contain one sample."
         raise ValueError(msg)
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
@@ -168,10 +193,15 @@ def rank_genes_groups(
         raise TypeError(msg)
     base = adata.uns.get("log1p", {}).get("base")
     binned = method == "wilcoxon_binned"
+    if binned and "log1p" not in adata.uns:
+        warnings.warn("wilcoxon_binned expects log-normalized data (adata.uns['log1p'] not found).", UserWarning, stacklevel=_outside())
+    # As they were named; the regression has them in the order of its classes.
+    places = list(dict.fromkeys(names.index(g) for g in wanted))
     ask = dict(
-        method="wilcoxon" if binned else method, groupby=groupby, groups=sorted(names.index(g) for g in wanted),
+        method="wilcoxon" if binned else method, groupby=groupby, groups=sorted(places) if method == "logreg" else places,
         reference=None if reference == "rest" else names.index(reference), n_genes=n_genes, rankby_abs=rankby_abs, pts=pts,
-        corr_method=corr_method, tie_correct=tie_correct, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
+        corr_method=corr_method, tie_correct=tie_correct, use_continuity=use_continuity, return_u_values=return_u_values,
+        mean_in_log_space=mean_in_log_space, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
         layer=layer, c=float(kwds.get("C", 1.0)), tol=float(kwds.get("tol", 1e-4)), max_iter=int(kwds.get("max_iter", 100)),
     )  # fmt: skip
     with workers() as crew:
@@ -180,6 +210,10 @@ def rank_genes_groups(
         warnings.warn(text, UserWarning, stacklevel=_outside())
     result = element(found)
     params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
+    if not mean_in_log_space:
+        params["mean_in_log_space"] = False
+    if return_u_values:
+        params["return_u_values"] = True
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
     say(f"rank_genes_groups: {len(wanted)} groups of {groupby}")
     return adata if copy else None

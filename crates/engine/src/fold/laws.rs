@@ -68,12 +68,13 @@ pub fn check_laws<F: Fold>(fold: &F, x: &Csr, batch: Option<&[u32]>, same: impl 
 #[cfg(test)]
 mod tests {
     use cellmill_kernels::residual::Model;
-    use cellmill_kernels::totals::{column_counts, largest, row_totals, subset_totals};
+    use cellmill_kernels::totals::{self, column_counts, row_totals, subset_totals};
     use proptest::prelude::*;
 
     use super::*;
     use crate::fold::{
-        ByGene, Clipped, Collect, Counted, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Logistic, Moments, Qc, Residuals, SetSums,
+        ByGene, Clipped, Collect, Counted, Cross, GeneMoments, Genes, GroupStats, Grouped, High, Largest, Logistic, Moments, Qc, Residuals,
+        SetSums,
     };
     use crate::recipe::RowQc;
 
@@ -132,7 +133,7 @@ mod tests {
             let mut genes = vec![0; 30];
             column_counts(&x, &mut genes);
             let sets = ["mt", "ribo"].map(String::from).into_iter().zip(subset_totals(&x, &masks)).collect();
-            let counted = Counted { totals: row_totals(&x), sets, genes, largest: largest(&x.data) };
+            let counted = Counted { totals: row_totals(&x), sets, genes, largest: totals::largest(&x.data) };
             let (mut by_rows, mut by_counts) = ((fold.open(), RowColumns::default()), (fold.open(), RowColumns::default()));
             let n = x.n_rows() as u64;
             fold.accumulate(&mut by_rows.0, 0, &mut Chunk::new(0..n, x, None), &mut by_rows.1).unwrap();
@@ -145,6 +146,11 @@ mod tests {
         #[test]
         fn high((x, _) in rows()) {
             check_laws(&High { n_vars: 30, above: 0.2 }, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
+        }
+
+        #[test]
+        fn largest((x, _) in rows()) {
+            check_laws(&Largest, &x, None, |a, b| a == b).map_err(TestCaseError::fail)?;
         }
 
         #[test]

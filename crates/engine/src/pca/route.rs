@@ -22,13 +22,13 @@ pub(super) struct Route<'a> {
 
 impl<'a> Route<'a> {
     pub fn of(rows: &Rows<'a>) -> Self {
-        let staged = rows.feed.stage.and_then(|_| Self::staged(rows.select, rows.transform));
+        let staged = rows.feed.stage.and_then(|_| Self::staged(rows.feed.filters(rows.select), rows.select, rows.transform));
         let p = rows.n_genes as u32;
         staged.unwrap_or_else(|| Route { staged: None, map: (0..p).collect(), how: Logged::IDENTITY, scale: None })
     }
 
     /// From rows of all genes, if these steps are what the kernels can do.
-    fn staged(select: &'a [Step], transform: &'a [Step]) -> Option<Self> {
+    fn staged(filters: &'a [Step], select: &'a [Step], transform: &'a [Step]) -> Option<Self> {
         let (transform, scale) = match transform {
             [rest @ .., Step::Scale { mean: None, inverse_std, max_value }] => (rest, Some((&inverse_std[..], *max_value))),
             all => (all, None),
@@ -40,8 +40,7 @@ impl<'a> Route<'a> {
             [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => (Some(*target_sum), Some(*base)),
             _ => return None,
         };
-        let filters = select.iter().take_while(|s| matches!(s, Step::KeepObs { .. })).count();
-        let (genes, totals, mask) = match &select[filters..] {
+        let (genes, totals, mask) = match &select[filters.len()..] {
             [Step::KeepVar { mask }] => (None, false, mask),
             [Step::TakeTotals, Step::KeepVar { mask }] => (None, true, mask),
             [Step::KeepVar { mask: genes }, Step::TakeTotals, Step::KeepVar { mask }] => (Some(genes), true, mask),
@@ -60,13 +59,14 @@ impl<'a> Route<'a> {
             }
         };
         let how = Logged { target_sum, log1p: log.is_some(), base: log.flatten() };
-        Some(Route { staged: Some(&select[..filters]), map, how, scale })
+        Some(Route { staged: Some(filters), map, how, scale })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Rows;
 
     #[test]
     fn what_the_kernels_can_do_is_left_to_them() {
@@ -74,16 +74,20 @@ mod tests {
         let scale = |mean| Step::Scale { mean, inverse_std: vec![2.0, 3.0], max_value: Some(9.0) };
         let values = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }, scale(None)];
         let plain = [Step::TakeTotals, keep(&[false, true, true])];
-        let route = Route::staged(&plain, &values).unwrap();
+        let route = Route::staged(&[], &plain, &values).unwrap();
         assert_eq!(route.map, [DROPPED, 0, 1]);
         assert_eq!(route.how, Logged { target_sum: Some(1e4), log1p: true, base: None });
         assert_eq!(route.scale, Some((&[2.0, 3.0][..], Some(9.0))));
-        assert!(Route::staged(&plain, &values[..2]).unwrap().scale.is_none());
-        assert!(Route::staged(&plain, &[scale(Some(vec![0.0; 2]))]).is_none(), "centred");
+        assert!(Route::staged(&[], &plain, &values[..2]).unwrap().scale.is_none());
+        assert!(Route::staged(&[], &plain, &[scale(Some(vec![0.0; 2]))]).is_none(), "centred");
         let filtered = [keep(&[true, false, true, true]), Step::TakeTotals, keep(&[false, true, true])];
-        assert_eq!(Route::staged(&filtered, &values).unwrap().map, [DROPPED, ABSENT, 0, 1]);
-        assert!(Route::staged(&plain[1..], &values).is_none(), "sums of the chosen columns alone");
-        assert!(Route::staged(&plain[1..], &values[1..]).is_some());
-        assert!(Route::staged(&plain, &[Step::Sqrt]).is_none());
+        assert_eq!(Route::staged(&[], &filtered, &values).unwrap().map, [DROPPED, ABSENT, 0, 1]);
+        assert!(Route::staged(&[], &plain[1..], &values).is_none(), "sums of the chosen columns alone");
+        assert!(Route::staged(&[], &plain[1..], &values[1..]).is_some());
+        assert!(Route::staged(&[], &plain, &[Step::Sqrt]).is_none());
+        let keep = Step::KeepObs { rows: Rows::Mask { keep: vec![true], first: 0 } };
+        let behind = [keep, plain[0].clone(), plain[1].clone()];
+        assert_eq!(Route::staged(&behind[..1], &behind, &values).unwrap().staged, Some(&behind[..1]));
+        assert!(Route::staged(&[], &behind, &values).is_none(), "rows of the stage that a filter drops");
     }
 }

@@ -80,13 +80,7 @@ impl Lane {
     }
 
     /// Queues the decoding of the entries of a task: columns and values. `None` if a chunk can't be decoded here.
-    fn entries(
-        &mut self,
-        reader: &Reader<'_>,
-        desk: &Desk,
-        entries: &Range<u64>,
-        found: &Arc<Buffer<u32>>,
-    ) -> Result<Option<[Vector; 2]>> {
+    fn entries(&mut self, reader: &Reader<'_>, desk: &Desk, entries: &Range<u64>, found: &Arc<Buffer<u32>>) -> Result<Option<[Vector; 2]>> {
         let all = reader.source.entries_before(SourceRow(reader.source.shape().n_obs));
         let mut wanted = Vec::new();
         let mut bytes = 0;

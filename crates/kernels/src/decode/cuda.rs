@@ -114,7 +114,10 @@ impl Vector {
     fn table(&self, tray: &mut Tray, entries: u64) -> Result<(Buffer<u64>, u32, u32)> {
         let bad = |what: &str| Err(Error::bug(format!("{what} in {} chunks of {} entries", self.chunks.len(), self.chunk)));
         let Some((kind, size)) = self.kind() else { return bad("entries of another type") };
-        if self.chunk == 0 || self.chunk > MAX_AT_ONCE || self.first >= self.chunk || self.first + entries > self.chunk * self.chunks.len() as u64
+        if self.chunk == 0
+            || self.chunk > MAX_AT_ONCE
+            || self.first >= self.chunk
+            || self.first + entries > self.chunk * self.chunks.len() as u64
         {
             return bad("entries beyond the last");
         }

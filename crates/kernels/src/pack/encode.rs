@@ -98,15 +98,8 @@ fn close(lanes: Lanes, mut header: Header, out: &mut [u8]) {
 
 /// Writes the header of a chunk that was packed elsewhere, into its first bytes. Its control bytes must tell its length.
 pub fn seal(n_rows: usize, n_cols: usize, nnz: usize, out: &mut [u8]) -> Result<()> {
-    let mut header = Header {
-        n_rows: n_rows as u64,
-        n_cols: n_cols as u64,
-        nnz: nnz as u64,
-        index_bytes: 0,
-        value_bytes: 0,
-        len: 0,
-        checksum: 0,
-    };
+    let mut header =
+        Header { n_rows: n_rows as u64, n_cols: n_cols as u64, nnz: nnz as u64, index_bytes: 0, value_bytes: 0, len: 0, checksum: 0 };
     let payload = header.payload();
     let Some(controls) = out.get(HEADER_BYTES..payload) else {
         return Err(Error::bug(format!("{} bytes of a packed chunk with {payload} before its blocks", out.len())));

@@ -127,14 +127,14 @@ wide! {
 }
 
 wide! {
-    /// The largest of numbers from 0 on, none of them NaN; 0 of none.
+    /// The largest magnitude; NaN if one is missing, 0 of none.
     pub fn largest(values: &[f32]) -> f32 = largest_of;
 }
 
 #[inline(always)]
 fn largest_of(values: &[f32]) -> f32 {
-    // As integers, floats from 0 on are in their order.
-    f32::from_bits(values.iter().fold(0, |most, v| most.max(v.to_bits() as i32)) as u32)
+    // As integers, floats from 0 on are in their order, and NaN comes last.
+    f32::from_bits(values.iter().fold(0, |most, v| most.max(v.abs().to_bits() as i32)) as u32)
 }
 
 #[inline(always)]

@@ -73,4 +73,7 @@ fn a_look_tells_counts_from_the_rest() {
     assert_eq!(of(f32::NAN), (false, false, 19.0));
     assert_eq!(of(f32::INFINITY), (true, false, f32::INFINITY));
     assert_eq!(look(&[]), Look { whole: true, counts: true, largest: 0.0 });
+    assert_eq!([-30.0, 4.0].map(|v| largest(&at(v))), [30.0, 19.0]);
+    assert!(largest(&at(-f32::NAN)).is_nan());
+    assert_eq!(largest(&[]), 0.0);
 }

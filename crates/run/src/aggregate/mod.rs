@@ -22,11 +22,13 @@ pub enum Func {
     Var,
     /// Cells with a non-zero entry.
     CountNonzero,
+    /// Σ x² (rapids-singlecell's).
+    SqSum,
 }
 
 impl Func {
     /// All of them.
-    pub const ALL: [Func; 4] = [Func::Sum, Func::Mean, Func::Var, Func::CountNonzero];
+    pub const ALL: [Func; 5] = [Func::Sum, Func::Mean, Func::Var, Func::CountNonzero, Func::SqSum];
 
     /// scanpy's name, and the layer's.
     pub fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Func {
             Func::Mean => "mean",
             Func::Var => "var",
             Func::CountNonzero => "count_nonzero",
+            Func::SqSum => "sq_sum",
         }
     }
 
@@ -92,6 +95,7 @@ fn values(func: Func, g: &GroupStats, n: f64, dof: f64) -> Vec<f64> {
         Func::Sum => g.sum.clone(),
         Func::Mean => g.sum.iter().map(|s| s / n).collect(),
         Func::CountNonzero => g.n_cells.iter().map(|&c| c as f64).collect(),
+        Func::SqSum => g.squares.iter().zip(&g.sum).map(|(squares, sum)| squares + sum * sum / g.n_obs.max(1) as f64).collect(),
         Func::Var => {
             // E x² − (E x)² where all E divide by n, the sums by the cells that counted: Σ(x − m)² + S² (1/counted − 1/n), over n.
             let counted = g.n_obs.max(1) as f64;

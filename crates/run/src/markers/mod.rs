@@ -7,7 +7,8 @@ mod ranks;
 mod table;
 
 use cellmill_engine::fold::{GroupStats, GroupedStats};
-use cellmill_engine::host::rank::{Sample, benjamini_hochberg, best_first, bonferroni, log_fold_change, welch};
+use cellmill_engine::host::rank::{Sample, benjamini_hochberg, best_first, bonferroni, log_fold_change, log2_ratio, welch};
+use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
@@ -100,9 +101,15 @@ pub struct Options {
     pub correction: Correction,
     /// Whether ties lower the variance of rank sums.
     pub tie_correct: bool,
+    /// Whether rank sums are brought half a rank nearer to what is expected.
+    pub use_continuity: bool,
+    /// Whether scores of rank sums are Mann and Whitney's U, not z.
+    pub return_u_values: bool,
     /// Rank sums of values in so many steps of equal width up to the largest value, rather than of the values themselves: near the exact
     /// scores, cheaper to sort. At least 2.
     pub n_bins: Option<usize>,
+    /// Whether fold changes (and t-tests) are of means of the values before the logarithm, not of means of logarithms.
+    pub means_of_expm1: bool,
     /// The base of the logarithm that the values are; `None`: natural.
     pub log_base: Option<f64>,
     /// How a logistic regression is solved.
@@ -166,6 +173,8 @@ pub struct Shares {
 pub struct Markers {
     /// Each tested group.
     pub ranked: Vec<Ranked>,
+    /// Whether scores are U values, of which f32 does not hold large ones.
+    pub u_values: bool,
     /// Shares of cells, if wanted.
     pub shares: Option<Shares>,
     /// Passes over the rows.
@@ -187,17 +196,21 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
     if let Some(sizes) = view.sizes(groups) {
         check_sizes(&sizes, &tested, groups.names, 2)?;
     }
-    let mut out = Markers { ranked: Vec::new(), shares: None, passes: 1, reads: 0, warnings: Vec::new() };
+    let u_values = options.return_u_values && options.method == Method::Wilcoxon;
+    let mut out = Markers { ranked: Vec::new(), u_values, shares: None, passes: 1, reads: 0, warnings: Vec::new() };
     if options.method == Method::LogReg {
         return logistic::rank(view, groups, &tested, options, out, watch);
     }
+    let values: Vec<Step> = view.values.iter().cloned().chain([Step::Expm1 { base: options.log_base }]).collect();
+    let linear = View { values: &values, ..*view };
     let together = options.method == Method::Wilcoxon && ranks::fits(view, groups);
     let (stats, genes) = if together {
         let (stats, genes, reads) = ranks::one_pass(view, groups, watch)?;
         out.reads += reads;
         (stats, Some(genes))
     } else {
-        let (stats, reads) = grouped(view, groups, watch)?;
+        let tests_linear = options.means_of_expm1 && options.method != Method::Wilcoxon;
+        let (stats, reads) = grouped(if tests_linear { &linear } else { view }, groups, watch)?;
         out.reads += reads;
         (stats, None)
     };
@@ -215,14 +228,27 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
         }
         _ => t_tests(&stats, &against, options),
     };
+    let ranked_linear = match options.method {
+        Method::Wilcoxon if options.means_of_expm1 => {
+            let (stats, reads) = grouped(&linear, groups, watch)?;
+            out.passes += 1;
+            out.reads += reads;
+            Some(stats)
+        }
+        _ => None,
+    };
+    let means = ranked_linear.as_ref().unwrap_or(&stats);
     let other = |group: u32| match options.reference {
-        Some(reference) => Other::Group(&stats.groups[reference as usize]),
-        None => Other::Rest(complement_of_sums(&stats, group)),
+        Some(reference) => Other::Group(&means.groups[reference as usize]),
+        None => Other::Rest(complement_of_sums(means, group)),
     };
     for (&group, (scores, pvals)) in against.iter().zip(scores) {
         let reference = other(group);
-        let own = &stats.groups[group as usize];
-        let change = |j: usize| log_fold_change(own.mean(j), reference.mean(j), options.log_base);
+        let own = &means.groups[group as usize];
+        let change = |j: usize| match options.means_of_expm1 {
+            true => log2_ratio(own.mean(j), reference.mean(j)),
+            false => log_fold_change(own.mean(j), reference.mean(j), options.log_base),
+        };
         out.ranked.push(listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options));
     }
     if options.pts {

@@ -128,11 +128,16 @@ impl Ask<'_> {
 
     /// Scores and p-values of one gene.
     fn test(&self, ranks: &mut Ranks, lists: &mut Vec<Vec<u32>>) -> Vec<(f64, f64)> {
-        let corrected = |cubes: f64| self.options.tie_correct.then_some(cubes);
+        let Options { tie_correct, use_continuity, return_u_values, .. } = *self.options;
+        let score = |twice: u64, cubes: f64, n: u64, n_all: u64| {
+            let (z, p) = GeneRanks::test(twice, tie_correct.then_some(cubes), use_continuity, n, n_all);
+            // U = R − n (n + 1) / 2.
+            (if return_u_values { (twice as f64 - (n * (n + 1)) as f64) / 2.0 } else { z }, p)
+        };
         let Some(reference) = self.reference else {
             let all = ranks.all();
             let n_all = self.sizes.iter().sum();
-            let of = |&g: &u32| GeneRanks::test(all.twice[g as usize], corrected(all.ties), self.sizes[g as usize], n_all);
+            let of = |&g: &u32| score(all.twice[g as usize], all.ties, self.sizes[g as usize], n_all);
             return self.against.iter().map(of).collect();
         };
         ranks.by_group(lists);
@@ -140,7 +145,7 @@ impl Ask<'_> {
         let of = |&g: &u32| {
             let (own, other) = (list(g), list(reference));
             let (twice, cubes) = pair(own, other);
-            GeneRanks::test(twice, corrected(cubes), own.1, own.1 + other.1)
+            score(twice, cubes, own.1, own.1 + other.1)
         };
         self.against.iter().map(of).collect()
     }

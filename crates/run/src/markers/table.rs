@@ -41,9 +41,8 @@ pub fn uns(found: &Markers, params: &Params<'_>, genes: &[String], groups: &[Str
             entries.push(("pts_rest".into(), frame(rest, shares, genes, groups)));
         }
     }
-    let single = |v: &[f64]| Values::F32(v.iter().map(|&x| x as f32).collect());
     entries.push(("names".into(), records(&|r| Values::Str(r.genes.iter().map(|&j| genes[j as usize].clone()).collect()))));
-    entries.push(("scores".into(), records(&|r| single(&r.scores))));
+    entries.push(("scores".into(), records(&|r| scores(found, r.scores.clone()))));
     if found.ranked.iter().all(|r| r.tests.is_some()) {
         let tests = |of: fn(&super::Tests) -> Values| records(&|r| r.tests.as_ref().map_or(Values::F64(Vec::new()), of));
         entries.push(("pvals".into(), tests(|t| Values::F64(t.pvals.clone()))));
@@ -51,6 +50,11 @@ pub fn uns(found: &Markers, params: &Params<'_>, genes: &[String], groups: &[Str
         entries.push(("logfoldchanges".into(), tests(|t| Values::F32(t.log_fold_changes.iter().map(|&x| x as f32).collect()))));
     }
     Element::Dict(entries)
+}
+
+/// Scores in the type that they are kept in.
+fn scores(of: &Markers, scores: Vec<f64>) -> Values {
+    if of.u_values { Values::F64(scores) } else { Values::F32(scores.into_iter().map(|x| x as f32).collect()) }
 }
 
 /// Shares as a data frame of genes by groups.
@@ -71,7 +75,7 @@ pub fn table(found: &Markers, genes: &[String], groups: &[String]) -> Table {
     let names = found.ranked.iter().flat_map(|r| std::iter::repeat_n(groups[r.group as usize].clone(), r.genes.len()));
     column("group", Values::Str(names.collect()));
     column("names", Values::Str(found.ranked.iter().flat_map(|r| &r.genes).map(|&j| genes[j as usize].clone()).collect()));
-    column("scores", Values::F32(all(&|r| r.scores.clone()).into_iter().map(|x| x as f32).collect()));
+    column("scores", scores(found, all(&|r| r.scores.clone())));
     if found.ranked.iter().all(|r| r.tests.is_some()) {
         let tests = |of: fn(&super::Tests) -> &Vec<f64>| all(&|r| r.tests.as_ref().map(of).cloned().unwrap_or_default());
         column("logfoldchanges", Values::F32(tests(|t| &t.log_fold_changes).into_iter().map(|x| x as f32).collect()));

@@ -16,7 +16,12 @@ pub use welch::{Sample, welch};
 /// log2 of the ratio of two mean expressions, which are means of logarithms: (expm1(a · ln base) + 1e-9) / (expm1(b · ln base) + 1e-9).
 pub fn log_fold_change(mean: f64, reference: f64, base: Option<f64>) -> f64 {
     let linear = |x: f64| (x * base.map_or(1.0, f64::ln)).exp_m1();
-    ((linear(mean) + 1e-9) / (linear(reference) + 1e-9)).log2()
+    log2_ratio(linear(mean), linear(reference))
+}
+
+/// log2 of the ratio of two means: (a + 1e-9) / (b + 1e-9).
+pub fn log2_ratio(a: f64, b: f64) -> f64 {
+    ((a + 1e-9) / (b + 1e-9)).log2()
 }
 
 #[cfg(test)]

@@ -113,9 +113,15 @@ fn the_rank_sum_test_is_scipys() {
     let mut ranks = Ranks::new(&[4, 6, 0]);
     ranks.add(&[1.5, 2.0, 3.0, 1.5, 0.5], &[0, 0, 1, 1, 1]);
     let found = ranks.all().clone();
-    let (score, p) = GeneRanks::test(found.twice[0], None, 4, 10);
+    let (score, p) = GeneRanks::test(found.twice[0], None, false, 4, 10);
     assert!(near(score, RANKSUM.0, 1e-12) && near(p, RANKSUM.1, 1e-12), "{score} {p}");
-    let (score, _) = GeneRanks::test(found.twice[0], Some(found.ties), 4, 10);
+    let (score, _) = GeneRanks::test(found.twice[0], Some(found.ties), false, 4, 10);
     assert!(near(score, RANKSUM.0 / RANKSUM.2.sqrt(), 1e-12), "{score}");
-    assert_eq!(GeneRanks::test(10 * 11 / 2 * 2, Some(990.0), 10, 10), (0.0, 1.0));
+    // scipy.stats.mannwhitneyu([1.5, 2, 4, 0], [0, 0, 3, 1, 0, 0.5], method="asymptotic")
+    let mut ranks = Ranks::new(&[4, 6, 0]);
+    ranks.add(&[1.5, 2.0, 4.0, 3.0, 1.0, 0.5], &[0, 0, 0, 1, 1, 1]);
+    let found = ranks.all().clone();
+    let (_, p) = GeneRanks::test(found.twice[0], Some(found.ties), true, 4, 10);
+    assert!(near(p, 0.27139601757306, 1e-12), "{p}");
+    assert_eq!(GeneRanks::test(10 * 11 / 2 * 2, Some(990.0), false, 10, 10), (0.0, 1.0));
 }
