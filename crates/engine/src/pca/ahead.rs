@@ -118,7 +118,9 @@ pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: L
             Come::Staged(pieces) => pieces,
             Come::Known(known) => {
                 queued.push_back(Work::Done(known));
-                while let Some(work) = queued.pop_front_if(|work| matches!(work, Work::Done(_))) {
+                while matches!(queued.front(), Some(Work::Done(_)))
+                    && let Some(work) = queued.pop_front()
+                {
                     take(work, &mut free, &mut lanes)?;
                 }
                 continue;

@@ -131,7 +131,7 @@ fn a_reader_finds_what_the_threads_find() {
     for (filters, kept) in [(Vec::new(), false), (filter(), false), (filter(), true)] {
         let (by_threads, by_reader, qc) = (stage(), stage(), qc());
         let reader = Reader::new(&source, &by_reader, &qc, HOW).unwrap();
-        reader.open(&[device.clone()], 4).unwrap();
+        reader.open(std::slice::from_ref(&device), 4).unwrap();
         let (expected, packed) = run(Feed::new(&source, Some(&by_threads)), &filters, kept);
         let (found, bytes) = run(Feed { reader: Some(&reader), ..Feed::new(&source, Some(&by_reader)) }, &filters, kept);
         assert_eq!(reader.n_read(), 3);

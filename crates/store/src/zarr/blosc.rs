@@ -296,7 +296,8 @@ mod tests {
         }
         if found.shuffled {
             for piece in out.chunks_mut(found.block as usize * size) {
-                shuffle::bytes_back(&piece.to_vec(), piece, size);
+                let planes = piece.to_vec();
+                shuffle::bytes_back(&planes, piece, size);
             }
         }
         out
