@@ -108,14 +108,14 @@ impl Lane {
         }
         // What others wait for gets memory of its own; they must hear of it before anything of theirs is waited for here.
         let mut promised = Vec::new();
-        for (i, w) in wanted.iter_mut().enumerate() {
+        for w in &mut wanted {
             if let Some(promise) = w.promise.take() {
                 let memory = Arc::new(self.stream.part(&out, w.at.clone())?);
-                promised.push((i, promise, Chunk { memory, at: 0, block: w.shape.0, shuffled: w.shape.1 }));
+                promised.push((promise, Chunk { memory, at: 0, block: w.shape.0, shuffled: w.shape.1 }));
             }
         }
         let done = Arc::new(self.stream.record()?);
-        for (_, promise, chunk) in promised {
+        for (promise, chunk) in promised {
             promise.keep(Decoded { chunk, found: found.clone(), done: done.clone() });
         }
         let memory = Arc::new(out);

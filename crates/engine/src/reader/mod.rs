@@ -51,7 +51,6 @@ pub struct Reader<'a> {
     desks: OnceLock<Vec<Desk>>,
     /// Moments of tasks that were read, until their turn comes.
     moments: Mutex<BTreeMap<usize, GeneMoments>>,
-    n_read: AtomicU64,
 }
 
 /// What was read of a task.
@@ -110,7 +109,6 @@ impl<'a> Reader<'a> {
             stored_len: [columns, values],
             desks: OnceLock::new(),
             moments: Mutex::default(),
-            n_read: AtomicU64::new(0),
         })
     }
 
@@ -167,9 +165,7 @@ impl<'a> Reader<'a> {
         let read = self.read_on(desk, &mut lane, rows, filters, kept);
         lane.rest()?;
         lock(&desk.lanes).push(lane);
-        let read = read?;
-        self.n_read.fetch_add(u64::from(read.is_some()), Ordering::Relaxed);
-        Ok(read)
+        read
     }
 
     /// Moments of the rows of a task that stay, if it was read here; they are forgotten.
@@ -180,11 +176,6 @@ impl<'a> Reader<'a> {
     /// Bytes of a GPU that are not there for others while this reads: of all lanes, and a share of what is left for packed rows.
     pub fn reserved(&self, device: usize) -> u64 {
         self.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
-    }
-
-    /// Tasks that were read.
-    pub fn n_read(&self) -> u64 {
-        self.n_read.load(Ordering::Relaxed)
     }
 
     /// Remembers the moments of a task, then its packed rows: on the device as far as there is room.

@@ -251,7 +251,8 @@ impl Decode {
     pub fn measure(&self, tray: &mut Tray, rows: &Rows, spans: &Spans, kept: &[u32], pieces: &[u32]) -> Result<Measured> {
         const BLOCK: u32 = super::super::pack::BLOCK as u32;
         let n_pieces = pieces.len().saturating_sub(1);
-        let fits = kept.iter().all(|&row| (row as usize) < rows.n_rows) && spans.offsets.len() == rows.n_rows + 1;
+        let inside = spans.offsets.len() == rows.n_rows + 1 && spans.offsets.iter().all(|&at| at as usize <= rows.columns.len());
+        let fits = inside && kept.iter().all(|&row| (row as usize) < rows.n_rows);
         if !fits || pieces.first() != Some(&0) || pieces.last() != Some(&(kept.len() as u32)) || pieces.windows(2).any(|w| w[0] > w[1]) {
             return Err(Error::bug(format!("{n_pieces} chunks of {} rows of {}", kept.len(), rows.n_rows)));
         }
@@ -289,21 +290,13 @@ impl Decode {
             known: Vec::new(),
             tables,
         };
-        let [to, from, piece_rows, piece_units] = measured.args();
-        let args = [
-            to,
-            from,
-            (&rows.columns).into(),
-            (&rows.values).into(),
-            piece_rows,
-            piece_units,
-            (&mut measured.controls).into(),
-            (&mut measured.starts).into(),
-        ];
+        let [to, from, columns, values, piece_rows, piece_units] = measured.args(rows);
+        let (controls, starts) = ((&mut measured.controls).into(), (&mut measured.starts).into());
+        let args = [to, from, columns, values, piece_rows, piece_units, controls, starts];
         let grid = measured.grid();
         // SAFETY: the arguments of `measure`; the tables lead to entries of rows and to as many blocks as were taken memory for.
         unsafe { stream.launch(&self.measure, grid, &args)? };
-        let args = [to, piece_rows, piece_units, (&mut measured.starts).into(), (&mut measured.lens).into()];
+        let args = [to, piece_rows, piece_units, starts, (&mut measured.lens).into()];
         // SAFETY: the arguments of `place`, with the same tables.
         unsafe { stream.launch(&self.place, Grid { blocks: (1, n_pieces as u32), threads: 256, shared: 0 }, &args)? };
         Ok(measured)
@@ -320,19 +313,9 @@ impl Decode {
         let places = tray.upload(places)?;
         let stream = tray.stream();
         let mut out = stream.zeros::<u8>(len)?;
-        let [to, from, piece_rows, piece_units] = measured.args();
-        let args = [
-            to,
-            from,
-            (&rows.columns).into(),
-            (&rows.values).into(),
-            piece_rows,
-            piece_units,
-            (&measured.controls).into(),
-            (&measured.starts).into(),
-            (&places).into(),
-            (&mut out).into(),
-        ];
+        let [to, from, columns, values, piece_rows, piece_units] = measured.args(rows);
+        let (controls, starts) = ((&measured.controls).into(), (&measured.starts).into());
+        let args = [to, from, columns, values, piece_rows, piece_units, controls, starts, (&places).into(), (&mut out).into()];
         // SAFETY: the arguments of `pack_rows`; no chunk of the length that was measured reaches into the next.
         unsafe { stream.launch(&self.pack_rows, measured.grid(), &args)? };
         Ok(out)
@@ -346,8 +329,11 @@ impl Measured {
         Ok(&self.known)
     }
 
-    fn args(&self) -> [Arg; 4] {
-        [0, self.from, self.piece_rows, self.piece_units].map(|at| Arg::from(self.tables.address() + 4 * at as u64))
+    /// Tables and rows in the order of the kernels.
+    fn args(&self, rows: &Rows) -> [Arg; 6] {
+        let table = |at: usize| Arg::from(self.tables.address() + 4 * at as u64);
+        let (columns, values) = ((&rows.columns).into(), (&rows.values).into());
+        [table(0), table(self.from), columns, values, table(self.piece_rows), table(self.piece_units)]
     }
 
     /// A warp for each block of the chunk that has most.
