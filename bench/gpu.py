@@ -1,13 +1,15 @@
 """Checks and times cellmill on a machine with NVIDIA GPUs, and leaves a JSON of all figures.
 
-    python bench/gpu.py FOLDER [--cells N] [--runs N] [--device cuda:0,1] [--json FILE]
+    python bench/gpu.py FOLDER [--cells N] [--runs N] [--device cuda:0,1] [--format zarr2] [--json FILE]
 
 FOLDER holds three programs, built anywhere: `cellmill`, `gpu` (`cargo build --release --workspace --example gpu`) and `graph`
 (the crate's unit tests, `cargo test --workspace --lib --no-run`). Needs Python alone. The data are simulated in a temporary folder,
-so they are in the page cache. Exit status 1 if a kernel differs from its CPU twin, or a rerun or several GPUs from one.
+so they are in the page cache: as zarr version 2 with blosc-lz4, or as `--format zarr3` (zstd) or `h5ad` (gzip). Exit status 1 if a
+kernel differs from its CPU twin, a rerun or several GPUs from one, or a marker's score from the CPU's by more than 1e-4.
 """
 
 import argparse
+import csv
 import filecmp
 import json
 import pathlib
@@ -34,6 +36,19 @@ def same(a, b):
     return bool(names) and names == files(b) and not filecmp.cmpfiles(a, b, map(str, names), shallow=False)[1]
 
 
+def scores(table):
+    """Scores of a table of markers, by group and gene."""
+    with open(table, newline="") as lines:
+        return {(row["group"], row["names"]): float(row["scores"]) for row in csv.DictReader(lines)}
+
+
+def furthest(found, wanted):
+    """The largest difference of scores, relative to those above 1; infinite if the genes differ."""
+    if found.keys() != wanted.keys():
+        return float("inf")
+    return max((abs(score - wanted[key]) / max(1.0, abs(wanted[key])) for key, score in found.items()), default=0.0)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=pathlib.Path)
@@ -41,6 +56,7 @@ def main():
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", action="append", help="given several times, results must be the same on all [default: cuda]")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--format", default="zarr2", choices=["zarr2", "zarr3", "h5ad"])
     parser.add_argument("--json", type=pathlib.Path, default=pathlib.Path("gpu.json"))
     args = parser.parse_args()
     report, fine = {"cells": args.cells}, True
@@ -55,15 +71,15 @@ def main():
     report["kernels_fine"] = fine
     print(f"kernels fine: {fine}", checks.stderr, "" if tests.returncode == 0 else tests.stdout, flush=True)
     with tempfile.TemporaryDirectory() as work:
-        data = pathlib.Path(work, "data.zarr")
-        call("cellmill", "simulate", "-q", "--cells", args.cells, data)
+        data = pathlib.Path(work, "data.h5ad" if args.format == "h5ad" else "data.zarr")
+        call("cellmill", "simulate", "-q", "--cells", args.cells, "--format", args.format, data)
+        threads = ["--threads", args.threads] if args.threads else []
         report["runs"] = []
         first = None
         for device in args.device or ["cuda"]:
             for run in range(args.runs):
                 for through in ("pca", "leiden"):
                     out, trace = pathlib.Path(work, f"out{len(report['runs'])}.zarr"), pathlib.Path(work, "trace.json")
-                    threads = ["--threads", args.threads] if args.threads else []
                     words = ["-q", data, "-o", out, "--device", device, "--through", through, "--trace", trace, *threads]
                     done = call("cellmill", "run", *words)
                     if done.returncode != 0:
@@ -77,6 +93,22 @@ def main():
                         found["same_bytes"] = same(first, out)
                         fine &= found["same_bytes"]
                         print("same bytes as the first run:", found["same_bytes"], flush=True)
+        # Sums over groups: the markers of the clusters, and a pseudobulk of the counts.
+        report["statistics"], by_cpu = [], None
+        for device in ["cpu", *(args.device or ["cuda"])]:
+            table = pathlib.Path(work, "markers.csv")
+            options = ["-q", data, "--obs", first, "--device", device, "--json", "-y", *threads]
+            found = call("cellmill", "markers", *options, "-o", table)
+            bulk = call("cellmill", "aggregate", *options, "--by", "leiden", "--target-sum", "none", "--no-log1p", "-o", pathlib.Path(work, "bulk.zarr"))
+            if found.returncode != 0 or bulk.returncode != 0:
+                print(found.stderr, bulk.stderr)
+                return 1
+            by_cpu = by_cpu or scores(table)
+            apart = furthest(scores(table), by_cpu)
+            fine &= apart < 1e-4
+            times = [json.loads(done.stdout)["wall_s"] for done in (found, bulk)]
+            report["statistics"].append({"asked": device, "markers_s": times[0], "aggregate_s": times[1], "scores_apart": apart})
+            print(device, f"markers {times[0]:.2f}, aggregate {times[1]:.2f}, scores at most {apart:.1e} from the CPU's", flush=True)
     args.json.write_text(json.dumps(report, indent=1))
     return 0 if fine else 1
 

@@ -53,6 +53,7 @@ impl Subject {
             values: self.made()?,
             threads: self.machine.threads()?,
             memory: self.machine.memory()?,
+            device: self.machine.device()?,
             scratch: self.spill_dir.clone().unwrap_or_else(|| beside(output.unwrap_or(labelled))),
         })
     }

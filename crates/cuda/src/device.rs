@@ -159,6 +159,11 @@ impl Device {
         Ok(false)
     }
 
+    /// Whether it was asked for: what it can't do is an error then.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
     /// Notes why something is left to the CPU.
     pub fn leave(&self, why: String) {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}; the CPU does that", self.place()));

@@ -27,4 +27,9 @@ impl Processor {
             Processor::Cuda(devices) => devices,
         }
     }
+
+    /// The last GPU alone, for what is done beside the work of the first.
+    pub fn last(&self) -> Processor {
+        self.devices().last().map_or(Processor::Cpu, |device| Processor::Cuda(vec![device.clone()]))
+    }
 }

@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod exec;
 pub mod fold;
+pub mod groups;
 pub mod host;
 pub mod journal;
 pub mod pca;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use cellmill_cuda::{Device, Options, Processor};
-use cellmill_graph::fuzzy::{Method, connectivities};
+use cellmill_graph::fuzzy::{Method, connectivities, connectivities_on};
 use cellmill_graph::knn::{Metric, Mode, knn_on};
 use cellmill_graph::leiden::{self, leiden_many, leiden_on};
 use cellmill_graph::umap::umap_on;
@@ -47,7 +47,14 @@ fn all(n: usize) -> Result<bool> {
     let from = Instant::now();
     let found = knn_on(Embedding::new(&x, 50)?, &knn::Options::default(), &gpu, None, &())?;
     timed(from);
+    let from = Instant::now();
     let graph = connectivities(&found.distances, Method::UMAP)?;
+    timed(from);
+    let from = Instant::now();
+    let there = connectivities_on(&found.distances, Method::UMAP, &gpu)?;
+    timed(from);
+    println!("{{\"connectivities\": \"{n} cells\", \"same\": {}}}", graph == there);
+    fine &= graph == there;
     for n_components in [2, 3] {
         let options = umap::Options { n_components, n_epochs: Some(if n_components == 2 { 200 } else { 20 }), ..umap::Options::default() };
         let from = Instant::now();
@@ -77,7 +84,8 @@ fn all(n: usize) -> Result<bool> {
         );
         fine &= there.modularity > here.modularity - 0.002;
     }
-    println!("{{\"cells\": {n}, \"knn_gpu_s\": {:.3}, \"umap_gpu_s\": {:.3}, \"umap_cpu_s\": {:.3}}}", times[0], times[1], times[2]);
+    println!("{{\"cells\": {n}, \"knn_gpu_s\": {:.3}, \"connectivities_cpu_s\": {:.3}, \"connectivities_gpu_s\": {:.3}, \"umap_gpu_s\": {:.3}, \"umap_cpu_s\": {:.3}}}",
+        times[0], times[1], times[2], times[3], times[4]);
     Ok(fine)
 }
 

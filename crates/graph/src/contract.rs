@@ -116,7 +116,7 @@ pub(crate) fn contract<W: Plain + Into<f64>, S: Plain>(
 }
 
 /// Ends of stretches of these lengths, behind a 0.
-fn ends(lengths: impl Iterator<Item = u64>) -> Vec<u64> {
+pub(crate) fn ends(lengths: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut end = 0;
     std::iter::once(0).chain(lengths.map(|length| (end += length, end).1)).collect()
 }

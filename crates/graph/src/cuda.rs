@@ -7,7 +7,7 @@ pub fn sources() -> impl Iterator<Item = Source> {
     crate::knn::SOURCES
         .into_iter()
         .chain(crate::umap::SOURCES)
-        .chain([crate::umap::FILTER, crate::umap::START])
+        .chain([crate::umap::FILTER, crate::umap::START, crate::fuzzy::SOURCE])
         .chain(crate::leiden::SOURCES)
         .chain(crate::contract::SOURCES)
 }

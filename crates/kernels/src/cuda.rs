@@ -3,7 +3,7 @@
 use cellmill_cuda::Source;
 
 /// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them.
-pub const SOURCES: [Source; 8] = [
+pub const SOURCES: [Source; 9] = [
     crate::decode::cuda::LZ4,
     crate::decode::cuda::ROWS,
     crate::decode::cuda::PACK,
@@ -12,4 +12,5 @@ pub const SOURCES: [Source; 8] = [
     crate::transform::cuda::SOURCE,
     crate::gram::cuda::SOURCE,
     crate::project::cuda::SOURCE,
+    crate::grouped::cuda::SOURCE,
 ];

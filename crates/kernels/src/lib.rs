@@ -28,6 +28,7 @@ macro_rules! wide {
 pub mod cuda;
 pub mod decode;
 pub mod gram;
+pub mod grouped;
 pub mod moments;
 pub mod pack;
 pub mod product;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use cellmill_cuda::Processor;
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::Step;
 use cellmill_matrix::Element;
@@ -17,10 +18,12 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::device::processor;
 use crate::error::raised;
 use crate::matrix::Matrix;
 use crate::origin::Opened;
 use crate::workers::Crew;
+use crate::pool::Call;
 use crate::{convert, pool};
 
 /// Calls `f` with the rows of a matrix as statistics look at them. A `cellmill._crew.Crew` has its workers read them, if they lie in a store
@@ -36,8 +39,14 @@ pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: im
             (Some(crew), Some(opened)) => Some(cluster(crew, opened, feed.source.shape().n_obs).map_err(raised)?),
             _ => None,
         };
-        f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref() })
+        f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref(), gpus: &[] })
     })
+}
+
+/// Asks the same rows beside the GPUs that are chosen, if workers don't read them.
+fn beside<T>(view: &View<'_>, call: &Call, ask: impl FnOnce(&View<'_>) -> cellmill_matrix::Result<T>) -> cellmill_matrix::Result<T> {
+    let processor = if view.cluster.is_some() { Processor::Cpu } else { processor(call)? };
+    ask(&View { gpus: processor.devices(), ..*view })
 }
 
 /// The workers of a crew. Their notes lie beside the store until all is done.
@@ -127,7 +136,7 @@ pub fn rank_genes_groups<'py>(
         regression: Regression { c: ask.c, tol: ask.tol, max_iter: ask.max_iter },
     };
     let groups = Groups { codes: &codes, names: &names };
-    let mut found = viewed(py, matrix, crew, |view| pool::run(py, "markers", |call| ranked(view, &groups, &options, call)))?;
+    let mut found = viewed(py, matrix, crew, |view| pool::run(py, "markers", |call| beside(view, call, |view| ranked(view, &groups, &options, call))))?;
     let warnings = std::mem::take(&mut found.warnings);
     let reference = ask.reference.map_or("rest", |g| names[g as usize].as_str());
     let params = Params {
@@ -164,7 +173,9 @@ pub fn aggregate<'py>(
     };
     let groups = Groups { codes: &codes, names: &names };
     let found =
-        viewed(py, matrix, crew, |view| pool::run(py, "aggregate", |call| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))?;
+        viewed(py, matrix, crew, |view| {
+            pool::run(py, "aggregate", |call| beside(view, call, |view| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))
+        })?;
     let out = PyDict::new(py);
     for (func, layer) in found.layers {
         out.set_item(func.name(), convert::rows(py, layer, matrix.n_vars())?)?;

@@ -1,6 +1,6 @@
 //! Neighbours and the weighted graph.
 
-use cellmill_graph::fuzzy::{Method, connectivities};
+use cellmill_graph::fuzzy::{Method, connectivities_on};
 use cellmill_graph::{Embedding, Knn, knn};
 use cellmill_matrix::Error;
 use numpy::{IntoPyArray, PyReadonlyArray2, PyUntypedArrayMethods};
@@ -49,7 +49,7 @@ pub fn neighbors<'py>(
     let (distances, graph) = pool::run(py, "neighbors", |call| {
         let Knn { order, distances } = knn::knn_on(Embedding::new(data, d)?, &options, &processor(call)?, None, call)?;
         // Cells that are near lie together here, which the weights are found faster by.
-        let graph = connectivities(&distances, method)?.in_original_order(&order);
+        let graph = connectivities_on(&distances, method, &processor(call)?)?.in_original_order(&order);
         Ok((Knn { order, distances }.in_original_order(), graph))
     })?;
     let k = distances.k as u64;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use cellmill_cuda::{Device, Memory, Options, Processor};
-use cellmill_matrix::{Error, ErrorKind, Result};
+use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::observe::Listener;
@@ -148,6 +148,12 @@ pub(crate) fn on(worker: &str, why: &str) -> Error {
 /// Whether an error is about a device that is not there or can't do what it was asked for.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Option { name, .. } if name == OPTION)
+}
+
+/// Whether an error is a GPU's: one that refuses, or one that fails at its work.
+pub(crate) fn is_of_gpu(error: &Error) -> bool {
+    let failed = |place: &Place| place.store.as_ref().is_some_and(|store| store.starts_with("cuda:"));
+    is_refusal(error) || matches!(error.kind(), ErrorKind::Io { place, .. } if failed(place))
 }
 
 /// The option that chooses where to compute.
@@ -294,6 +300,16 @@ mod tests {
         fn stopped(&self) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn errors_of_gpus_are_told_from_others() {
+        let at = |store: &str| Error::io(Place::store(store), &std::io::Error::other("gone"));
+        assert!(is_of_gpu(&at("cuda:1")));
+        assert!(is_of_gpu(&Error::option(OPTION, "cuda", "no compiler")));
+        assert!(!is_of_gpu(&at("counts.zarr")));
+        assert!(!is_of_gpu(&Error::option("threads", 0, "more")));
+        assert!(!is_of_gpu(&Error::bug("another")));
     }
 
     #[test]

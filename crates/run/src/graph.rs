@@ -6,6 +6,7 @@ mod layout;
 use std::borrow::Cow;
 use std::path::Path;
 
+use cellmill_cuda::Processor;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::keep_scores;
 use cellmill_graph::knn::{Knn, RowFile, Rows};
@@ -266,8 +267,8 @@ fn elsewhere<'a>(recipe: &Recipe, needs: u64, through: Through, input: &Input<'a
 }
 
 /// Weights between neighbours.
-pub(crate) fn weights(distances: &Distances, recipe: &Recipe) -> Result<Connectivities> {
-    fuzzy::connectivities(distances, method(recipe))
+pub(crate) fn weights(distances: &Distances, recipe: &Recipe, processor: &Processor) -> Result<Connectivities> {
+    fuzzy::connectivities_on(distances, method(recipe), processor)
 }
 
 /// Neighbours and the weights between them; whether the weights are new to the journal.
@@ -320,7 +321,7 @@ fn neighbors(
     };
     let graph = while_kept(journal, keep, || match known {
         Some((indptr, indices, weights)) => Ok(Connectivities { indptr, indices, weights }),
-        None => weights(&found.distances, recipe),
+        None => weights(&found.distances, recipe, &input.processor.get()?),
     })?;
     watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
     Ok((Made { graph, by_cell: false, found, head, wide }, new))

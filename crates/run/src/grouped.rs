@@ -1,8 +1,12 @@
 //! Statistics of every gene in each group, under the memory ceiling: in one pass, or gene run by gene run where groups are very many.
 
 use cellmill_engine::fold::{Fold, Grouped, GroupedStats};
+use cellmill_engine::groups::{self as gpu, Question};
+use cellmill_engine::recipe::{Rows, Step};
+use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
+use crate::device::is_of_gpu;
 use crate::view::{Groups, View, mask_of, runs};
 
 /// Statistics of every gene in each group, and the passes that decoded the source.
@@ -19,6 +23,9 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         return Err(ErrorKind::Budget { what: format!("statistics of {} groups", groups.names.len()), needs, ceiling: view.memory }.into());
     }
     if genes >= view.n_vars as u64 {
+        if let Some(found) = on_gpus(view, groups, watch)? {
+            return Ok(found);
+        }
         let done = view.pass(&view.steps(), &fold, Some(groups.codes), watch)?;
         return Ok((done.output, u32::from(done.decoded)));
     }
@@ -38,6 +45,39 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         }
     }
     Ok((whole, reads))
+}
+
+/// The same by GPUs, if there are any and they are fit for it.
+fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<Option<(GroupedStats, u32)>> {
+    let how = match view.values {
+        [] => Logged::IDENTITY,
+        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => {
+            Logged { target_sum: Some(*target_sum), log1p: true, base: *base }
+        }
+        _ => return Ok(None),
+    };
+    let (rows, genes) = match view.select {
+        [Step::KeepObs { rows: Rows::Mask { keep, first: 0 } }, genes @ ..] => (Some(&keep[..]), genes),
+        genes => (None, genes),
+    };
+    let (genes, totals_of_genes) = match genes {
+        [] => (None, false),
+        [Step::KeepVar { mask }] => (Some(&mask[..]), true),
+        [Step::TakeTotals, Step::KeepVar { mask }] => (Some(&mask[..]), false),
+        _ => return Ok(None),
+    };
+    if view.cluster.is_some() {
+        return Ok(None);
+    }
+    let ask = Question { codes: groups.codes, n_groups: groups.names.len(), rows, genes, totals_of_genes, how };
+    let found = match (gpu::grouped(view.gpus, view.feed, &ask, watch), view.gpus.first()) {
+        (Err(error), Some(device)) if is_of_gpu(&error) && !device.is_required() => {
+            device.leave(error.to_string());
+            None
+        }
+        (done, _) => done?,
+    };
+    Ok(found.map(|found| (found.stats, u32::from(found.decoded))))
 }
 
 /// Refuses groups of fewer than two cells: they have no variance.

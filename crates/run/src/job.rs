@@ -17,7 +17,7 @@ use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
 use crate::cluster::{About, Cluster, Dispatcher, Gpus};
 use crate::convert::Rows;
-use crate::device::{Choice, Opening};
+use crate::device::{Choice, Opening, Word, is_of_gpu};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
 use crate::output::{self, Target, WithX};
@@ -142,7 +142,14 @@ impl Job {
     /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one, up to the components.
     pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
         match dispatcher {
-            None => self.run_here(None, &self.device, listener),
+            None => match self.run_here(None, &self.device, listener) {
+                Err(error) if self.device.device == Word::Auto && is_of_gpu(&error) => {
+                    listener.warn(&format!("{error}; the CPU goes on alone"));
+                    let resume = self.resume || Journal::exists(&self.journal_folder());
+                    Job { device: Choice::default(), resume, ..self.clone() }.run_here(None, &Choice::default(), listener)
+                }
+                done => done,
+            },
             Some(_) => Job { device: self.device.beside_workers(), ..self.clone() }.run_here(dispatcher, &self.device, listener),
         }
     }

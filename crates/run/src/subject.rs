@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use cellmill_cuda::Processor;
 use cellmill_engine::exec::{self, Aside, Feed, cut};
 use cellmill_engine::fold::{EXACT_TOTAL, NO_GROUP, Qc};
 use cellmill_engine::recipe::{RowQc, Step};
@@ -18,6 +19,7 @@ use cellmill_store::is_url;
 
 use crate::analysis::value_steps;
 use crate::cluster::{About, Cluster, Dispatcher};
+use crate::device::{Choice, HOST_BYTES, Opening, Word};
 use crate::job::open;
 use crate::observe::{Listener, Observer};
 use crate::recipe::{Recipe, Target, TargetWord};
@@ -43,6 +45,8 @@ pub struct Ask {
     pub memory: u64,
     /// Folder for packed rows that memory has no room for.
     pub scratch: PathBuf,
+    /// Where sums over groups are taken.
+    pub device: Choice,
 }
 
 /// How values are made of what the matrix holds.
@@ -166,7 +170,24 @@ impl Subject {
             n_vars: self.var.n_rows(),
             memory: memory.saturating_sub(held),
             cluster: None,
+            gpus: &[],
         }
+    }
+
+    /// Opens the GPUs that sums over groups are taken on, if there are any, the matrix is worth it and workers don't read it. With `auto`, a
+    /// ceiling that is low leaves it to the CPU.
+    pub fn processor<'a>(&self, ask: &Ask, workers: bool, listener: &'a dyn Listener) -> Result<Opening<'a>> {
+        let nnz = self.view().entries();
+        let low = ask.device.device == Word::Auto && ask.memory < 2 * ask.device.host_bytes(nnz);
+        let choice = if workers || low { Choice::default() } else { ask.device.clone() };
+        choice.open(nnz, listener)
+    }
+
+    /// The rows that statistics look at, read by the workers of a cluster or beside GPUs.
+    pub fn view_by<'a>(&'a self, cluster: Option<&'a Cluster<'a>>, processor: &'a Processor) -> View<'a> {
+        let view = self.view();
+        let driver: u64 = HOST_BYTES.into_iter().chain(std::iter::repeat(HOST_BYTES[1])).take(processor.devices().len()).sum();
+        View { cluster, gpus: processor.devices(), memory: view.memory.saturating_sub(driver), ..view }
     }
 
     /// Has workers read the rows, if there is a dispatcher. `output`: their notes lie beside it until all is done.

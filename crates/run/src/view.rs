@@ -1,6 +1,9 @@
 //! The rows that a statistic looks at: a feed, and the steps that lead to them. What markers, aggregates, scores and residuals ask is asked
 //! of a view, by the command line and by Python alike.
 
+use std::sync::Arc;
+
+use cellmill_cuda::Device;
 use cellmill_engine::Chunk;
 use cellmill_engine::chunk::RowColumns;
 use cellmill_engine::exec::{self, Aside, Feed, Scratch, TASK_ROWS, THREAD_BYTES, Task, cut, in_order, sliced};
@@ -27,6 +30,8 @@ pub struct View<'a> {
     pub memory: u64,
     /// Who reads the rows, if it is not this process.
     pub cluster: Option<&'a Cluster<'a>>,
+    /// GPUs, for what they can do.
+    pub gpus: &'a [Arc<Device>],
 }
 
 /// Groups of cells.

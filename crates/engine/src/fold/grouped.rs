@@ -1,5 +1,8 @@
 //! Statistics of every gene in each group of cells: what t-tests, pseudobulks and dot plots ask for, in one read.
 
+use std::ops::Range;
+
+use cellmill_kernels::grouped::{add_row, cuda::Totals};
 use cellmill_matrix::Result;
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +78,20 @@ impl GroupStats {
         self.n_obs += other.n_obs;
     }
 
+    /// From sums of a GPU over `n_obs` cells, of the genes at these places.
+    pub(crate) fn from_totals(n_obs: u64, totals: &Totals, places: Range<usize>) -> Self {
+        let mut stats = GroupStats::none(places.len());
+        stats.n_obs = n_obs;
+        for (j, at) in places.enumerate() {
+            let ([sum, squares], off) = totals.at(at);
+            let deviation = squares - sum * (sum / n_obs.max(1) as f64);
+            stats.sum[j] = sum;
+            stats.squares[j] = if deviation <= squares * 1e-12 + off { 0.0 } else { deviation };
+            stats.n_cells[j] = u64::from(totals.counts[at]);
+        }
+        stats
+    }
+
     /// From [Σ x, Σ x²] and counts of one task's cells.
     fn from_sums(n_obs: u64, sums: &[[f64; 2]], counts: &[u32]) -> Self {
         let n = n_obs as f64;
@@ -139,12 +156,7 @@ impl Fold for Grouped {
             let (n, sums, counts) = acc.groups[group as usize].get_or_insert_with(new);
             *n += 1;
             let (columns, values) = chunk.x.row(i as usize);
-            for (&column, &value) in columns.iter().zip(values) {
-                let (cell, x) = (&mut sums[column as usize], f64::from(value));
-                cell[0] += x;
-                cell[1] += x * x;
-                counts[column as usize] += u32::from(value != 0.0);
-            }
+            add_row(columns, values, sums, counts);
         }
         Ok(())
     }

@@ -288,13 +288,13 @@ enum Loaded {
 }
 
 /// Packed chunks side by side in page-locked memory.
-pub(super) struct Laid {
+pub(crate) struct Laid {
     pub memory: Pinned<u8>,
     pub batch: Batch,
 }
 
 /// Lays packed chunks side by side, into `free` if that is large enough.
-pub(super) fn lay<T>(
+pub(crate) fn lay<T>(
     device: &Arc<Device>,
     free: Option<Pinned<u8>>,
     chunks: &[T],
@@ -315,7 +315,7 @@ pub(super) fn lay<T>(
 }
 
 /// Packs the rows of a task that the stage has no room for once more, decoded from the source.
-pub(super) fn again(source: &dyn Source, filters: &[Step], rows: &Range<u64>) -> Result<Arc<[Piece]>> {
+pub(crate) fn again(source: &dyn Source, filters: &[Step], rows: &Range<u64>) -> Result<Arc<[Piece]>> {
     let task = task_of(rows.start);
     let stage = Stage::new(task + 1, &Allowance::new(u64::MAX), None);
     let nothing = Collect::new(usize::MAX, 0);

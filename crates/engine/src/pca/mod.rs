@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use self::gpu::Covariance;
 pub use self::gpu::prepare;
-pub(crate) use self::gpu::{MOST_ENTRIES, most_entries, turn};
+pub(crate) use self::gpu::{Laid, MOST_ENTRIES, again, lay, most_entries, turn};
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, Spare, TASK_ROWS, Task, cut, in_order, sliced};
 use crate::fold::{Collect, Collected};

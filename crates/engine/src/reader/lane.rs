@@ -6,12 +6,12 @@ use std::sync::Arc;
 use cellmill_cuda::{Buffer, Device, Stream, Tray};
 use cellmill_kernels::decode::cuda::{Chunk, Decode, ReadRows, SLACK, Spans, Vector};
 use cellmill_kernels::moments::cuda::{Input, Moments, Sums};
-use cellmill_kernels::pack::cuda::Batch;
+use cellmill_kernels::pack::cuda::{Batch, Rows};
 use cellmill_kernels::totals::RowTotals;
 use cellmill_matrix::{Error, Part, Result, SourceRow, Stretch};
 
 use super::shared::{Claim, Decoded, Promise, Theirs};
-use super::{Desk, Read, Reader};
+use super::{Desk, First, Read, Reader};
 use crate::exec::{TASK_ROWS, chunk_end, task_of};
 use crate::fold::{Counted, GeneMoments};
 use crate::recipe::{Step, kept};
@@ -25,8 +25,8 @@ pub(super) struct Lane {
     stream: Stream,
     tray: Tray,
     decode: Decode,
-    moments: Moments,
-    sums: Sums,
+    /// For the moments of a first read.
+    sums: Option<(Moments, Sums)>,
     /// One stored chunk.
     stored: Vec<u8>,
     /// Stored chunks on the device.
@@ -57,14 +57,17 @@ struct Known {
 }
 
 impl Lane {
-    /// For rows of `n_vars` genes, stored chunks of up to about `tray` bytes and tasks of up to about `up` bytes.
-    pub fn new(device: &Arc<Device>, n_vars: usize, bound: f64, tray: usize, up: usize) -> Result<Self> {
+    /// For rows of `n_vars` genes, stored chunks of up to about `tray` bytes and tasks of up to about `up` bytes; `bound`: of
+    /// values whose moments are taken, if they are.
+    pub fn new(device: &Arc<Device>, n_vars: usize, bound: Option<f64>, tray: usize, up: usize) -> Result<Self> {
         let stream = device.stream()?;
         Ok(Lane {
             tray: Tray::new(&stream, tray)?,
             decode: Decode::new(device)?,
-            moments: Moments::new(device)?,
-            sums: Sums::new(&stream, n_vars, TASK_ROWS as usize, bound)?,
+            sums: match bound {
+                Some(bound) => Some((Moments::new(device)?, Sums::new(&stream, n_vars, TASK_ROWS as usize, bound)?)),
+                None => None,
+            },
             stored: Vec::new(),
             up: stream.alloc(up)?,
             held: Vec::new(),
@@ -193,6 +196,18 @@ impl Lane {
         Ok(Some(Known { spans, read, counted }))
     }
 
+    /// Decodes the rows of a task, and has `then` do something with them.
+    pub fn only_rows<T>(
+        &mut self,
+        reader: &Reader<'_>,
+        desk: &Desk,
+        rows: &Range<u64>,
+        then: impl FnOnce(usize, &mut Tray, &mut Rows) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(Known { mut read, .. }) = self.rows(reader, desk, rows)? else { return Ok(None) };
+        then(desk.number, &mut self.tray, &mut read.rows).map(Some)
+    }
+
     fn genes(&self, read: &ReadRows, keep: Option<&Buffer<u8>>) -> Result<Buffer<u64>> {
         let mut words = self.stream.zeros(read.rows.n_cols)?;
         self.decode.gene_counts(&self.stream, &read.rows, keep, &mut words)?;
@@ -203,6 +218,7 @@ impl Lane {
 impl Reader<'_> {
     pub(super) fn read_on(
         &self,
+        first: &First<'_>,
         desk: &Desk,
         lane: &mut Lane,
         rows: &Range<u64>,
@@ -216,10 +232,11 @@ impl Reader<'_> {
         let flags = lane.tray.upload(&keep.iter().map(|&k| u8::from(k)).collect::<Vec<_>>())?;
         let words = lane.genes(&read, None)?;
         let kept_words = if wants_kept { Some(lane.genes(&read, Some(&flags))?) } else { None };
-        let input = Input { total: None, how: self.how, keep: Some(&flags) };
-        lane.moments.accumulate(&stream, &mut read.rows, &input, None, &mut lane.sums)?;
+        let Some((kernels, open)) = &mut lane.sums else { return Err(Error::bug("a first read without moments")) };
+        let input = Input { total: None, how: first.how, keep: Some(&flags) };
+        kernels.accumulate(&stream, &mut read.rows, &input, None, open)?;
         let mut sums = stream.alloc::<f64>(2 * read.rows.n_cols)?;
-        lane.moments.take(&stream, &mut lane.sums, &mut sums)?;
+        kernels.take(&stream, open, &mut sums)?;
 
         // The chunks that a thread would have cut, each without the rows that leave.
         let stays: Vec<u32> = (0..keep.len() as u32).filter(|&row| keep[row as usize]).collect();
@@ -265,7 +282,8 @@ impl Reader<'_> {
             let offsets = here.iter().map(|&row| row - (source.start - rows.start) as u32).collect();
             There { source, rows: offsets, entries: nnz as u64, place: place.clone() }
         });
-        self.finish(desk, task_of(rows.start), moments, pieces.collect(), Resident { bytes: packed, batch, device: desk.device.clone() });
+        let resident = Resident { bytes: packed, batch, device: desk.device.clone() };
+        first.finish(desk, task_of(rows.start), moments, pieces.collect(), resident);
         Ok(Some(Read { all: counted, kept, entries }))
     }
 }

@@ -1,5 +1,5 @@
-//! Tasks that GPUs read: they undo the compression of the store's chunks, look at the rows, take sums and moments, and pack the rows that
-//! stay. The threads fetch stored chunks and take packed rows away; they decode nothing.
+//! Tasks that GPUs read: they undo the compression of the store's chunks and look at the rows. In a first read they take sums and moments,
+//! too, and pack the rows that stay; the threads fetch stored chunks and take packed rows away, and decode nothing.
 //!
 //! A task that is not as it should be (chunks that are missing, damaged or compressed otherwise, columns out of order, values that are no
 //! counts) is left to the thread, which reads it from the source with the result, or the error, that it would have had without a GPU. So
@@ -8,15 +8,16 @@
 mod lane;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use cellmill_cuda::{Buffer, Device};
+use cellmill_cuda::{Buffer, Device, Tray};
 use cellmill_kernels::decode::cuda::{MOST_SETS, Vector};
+use cellmill_kernels::pack::cuda::Rows;
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{DType, Part, Result, Source, Stored};
 
@@ -41,14 +42,22 @@ const MOST_CHUNK: u64 = 1 << 24;
 pub struct Reader<'a> {
     source: &'a dyn Source,
     stored: &'a dyn Stored,
-    stage: &'a Stage,
     /// The sets of genes whose sums are taken of each row.
     sets: &'a [(String, Vec<bool>)],
-    how: Logged,
-    bound: f64,
     /// Bytes of a stored chunk of columns and of values.
     stored_len: [usize; 2],
     desks: OnceLock<Vec<Desk>>,
+    first: Option<First<'a>>,
+}
+
+/// What a first read does besides.
+struct First<'a> {
+    /// Where it puts packed rows.
+    stage: &'a Stage,
+    /// What is done to values before their moments are taken.
+    how: Logged,
+    /// Of values after it.
+    bound: f64,
     /// Moments of tasks that were read, until their turn comes.
     moments: Mutex<BTreeMap<usize, GeneMoments>>,
 }
@@ -65,6 +74,8 @@ pub struct Read {
 
 /// A GPU and what all its lanes need.
 struct Desk {
+    /// Its number among those that read.
+    number: usize,
     device: Arc<Device>,
     /// Those that are free.
     lanes: Mutex<Vec<Lane>>,
@@ -83,33 +94,35 @@ fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that reads nothing before [`Reader::open`]. `None` if the matrix or what is asked of it is not fit for GPUs: `qc`, of each
-    /// row, and moments of the rows that stay, after `how`.
-    pub fn new(source: &'a dyn Source, stage: &'a Stage, qc: &'a RowQc, how: Logged) -> Option<Self> {
-        let (stored, bound) = (source.stored()?, how.bound()?);
+    /// A reader for a first read, which reads nothing before [`Reader::open`]. `None` if the matrix or what is asked of it is not fit for
+    /// GPUs: `qc`, of each row, and moments of the rows that stay, after `how`.
+    pub fn first(source: &'a dyn Source, stage: &'a Stage, qc: &'a RowQc, how: Logged) -> Option<Self> {
+        let bound = how.bound()?;
+        let fit = qc.qc_vars.len() <= MOST_SETS && qc.percent_top.is_empty();
+        let reader = if fit { Reader::of(source, &qc.qc_vars)? } else { return None };
+        Some(Reader { first: Some(First { stage, how, bound, moments: Mutex::default() }), ..reader })
+    }
+
+    /// A reader of rows alone: see [`Reader::rows`].
+    pub fn new(source: &'a dyn Source) -> Option<Self> {
+        Reader::of(source, &[])
+    }
+
+    fn of(source: &'a dyn Source, sets: &'a [(String, Vec<bool>)]) -> Option<Self> {
+        let stored = source.stored()?;
         let fit = |part| {
             let (dtype, chunk) = stored.vector(part);
             Vector::reads(dtype) && chunk <= MOST_CHUNK && (part == Part::Values || !matches!(dtype, DType::F32 | DType::F64))
         };
         let shape = source.shape();
         let small = most_entries(source, &cut(shape.n_obs)) <= MOST_ENTRIES && shape.n_vars < 1 << 24;
-        let fit = small && fit(Part::Columns) && fit(Part::Values) && qc.qc_vars.len() <= MOST_SETS && qc.percent_top.is_empty();
+        let fit = small && fit(Part::Columns) && fit(Part::Values);
         // Whether chunks can be decoded, and how long they are, shows in the first of them.
         let mut bytes = Vec::new();
         let mut len = |part| stored.read_stored(part, 0, &mut bytes).map(|_| bytes.len());
         let stored_len = [Part::Columns, Part::Values].map(|part| if fit && shape.n_obs > 0 { len(part) } else { None });
         let [Some(columns), Some(values)] = stored_len else { return None };
-        Some(Reader {
-            source,
-            stored,
-            stage,
-            sets: &qc.qc_vars,
-            how,
-            bound,
-            stored_len: [columns, values],
-            desks: OnceLock::new(),
-            moments: Mutex::default(),
-        })
+        Some(Reader { source, stored, sets, stored_len: [columns, values], desks: OnceLock::new(), first: None })
     }
 
     /// Begins to read on these GPUs, for `n_threads` threads, if each has the room.
@@ -130,13 +143,14 @@ impl<'a> Reader<'a> {
             member.iter_mut().zip(mask).for_each(|(bits, &inside)| *bits |= u8::from(inside) << s);
         }
         let mut desks = Vec::new();
-        for device in devices {
+        for (number, device) in devices.iter().enumerate() {
             let room = device.room()?;
             let n_lanes = (room / 4 / a_lane).min(MOST_LANES).min(n_threads.div_ceil(devices.len()) as u64);
             if n_lanes == 0 {
                 return Ok(());
             }
             desks.push(Desk {
+                number,
                 device: device.clone(),
                 member: device.stream()?.upload(&member)?,
                 lanes: Mutex::default(),
@@ -150,27 +164,40 @@ impl<'a> Reader<'a> {
         let desks = self.desks.get_or_init(|| desks);
         for i in 0..desks.iter().map(|desk| desk.n_lanes).max().unwrap_or(0) {
             for desk in desks.iter().filter(|desk| i < desk.n_lanes) {
-                let lane = Lane::new(&desk.device, n_vars, self.bound, tray, up)?;
+                let lane = Lane::new(&desk.device, n_vars, self.first.as_ref().map(|first| first.bound), tray, up)?;
                 lock(&desk.lanes).push(lane);
             }
         }
         Ok(())
     }
 
-    /// Reads a task, if it can be read here: rows that stay after `filters`, at most one, are staged. `kept`: whether their sums are wanted.
+    /// Reads a task of a first read, if it can be read here: rows that stay after `filters`, at most one, are staged. `kept`: whether their
+    /// sums are wanted.
     pub fn read(&self, rows: &Range<u64>, filters: &[Step], kept: bool) -> Result<Option<Read>> {
+        let Some(first) = &self.first else { return Ok(None) };
+        self.on_lane(rows, |desk, lane| self.read_on(first, desk, lane, rows, filters, kept))
+    }
+
+    /// Reads the rows of a task, if it can be read here. `then` gets them, and the number of the GPU; what it queues may go on when it has
+    /// returned.
+    pub fn rows<T>(&self, rows: &Range<u64>, then: impl FnOnce(usize, &mut Tray, &mut Rows) -> Result<T>) -> Result<Option<T>> {
+        self.on_lane(rows, |desk, lane| lane.only_rows(self, desk, rows, then))
+    }
+
+    /// Does something on a lane of the GPU that a task is for, if one is free.
+    fn on_lane<T>(&self, rows: &Range<u64>, work: impl FnOnce(&Desk, &mut Lane) -> Result<Option<T>>) -> Result<Option<T>> {
         let Some(desks) = self.desks.get().filter(|desks| !desks.is_empty()) else { return Ok(None) };
         let desk = &desks[turn(task_of(rows.start), desks.len())];
         let Some(mut lane) = lock(&desk.lanes).pop() else { return Ok(None) };
-        let read = self.read_on(desk, &mut lane, rows, filters, kept);
+        let done = work(desk, &mut lane);
         lane.rest()?;
         lock(&desk.lanes).push(lane);
-        read
+        done
     }
 
     /// Moments of the rows of a task that stay, if it was read here; they are forgotten.
     pub fn moments(&self, task: usize) -> Option<GeneMoments> {
-        lock(&self.moments).remove(&task)
+        self.first.as_ref().and_then(|first| lock(&first.moments).remove(&task))
     }
 
     /// Bytes of a GPU that are not there for others while this reads: of all lanes, and a share of what is left for packed rows.
@@ -178,6 +205,9 @@ impl<'a> Reader<'a> {
         self.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
     }
 
+}
+
+impl First<'_> {
     /// Remembers the moments of a task, then its packed rows: on the device as far as there is room.
     fn finish(&self, desk: &Desk, task: usize, moments: GeneMoments, pieces: Vec<There>, resident: Resident) {
         lock(&self.moments).insert(task, moments);

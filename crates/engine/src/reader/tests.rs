@@ -12,11 +12,11 @@ use crate::stage::{Allowance, Piece};
 
 /// Entries of a chunk: some thirty a task, none at a task's end.
 const CHUNK: usize = 7_001;
-const N_VARS: usize = 300;
-const HOW: Logged = Logged { target_sum: Some(1e4), log1p: true, base: None };
+pub(crate) const N_VARS: usize = 300;
+pub(crate) const HOW: Logged = Logged { target_sum: Some(1e4), log1p: true, base: None };
 
 /// Held rows whose chunks can be had.
-struct Chunked(Held);
+pub(crate) struct Chunked(pub(crate) Held);
 
 impl Source for Chunked {
     fn shape(&self) -> Shape {
@@ -65,7 +65,7 @@ impl Stored for Chunked {
 }
 
 /// 9,000 cells, three tasks; a row without counts, and one whose columns the last gene ends.
-fn counts() -> Csr {
+pub(crate) fn counts() -> Csr {
     let mut x = Csr::empty(N_VARS);
     for i in 0..9000u32 {
         let columns: Vec<u32> = (0..300).filter(|j| i != 4100 && (i * 31 + j * j * 17) % 13 < 3 || (i == 77 && *j == 299)).collect();
@@ -114,14 +114,14 @@ fn stage() -> Stage {
 #[test]
 fn a_reader_without_a_gpu_reads_nothing() {
     let (source, stage, qc) = (Chunked(Held(counts())), stage(), qc());
-    let reader = Reader::new(&source, &stage, &qc, HOW).unwrap();
+    let reader = Reader::first(&source, &stage, &qc, HOW).unwrap();
     let feed = Feed { reader: Some(&reader), ..Feed::new(&source, Some(&stage)) };
     assert!(reader.read(&(0..4096), &[], false).unwrap().is_none());
     run(feed, &filter(), true);
     assert_eq!((reader.moments(0), reader.reserved(0)), (None, 0));
     let top = RowQc { percent_top: vec![50], ..qc.clone() };
-    assert!(Reader::new(&source, &stage, &top, HOW).is_none(), "the largest values of a row are not known there");
-    assert!(Reader::new(&source.0, &stage, &qc, HOW).is_none(), "no chunks");
+    assert!(Reader::first(&source, &stage, &top, HOW).is_none(), "the largest values of a row are not known there");
+    assert!(Reader::first(&source.0, &stage, &qc, HOW).is_none(), "no chunks");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_reader_finds_what_the_threads_find() {
     let source = Chunked(Held(counts()));
     for (filters, kept) in [(Vec::new(), false), (filter(), false), (filter(), true)] {
         let (by_threads, by_reader, qc) = (stage(), stage(), qc());
-        let reader = Reader::new(&source, &by_reader, &qc, HOW).unwrap();
+        let reader = Reader::first(&source, &by_reader, &qc, HOW).unwrap();
         reader.open(std::slice::from_ref(&device), 4).unwrap();
         let (expected, packed) = run(Feed::new(&source, Some(&by_threads)), &filters, kept);
         let (found, bytes) = run(Feed { reader: Some(&reader), ..Feed::new(&source, Some(&by_reader)) }, &filters, kept);
@@ -157,7 +157,7 @@ fn rows_that_are_no_counts_are_left_to_the_threads() {
     let at = x.indptr[5000] as usize;
     x.data[at] = 0.5;
     let (source, stage, qc) = (Chunked(Held(x)), stage(), qc());
-    let reader = Reader::new(&source, &stage, &qc, HOW).unwrap();
+    let reader = Reader::first(&source, &stage, &qc, HOW).unwrap();
     reader.open(&[device], 1).unwrap();
     let (found, _) = run(Feed { reader: Some(&reader), ..Feed::new(&source, Some(&stage)) }, &[], false);
     assert_eq!([0, 1, 2].map(|task| reader.moments(task).is_some()), [true, false, true]);

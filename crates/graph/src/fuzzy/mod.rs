@@ -3,6 +3,8 @@
 //! Three kinds of weight, all symmetric, without self-loops and without stored zeros: umap-learn's fuzzy set (the default), a Gauss
 //! kernel with a width for each cell, and the overlap of neighbourhoods (Jaccard).
 
+mod cuda;
+mod exp;
 mod gauss;
 mod jaccard;
 mod smooth;
@@ -10,9 +12,11 @@ mod symmetric;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use cellmill_cuda::Processor;
 use cellmill_matrix::{Error, Place, Result};
 use rayon::prelude::*;
 
+pub use self::cuda::SOURCE;
 use crate::{Connectivities, Distances};
 
 /// Rows that one task works on. Fixed, so that nothing depends on the number of threads.
@@ -49,6 +53,11 @@ impl Method {
 ///
 /// Rows of `distances` exclude the cell itself, so umap-learn's and scanpy's `n_neighbors` is `distances.k + 1`.
 pub fn connectivities(distances: &Distances, method: Method) -> Result<Connectivities> {
+    connectivities_on(distances, method, &Processor::Cpu)
+}
+
+/// The same, to the bit; the fuzzy set by a GPU if there is one and it has room.
+pub fn connectivities_on(distances: &Distances, method: Method, processor: &Processor) -> Result<Connectivities> {
     check(distances)?;
     match method {
         Method::Umap { set_op_mix_ratio, local_connectivity } => {
@@ -58,7 +67,7 @@ pub fn connectivities(distances: &Distances, method: Method) -> Result<Connectiv
             if !(local_connectivity >= 0.0 && local_connectivity.is_finite()) {
                 return Err(Error::option("local_connectivity", local_connectivity, "it is a number of neighbours, 0 or more"));
             }
-            smooth::umap(distances, set_op_mix_ratio, f64::from(local_connectivity))
+            smooth::umap(distances, set_op_mix_ratio, f64::from(local_connectivity), processor)
         }
         Method::Gauss => gauss::gauss(distances),
         Method::Jaccard => jaccard::jaccard(distances),

@@ -111,9 +111,8 @@ fn joined(distances: &Distances, weights: &[f32], blocks: &[Block], b: usize, jo
         own.clear();
         own.extend(distances.indices[span.clone()].iter().copied().zip(weights[span].iter().copied()));
         own.sort_unstable_by_key(|edge| edge.0);
-        if let Some(pair) = own.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let place = Place { element: Some("obsp/distances".into()), rows: Some(i as u64..i as u64 + 1), store: None };
-            return Err(Error::invalid(place, format!("neighbour {} twice", pair[0].0), "the neighbours of a cell differ"));
+        if own.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return Err(neighbor_twice(i, &distances.indices[i * k..(i + 1) * k]));
         }
         let before = part.indices.len();
         let back = &incoming[starts[r] as usize..starts[r + 1] as usize];
@@ -141,6 +140,15 @@ fn joined(distances: &Distances, weights: &[f32], blocks: &[Block], b: usize, jo
     part.indices.shrink_to_fit();
     part.weights.shrink_to_fit();
     Ok(part)
+}
+
+/// The error of cell `i`, which has a neighbour twice.
+pub(super) fn neighbor_twice(i: usize, neighbors: &[u32]) -> Error {
+    let mut sorted = neighbors.to_vec();
+    sorted.sort_unstable();
+    let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map_or(u32::MAX, |pair| pair[0]);
+    let place = Place { element: Some("obsp/distances".into()), rows: Some(i as u64..i as u64 + 1), store: None };
+    Error::invalid(place, format!("neighbour {twice} twice"), "the neighbours of a cell differ")
 }
 
 /// The parts' rows one after the other.

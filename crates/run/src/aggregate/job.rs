@@ -13,7 +13,7 @@ use crate::cluster::Dispatcher;
 use crate::job::{local, pool};
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
-use crate::view::{Groups, View};
+use crate::view::Groups;
 
 /// What to aggregate.
 #[derive(Clone, Debug)]
@@ -76,6 +76,7 @@ impl Job {
         local(&self.output)?;
         pool(self.ask.threads)?.install(|| {
             let subject = Subject::open(&self.ask, false, listener)?;
+            let processor = subject.processor(&self.ask, dispatcher.is_some(), listener)?;
             let combined = combine(&subject.obs, &self.by, &subject.location)?;
             let missing = combined.codes.iter().filter(|c| **c == NO_GROUP).count();
             if missing > 0 {
@@ -92,8 +93,10 @@ impl Job {
             let watch = observer.stage("aggregate", "cells");
             let groups = Groups { codes: &codes, names: &combined.labels.index };
             let cluster = subject.cluster(dispatcher, &self.ask, &self.output)?;
-            let view = View { cluster: cluster.as_ref(), ..subject.view() };
+            let processor = processor.get()?;
+            let view = subject.view_by(cluster.as_ref(), &processor);
             let done = aggregate(&view, &groups, &self.funcs, mask.as_deref(), self.dof, &watch)?;
+            processor.devices().iter().flat_map(|device| device.left()).for_each(|why| listener.warn(&why));
             watch.finish(subject.obs.n_rows() as u64, subject.view().entries(), done.reads);
             let watch = observer.stage("writing", "groups");
             let writer = create(&self.output, self.format, self.overwrite)?;

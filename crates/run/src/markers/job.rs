@@ -17,7 +17,7 @@ use crate::delimited::{Delimiter, save};
 use crate::job::{local, pool};
 use crate::observe::{Listener, Observer, StageTrace, peak_rss_bytes};
 use crate::subject::{Ask, Subject};
-use crate::view::{Groups, View};
+use crate::view::Groups;
 
 /// Where markers go.
 #[derive(Clone, Debug)]
@@ -121,6 +121,8 @@ impl Job {
             // Only ranks and regressions may take several passes.
             let staged = matches!(self.options.method, Method::Wilcoxon | Method::LogReg);
             let subject = Subject::open(&self.ask, staged, listener)?;
+            // Sums over groups are all that a t-test asks for.
+            let processor = subject.processor(&self.ask, staged || dispatcher.is_some(), listener)?;
             let place = Place::element(&subject.location, "obs");
             let column = subject.obs.column(&self.groupby).ok_or_else(|| Error::missing(place, &self.groupby, subject.obs.names()))?;
             let (codes, values) = categories(column, subject.obs.n_rows());
@@ -147,13 +149,15 @@ impl Job {
                 Output::InPlace => self.labelled(),
             };
             let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
-            let view = View { cluster: cluster.as_ref(), ..subject.view() };
+            let processor = processor.get()?;
+            let view = subject.view_by(cluster.as_ref(), &processor);
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("markers", "cells");
             let groups = Groups { codes: &spread, names: &names };
             let found = rank_genes_groups(&view, &groups, &options, &watch).map_err(|e| e.at(&labels))?;
             watch.finish(subject.obs.n_rows() as u64, view.entries() * u64::from(found.passes), found.reads);
             found.warnings.iter().for_each(|w| listener.warn(w));
+            processor.devices().iter().flat_map(|device| device.left()).for_each(|why| listener.warn(&why));
             if let Some(trouble) = subject.trouble() {
                 listener.warn(&format!("{trouble}: packed rows found no room there and were decoded from the store again"));
             }

@@ -35,7 +35,7 @@ impl Surveyor<'_> {
         fold.1.1 = (None, (None, None));
         let (feed, processor, reading) = (self.feed, self.processor, Reading::default());
         let (row_qc, n_threads) = (self.row_qc.clone(), rayon::current_num_threads());
-        let reader = feed.stage.and_then(|stage| Reader::new(feed.source, stage, &row_qc, how));
+        let reader = feed.stage.and_then(|stage| Reader::first(feed.source, stage, &row_qc, how));
         let feed = Feed { reader: reader.as_ref(), ..feed };
         std::thread::scope(|scope| {
             let ahead = scope.spawn(|| {
