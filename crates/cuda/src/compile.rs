@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellmill_matrix::{Error, Result};
 use cudarc::nvrtc::sys;
@@ -68,8 +69,9 @@ pub(crate) fn cached(source: &Source, capability: u32, folder: Option<&Path>) ->
         return Ok(Compiled { bytes });
     }
     let image = compile(source, capability)?;
-    // Built beside its name and renamed: another process never sees half of it.
-    let part = file.with_extension(format!("{}.part", std::process::id()));
+    // Built beside its name and renamed: nobody ever sees half of it.
+    static PARTS: AtomicU32 = AtomicU32::new(0);
+    let part = file.with_extension(format!("{}-{}.part", std::process::id(), PARTS.fetch_add(1, Ordering::Relaxed)));
     if std::fs::create_dir_all(folder).is_ok() && std::fs::write(&part, &image.bytes).is_ok() {
         let _ = std::fs::rename(&part, &file);
     }

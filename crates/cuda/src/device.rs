@@ -30,10 +30,14 @@ pub struct Options {
 /// Least compute capability: 7.0 (Volta), the first with independent threads.
 const LEAST_CAPABILITY: u32 = 70;
 
+/// A program, once it is compiled.
+type Slot = Mutex<Option<Arc<Program>>>;
+
 /// An open GPU: its primary context (shared with other users in the process), a pool and the kernels compiled so far.
 pub struct Device {
     // Fields are dropped in this order.
-    programs: Mutex<BTreeMap<&'static str, Arc<Program>>>,
+    /// One place a source, so that several are compiled at a time.
+    programs: Mutex<BTreeMap<&'static str, Arc<Slot>>>,
     pool: Pool,
     context: Arc<CudaContext>,
     ordinal: usize,
@@ -181,13 +185,14 @@ impl Device {
 
     /// Kernels of a source, compiled at the first call.
     pub fn program(self: &Arc<Self>, source: &Source) -> Result<Arc<Program>> {
-        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(program) = programs.get(source.name) {
+        let slot = self.programs.lock().unwrap_or_else(PoisonError::into_inner).entry(source.name).or_default().clone();
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(program) = &*slot {
             return Ok(program.clone());
         }
         self.bind()?;
         let program = Arc::new(Program::new(&self.context, self.capability, self.cache.as_deref(), source)?);
-        programs.insert(source.name, program.clone());
+        *slot = Some(program.clone());
         Ok(program)
     }
 

@@ -84,8 +84,10 @@ fn all(n: usize) -> Result<bool> {
         );
         fine &= there.modularity > here.modularity - 0.002;
     }
-    println!("{{\"cells\": {n}, \"knn_gpu_s\": {:.3}, \"connectivities_cpu_s\": {:.3}, \"connectivities_gpu_s\": {:.3}, \"umap_gpu_s\": {:.3}, \"umap_cpu_s\": {:.3}}}",
-        times[0], times[1], times[2], times[3], times[4]);
+    println!(
+        "{{\"cells\": {n}, \"knn_gpu_s\": {:.3}, \"connectivities_cpu_s\": {:.3}, \"connectivities_gpu_s\": {:.3}, \"umap_gpu_s\": {:.3}, \"umap_cpu_s\": {:.3}}}",
+        times[0], times[1], times[2], times[3], times[4]
+    );
     Ok(fine)
 }
 

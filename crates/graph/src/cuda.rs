@@ -11,3 +11,12 @@ pub fn sources() -> impl Iterator<Item = Source> {
         .chain(crate::leiden::SOURCES)
         .chain(crate::contract::SOURCES)
 }
+
+/// Those that a run with the usual options needs, in the order in which it does.
+pub fn usual() -> impl Iterator<Item = Source> {
+    [crate::knn::USUAL, crate::fuzzy::SOURCE, crate::umap::START, crate::umap::FILTER]
+        .into_iter()
+        .chain(crate::contract::SOURCES)
+        .chain(crate::leiden::SOURCES)
+        .chain(crate::umap::SOURCES.into_iter().take(1))
+}

@@ -22,8 +22,8 @@ use crate::device::processor;
 use crate::error::raised;
 use crate::matrix::Matrix;
 use crate::origin::Opened;
-use crate::workers::Crew;
 use crate::pool::Call;
+use crate::workers::Crew;
 use crate::{convert, pool};
 
 /// Calls `f` with the rows of a matrix as statistics look at them. A `cellmill._crew.Crew` has its workers read them, if they lie in a store
@@ -136,7 +136,8 @@ pub fn rank_genes_groups<'py>(
         regression: Regression { c: ask.c, tol: ask.tol, max_iter: ask.max_iter },
     };
     let groups = Groups { codes: &codes, names: &names };
-    let mut found = viewed(py, matrix, crew, |view| pool::run(py, "markers", |call| beside(view, call, |view| ranked(view, &groups, &options, call))))?;
+    let mut found =
+        viewed(py, matrix, crew, |view| pool::run(py, "markers", |call| beside(view, call, |view| ranked(view, &groups, &options, call))))?;
     let warnings = std::mem::take(&mut found.warnings);
     let reference = ask.reference.map_or("rest", |g| names[g as usize].as_str());
     let params = Params {
@@ -172,10 +173,9 @@ pub fn aggregate<'py>(
         Some(mask) => Some(spread(matrix, mask.as_slice().map_err(|e| PyValueError::new_err(e.to_string()))?, false)?),
     };
     let groups = Groups { codes: &codes, names: &names };
-    let found =
-        viewed(py, matrix, crew, |view| {
-            pool::run(py, "aggregate", |call| beside(view, call, |view| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))
-        })?;
+    let found = viewed(py, matrix, crew, |view| {
+        pool::run(py, "aggregate", |call| beside(view, call, |view| aggregated(view, &groups, &funcs, mask.as_deref(), dof, call)))
+    })?;
     let out = PyDict::new(py);
     for (func, layer) in found.layers {
         out.set_item(func.name(), convert::rows(py, layer, matrix.n_vars())?)?;

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use cellmill_cuda::{Device, Memory, Options, Processor};
+use cellmill_cuda::{Device, Memory, Options, Processor, Source};
 use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use serde::{Deserialize, Serialize};
 
@@ -123,9 +124,7 @@ impl Choice {
             let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
             let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
             let opened = devices.clone();
-            // Whoever needs a kernel before it is there waits for it.
-            let preparing = std::thread::spawn(move || opened.iter().for_each(cellmill_engine::pca::prepare));
-            Ok((Processor::Cuda(devices), preparing))
+            Ok((Processor::Cuda(devices), Preparing::begin(opened)))
         };
         let state = match ordinals.is_empty() {
             true => State::Open(Processor::Cpu, None),
@@ -166,13 +165,67 @@ pub struct Opening<'a> {
     state: Mutex<State>,
 }
 
-/// A processor, and the thread that loads what is needed later.
-type Opened = (Processor, JoinHandle<()>);
+/// A processor, and what is loaded for it.
+type Opened = (Processor, Preparing);
 
 enum State {
     Opening(JoinHandle<Result<Opened>>),
-    Open(Processor, Option<JoinHandle<()>>),
+    Open(Processor, Option<Preparing>),
     Failed,
+}
+
+/// Threads that compile kernels.
+const COMPILERS: usize = 4;
+
+/// Threads that load libraries and compile kernels while other work is done. Whoever needs a kernel before it is there waits for it.
+struct Preparing {
+    work: Arc<Work>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Kernels to compile.
+struct Work {
+    devices: Vec<Arc<Device>>,
+    sources: Vec<Source>,
+    next: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Preparing {
+    fn begin(devices: Vec<Arc<Device>>) -> Self {
+        let sources = cellmill_kernels::cuda::SOURCES.into_iter().chain(cellmill_graph::cuda::usual()).collect();
+        let work = Arc::new(Work { devices, sources, next: AtomicUsize::new(0), stop: AtomicBool::new(false) });
+        let mut threads = Vec::with_capacity(COMPILERS + 1);
+        for _ in 0..COMPILERS {
+            let work = work.clone();
+            threads.push(std::thread::spawn(move || work.compile()));
+        }
+        let libraries = work.clone();
+        threads.push(std::thread::spawn(move || libraries.devices.iter().for_each(cellmill_engine::pca::prepare)));
+        Preparing { work, threads }
+    }
+}
+
+impl Work {
+    /// Compiles one source after the other. What fails is said when it is needed.
+    fn compile(&self) {
+        while let Some(source) = self.sources.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            self.devices.iter().for_each(|device| drop(device.program(source)));
+        }
+    }
+}
+
+/// A run that ends early leaves no thread behind that talks to the driver.
+impl Drop for Preparing {
+    fn drop(&mut self) {
+        self.work.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Opening<'_> {
@@ -212,12 +265,7 @@ impl Opening<'_> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let preparing = match std::mem::replace(state, State::Failed) {
-            State::Opening(thread) => thread.join().ok().and_then(Result::ok).map(|(_, preparing)| preparing),
-            State::Open(_, preparing) => preparing,
-            State::Failed => None,
-        };
-        if let Some(thread) = preparing {
+        if let State::Opening(thread) = std::mem::replace(state, State::Failed) {
             let _ = thread.join();
         }
     }

@@ -51,9 +51,7 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
 fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<Option<(GroupedStats, u32)>> {
     let how = match view.values {
         [] => Logged::IDENTITY,
-        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => {
-            Logged { target_sum: Some(*target_sum), log1p: true, base: *base }
-        }
+        [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => Logged { target_sum: Some(*target_sum), log1p: true, base: *base },
         _ => return Ok(None),
     };
     let (rows, genes) = match view.select {

@@ -168,7 +168,8 @@ fn residuals_are_those_of_the_formula() {
     let genes: Vec<bool> = (0..N_VARS).map(|j| j % 3 == 0).collect();
     let chosen: Vec<usize> = (0..N_VARS).filter(|&j| genes[j]).collect();
     let select = [Step::KeepVar { mask: genes.clone() }];
-    let view = View { feed: Feed::source(&source), select: &select, values: &[], n_vars: chosen.len(), memory: PLENTY, cluster: None, gpus: &[] };
+    let view =
+        View { feed: Feed::source(&source), select: &select, values: &[], n_vars: chosen.len(), memory: PLENTY, cluster: None, gpus: &[] };
     let mut found = Vec::new();
     let take = |rows: Vec<f32>| {
         found.extend(rows);

@@ -48,11 +48,8 @@ pub(super) const LANES: u64 = 4;
 /// Most entries of a task: packed, at 8 bytes at worst, they fit in what a kernel can address.
 pub(crate) const MOST_ENTRIES: u64 = 1 << 27;
 
-/// Loads libraries and compiles kernels, so that [`super::pca`] finds them there. What fails is said when it is needed.
+/// Loads libraries, so that [`super::pca`] finds them there. What fails is said when it is needed.
 pub fn prepare(device: &Arc<Device>) {
-    for source in &cellmill_kernels::cuda::SOURCES {
-        let _ = device.program(source);
-    }
     if let Ok(stream) = device.stream() {
         let _ = (Blas::new(&stream), Solver::new(&stream));
     }

@@ -204,7 +204,6 @@ impl<'a> Reader<'a> {
     pub fn reserved(&self, device: usize) -> u64 {
         self.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
     }
-
 }
 
 impl First<'_> {

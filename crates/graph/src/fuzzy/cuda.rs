@@ -111,16 +111,8 @@ fn all(device: &Arc<Device>, distances: &Distances, curve: Curve) -> Result<Opti
     let len = usize::try_from(indptr[n]).map_err(|_| Error::bug("more edges than memory"))?;
     let rows = stream.upload(&indptr)?;
     let (mut indices, mut weights) = (stream.alloc::<u32>(len)?, stream.alloc::<f32>(len)?);
-    let args = [
-        (&starts).into(),
-        n_arg,
-        k_arg,
-        (&keys).into(),
-        (&values).into(),
-        (&rows).into(),
-        (&mut indices).into(),
-        (&mut weights).into(),
-    ];
+    let args =
+        [(&starts).into(), n_arg, k_arg, (&keys).into(), (&values).into(), (&rows).into(), (&mut indices).into(), (&mut weights).into()];
     // SAFETY: the arguments of `settle`: rows have the lengths that `join` has counted.
     unsafe { stream.launch(&kernel("settle")?, grid, &args)? };
     Ok(Some(Connectivities { indptr, indices: stream.download(&indices, len)?, weights: stream.download(&weights, len)? }))

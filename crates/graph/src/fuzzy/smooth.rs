@@ -19,12 +19,7 @@ const STEPS: usize = 64;
 const UNBOUNDED: f64 = f32::MAX as f64;
 
 /// Fuzzy union (or its mixture with the intersection) of the cells' local kernels.
-pub(super) fn umap(
-    distances: &Distances,
-    set_op_mix_ratio: f32,
-    local_connectivity: f64,
-    processor: &Processor,
-) -> Result<Connectivities> {
+pub(super) fn umap(distances: &Distances, set_op_mix_ratio: f32, local_connectivity: f64, processor: &Processor) -> Result<Connectivities> {
     let k = distances.k;
     let curve = curve(distances, set_op_mix_ratio, local_connectivity);
     if let Some(device) = processor.device()

@@ -27,6 +27,9 @@ macro_rules! source {
 /// All of them: 32, 64 and 96 dimensions with 32 candidates, then with 64.
 pub const SOURCES: [Source; 6] = [source!(1, 32), source!(2, 32), source!(3, 32), source!(1, 64), source!(2, 64), source!(3, 64)];
 
+/// For 50 dimensions and 15 neighbours.
+pub const USUAL: Source = SOURCES[1];
+
 /// Least compute capability, times ten.
 pub const LEAST_CAPABILITY: u32 = 80;
 /// Most dimensions: three pairs of tensor-core steps.

@@ -32,7 +32,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use self::crew::{Crew, Found, Order};
-pub(crate) use self::cuda::SOURCES;
+pub(crate) use self::cuda::{SOURCES, USUAL};
 use self::join::{Joined, Reach};
 use self::kernel::Simd;
 use self::parts::Cells;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Device, Grid, Source};
 use cellmill_matrix::{Error, Result, Watch};
-use rayon::prelude::*;
 
 macro_rules! source {
     ($coordinates:literal) => {
@@ -73,14 +72,13 @@ pub fn optimise<const S: usize>(
     if !ordered || !fits || !whole || n >= 1 << 31 || edges.targets.iter().any(|&t| t as usize >= n) || ![2, 4].contains(&S) {
         return Err(Error::bug(format!("a layout of {n} cells with {} edges that don't fit", edges.targets.len())));
     }
-    if !device.has_room((8 * edges.targets.len() + n * (12 + 8 * S) + plan.pool * 4 * S) as u64, "the layout")? {
+    if !device.has_room((8 * edges.targets.len() + n * (8 + 8 * S) + plan.pool * 4 * S) as u64, "the layout")? {
         return Ok(false);
     }
     let program = device.program(&SOURCES[S / 4])?;
     let (advance, commit, draw) = (program.kernel("advance")?, program.kernel("commit")?, program.kernel("draw")?);
     let stream = device.stream()?;
     let (indptr, targets, rates) = (stream.upload(edges.indptr)?, stream.upload(edges.targets)?, stream.upload(edges.rates)?);
-    let order = stream.upload(&by_work(edges))?;
     let mut here = stream.upload(points.as_flattened())?;
     let longest = edges.starts.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
     let mut moved = stream.alloc::<f32>(longest * S)?;
@@ -105,7 +103,6 @@ pub fn optimise<const S: usize>(
                 (&indptr).into(),
                 (&targets).into(),
                 (&rates).into(),
-                (&order).into(),
                 (&here).into(),
                 (n as u32).into(),
                 (&pool).into(),
@@ -122,7 +119,7 @@ pub fn optimise<const S: usize>(
                 (plan.negative_sample_rate as u32).into(),
                 (&mut moved).into(),
             ];
-            // SAFETY: the arguments of `advance`: rows and targets were checked above, and `order` has each block's cells; a walk stops at a row's last edge that fires,
+            // SAFETY: the arguments of `advance`: rows and targets were checked above; a walk stops at a row's last edge that fires,
             // as it has counted them.
             unsafe { stream.launch(&advance, Grid::over(range.len(), 128), &args)? };
             let args = [(&moved).into(), (range.start as u32).into(), (range.len() as u32).into(), (&mut here).into()];
@@ -132,34 +129,4 @@ pub fn optimise<const S: usize>(
     }
     points.as_flattened_mut().copy_from_slice(&stream.download(&here, n * S)?);
     Ok(true)
-}
-
-/// The cells of each block, those with the most work first: threads that run together end together. What a cell does depends on no other
-/// of its block.
-fn by_work(edges: &Edges<'_>) -> Vec<u32> {
-    let mut work = vec![(0u64, 0u32); edges.indptr.len() - 1];
-    work.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(cell, work)| {
-        let row = edges.indptr[cell] as usize..edges.indptr[cell + 1] as usize;
-        *work = (edges.rates[row].iter().map(|&rate| u64::from(rate)).sum(), cell as u32);
-    });
-    let mut blocks = Vec::new();
-    let mut rest = &mut work[..];
-    for block in edges.starts.windows(2) {
-        let (mine, later) = std::mem::take(&mut rest).split_at_mut(block[1] - block[0]);
-        blocks.push(mine);
-        rest = later;
-    }
-    blocks.into_par_iter().for_each(|block| block.sort_unstable_by_key(|&(work, cell)| (std::cmp::Reverse(work), cell)));
-    work.into_iter().map(|(_, cell)| cell).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cell_has_its_turn_in_its_block() {
-        let edges = Edges { starts: &[0, 3, 3, 5], indptr: &[0, 1, 3, 3, 4, 6], targets: &[0; 6], rates: &[5, 3, 3, 9, 4, 4] };
-        assert_eq!(by_work(&edges), [1, 0, 2, 3, 4]);
-    }
 }

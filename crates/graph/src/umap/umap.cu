@@ -95,14 +95,14 @@ struct Walk {
     }
 };
 
-// Cells first .. first + count of one block, in this order; pool_size 0: others are drawn from all points.
-extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, const u32* targets, const u32* rates, const u32* order,
-                                                          const Point* points, u32 n, const Point* pool, u32 pool_size, u32 first, u32 count,
-                                                          u32 epoch, u64 seed, float a, float b, float alpha, float attraction,
-                                                          float repulsion, u32 negatives, Point* moved) {
-    const u32 thread = blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= count) return;
-    const u32 cell = order[first + thread];
+// Cells first .. first + count of one block; pool_size 0: others are drawn from all points.
+extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, const u32* targets, const u32* rates, const Point* points, u32 n,
+                                                          const Point* pool, u32 pool_size, u32 first, u32 count, u32 epoch, u64 seed,
+                                                          float a, float b, float alpha, float attraction, float repulsion, u32 negatives,
+                                                          Point* moved) {
+    const u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    const u32 cell = first + i;
     const Forces forces = {a, b, alpha, attraction, repulsion, negatives};
     Point here = points[cell];
     const u64 start = indptr[cell], end = indptr[cell + 1];
@@ -158,7 +158,7 @@ extern "C" __global__ void __launch_bounds__(128) advance(const u64* indptr, con
             two = next_two;
         }
     }
-    moved[cell - first] = here;
+    moved[i] = here;
 }
 
 extern "C" __global__ void commit(const Point* moved, u32 first, u32 count, Point* points) {

@@ -140,15 +140,7 @@ impl Grouped {
 
     /// Adds the values of each row, transformed on the fly, to the sums of its group: [`super::add_row`] after the steps. `groups`:
     /// `(n_rows,)`, others than `0..n_groups` are left out. Several streams may add to the same sums.
-    pub fn add(
-        &self,
-        stream: &Stream,
-        rows: &mut Rows,
-        how: &Logged,
-        kept: &Kept,
-        groups: &Buffer<u32>,
-        into: &Sums,
-    ) -> Result<()> {
+    pub fn add(&self, stream: &Stream, rows: &mut Rows, how: &Logged, kept: &Kept, groups: &Buffer<u32>, into: &Sums) -> Result<()> {
         let short = kept.map.as_ref().map_or(rows.n_cols != kept.n_kept, |map| map.len() < rows.n_cols);
         if short || groups.len() < rows.n_rows || into.n_kept != kept.n_kept {
             return Err(Error::bug(format!("sums of {} groups of {} columns, of {}", into.n_groups, into.n_kept, rows.n_cols)));

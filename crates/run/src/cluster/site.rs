@@ -241,7 +241,8 @@ impl Site {
                 self.forget_rows();
                 let (order, k, indices, distances) = read::<(Vec<u32>, usize, Vec<u32>, Vec<f32>)>(&self.journal, SEARCHED)?;
                 let threads = lock(&self.pool).current_num_threads().min(JOINERS);
-                let made = crate::job::pool(threads)?.install(|| weights(&Distances { k, indices, distances }, &self.recipe, &Processor::Cpu))?;
+                let made =
+                    crate::job::pool(threads)?.install(|| weights(&Distances { k, indices, distances }, &self.recipe, &Processor::Cpu))?;
                 self.leave(JOINED, &(&made.indptr, &made.indices, &made.weights))?;
                 let Connectivities { indptr, indices, weights } = made.in_original_order(&order);
                 self.leave(&record, &(indptr, indices, weights))

@@ -48,7 +48,8 @@ impl Analysis {
     /// Leiden's clusters at each resolution; of the restricted cells alone, if there is a restriction.
     pub(super) fn clusters(&self, recipe: &Recipe, made: &Made, input: &Input<'_>, watch: StageWatch<'_>) -> Result<Vec<Clusters>> {
         let within = self.within(recipe, made)?;
-        let all = kept(input.journal, CLUSTERED, || partition(&made.graph, within.as_deref(), recipe, &input.processor.get()?.last(), &watch))?;
+        let all =
+            kept(input.journal, CLUSTERED, || partition(&made.graph, within.as_deref(), recipe, &input.processor.get()?.last(), &watch))?;
         watch.finish(made.found.order.len() as u64, made.graph.indices.len() as u64, 0);
         Ok(all)
     }
