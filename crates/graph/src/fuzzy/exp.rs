@@ -6,7 +6,7 @@ const LOWEST: f64 = -700.0;
 /// A number to which a whole number is added exactly, in the lowest bits: 1.5 · 2^52.
 const WHOLE: f64 = 6_755_399_441_055_744.0;
 /// ln 2 as a sum; the first part times a number of 11 bits is exact (fdlibm, e_exp.c).
-const LN_2: [f64; 2] = [6.931_471_803_691_238_2e-1, 1.908_214_929_270_587_7e-10];
+const LN_2: [f64; 2] = [f64::from_bits(0x3fe6_2e42_fee0_0000), f64::from_bits(0x3dea_39ef_3579_3c76)];
 /// 1 / i!, from the last term on.
 const TERMS: [f64; 14] = [
     1.0 / 6_227_020_800.0,

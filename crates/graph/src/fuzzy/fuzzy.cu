@@ -11,7 +11,7 @@ __device__ double exponential(double x) {
     const double LOWEST = -700, WHOLE = 6755399441055744.0;
     if (!(x > LOWEST)) return 0;
     const double shifted = __dadd_rn(__dmul_rn(x, 1.44269504088896340736), WHOLE), n = __dsub_rn(shifted, WHOLE);
-    const double r = __dsub_rn(__dsub_rn(x, __dmul_rn(n, 6.9314718036912382e-1)), __dmul_rn(n, 1.9082149292705877e-10));
+    const double r = __dsub_rn(__dsub_rn(x, __dmul_rn(n, 0x1.62e42feep-1)), __dmul_rn(n, 0x1.a39ef35793c76p-33));
     const double terms[13] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040, 1.0 / 720,
                               1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1,           1};
     double series = 1.0 / 6227020800.0;
