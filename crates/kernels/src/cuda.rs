@@ -3,8 +3,9 @@
 use cellmill_cuda::Source;
 
 /// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them.
-pub const SOURCES: [Source; 9] = [
+pub const SOURCES: [Source; 10] = [
     crate::decode::cuda::LZ4,
+    crate::decode::zstd::cuda::SOURCE,
     crate::decode::cuda::ROWS,
     crate::decode::cuda::PACK,
     crate::moments::cuda::SOURCE,

@@ -84,18 +84,29 @@ pub trait Stored: Sync {
     fn read_stored(&self, part: Part, chunk: u64, bytes: &mut Vec<u8>) -> Option<Streams>;
 }
 
-/// How the bytes of a stored chunk become its entries: by streams of LZ4 blocks, then by undoing a shuffle.
+/// How the bytes of a stored chunk become its entries: by undoing the compression of streams, then a shuffle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streams {
     /// Entries of a block; the last block may be shorter.
     pub block: u64,
     /// Whether byte k of all entries of a block lies before byte k + 1 of them.
     pub shuffled: bool,
+    /// What streams are.
+    pub compression: Compression,
     /// One behind the other they make up the chunk.
     pub streams: Vec<Stretch>,
 }
 
-/// An LZ4 block, or bytes as they are if `stored` is `len`.
+/// What compressed streams are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// LZ4 blocks.
+    Lz4,
+    /// zstd frames.
+    Zstd,
+}
+
+/// A compressed stream, or bytes as they are if `stored` is `len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stretch {
     /// First byte as it is stored.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Buffer, Device, Stream, Tray};
 use cellmill_kernels::decode::cuda::{Chunk, Decode, ReadRows, SLACK, Spans, Vector};
+use cellmill_kernels::decode::zstd::Frames;
 use cellmill_kernels::moments::cuda::{Input, Moments, Sums};
 use cellmill_kernels::pack::cuda::{Batch, Rows};
 use cellmill_kernels::totals::RowTotals;
-use cellmill_matrix::{Error, Part, Result, SourceRow, Stretch};
+use cellmill_matrix::{Compression, Error, Part, Result, SourceRow, Stretch};
 
 use super::shared::{Claim, Decoded, Promise, Theirs};
 use super::{Desk, First, Read, Reader};
@@ -31,6 +32,10 @@ pub(super) struct Lane {
     stored: Vec<u8>,
     /// Stored chunks on the device.
     up: Buffer<u8>,
+    /// The zstd frames among them.
+    frames: Frames,
+    /// Bytes that decoding them may take beside theirs.
+    scratch: u64,
     /// Others' chunks that this stream may still read.
     held: Vec<Arc<Decoded>>,
 }
@@ -57,9 +62,9 @@ struct Known {
 }
 
 impl Lane {
-    /// For rows of `n_vars` genes, stored chunks of up to about `tray` bytes and tasks of up to about `up` bytes; `bound`: of
-    /// values whose moments are taken, if they are.
-    pub fn new(device: &Arc<Device>, n_vars: usize, bound: Option<f64>, tray: usize, up: usize) -> Result<Self> {
+    /// For rows of `n_vars` genes, stored chunks of up to about `tray` bytes and tasks of up to about `up` bytes; `bound`: of values whose
+    /// moments are taken, if they are. `scratch`: bytes that zstd frames may take at a time, beside what is stored and what is decoded.
+    pub fn new(device: &Arc<Device>, n_vars: usize, bound: Option<f64>, tray: usize, up: usize, scratch: u64) -> Result<Self> {
         let stream = device.stream()?;
         Ok(Lane {
             tray: Tray::new(&stream, tray)?,
@@ -70,6 +75,8 @@ impl Lane {
             },
             stored: Vec::new(),
             up: stream.alloc(up)?,
+            frames: Frames::default(),
+            scratch,
             held: Vec::new(),
             stream,
         })
@@ -146,25 +153,43 @@ impl Lane {
     fn own(&mut self, reader: &Reader<'_>, wanted: &mut [Wanted], out: &mut Buffer<u8>, found: &Buffer<u32>) -> Result<bool> {
         let mut streams: Vec<Stretch> = Vec::new();
         let mut used = 0;
+        self.frames.clear();
         for w in wanted.iter_mut().filter(|w| w.theirs.is_none()) {
             let Some(stored) = reader.stored.read_stored(w.part, w.chunk, &mut self.stored) else { return Ok(false) };
             let len = self.stored.len();
-            if used + len + SLACK > self.up.len() {
+            let at = w.at.start as u64;
+            let before = self.frames.mark();
+            let mut known = self.frames.add(&self.stored, &stored, used as u64, at);
+            if used > 0 && (used + len + SLACK > self.up.len() || self.frames.bytes() > self.scratch) {
+                self.frames.back(before);
+                self.undo(&streams, out, found)?;
                 // What comes after on this stream may be written over it.
-                self.decode.streams(&mut self.tray, &self.up, &streams, out, found)?;
                 streams.clear();
                 used = 0;
+                known = self.frames.add(&self.stored, &stored, 0, at);
+            }
+            if known.is_none() || self.frames.bytes() > self.scratch {
+                return Ok(false);
             }
             if len + SLACK > self.up.len() {
                 self.up = self.stream.alloc(2 * len + SLACK)?;
             }
             self.tray.copy(&self.stored, &mut self.up, used)?;
-            streams.extend(stored.streams.iter().map(|s| Stretch { from: s.from + used as u64, to: s.to + w.at.start as u64, ..*s }));
+            let rest = stored.streams.iter().filter(|s| stored.compression == Compression::Lz4 || s.stored == s.len);
+            streams.extend(rest.map(|s| Stretch { from: s.from + used as u64, to: s.to + at, ..*s }));
             w.shape = (stored.block, stored.shuffled);
             used += len;
         }
-        self.decode.streams(&mut self.tray, &self.up, &streams, out, found)?;
+        self.undo(&streams, out, found)?;
         Ok(true)
+    }
+
+    /// Queues the decoding of streams and of the frames that were gathered, which are forgotten.
+    fn undo(&mut self, streams: &[Stretch], out: &mut Buffer<u8>, found: &Buffer<u32>) -> Result<()> {
+        self.decode.streams(&mut self.tray, &self.up, streams, out, found)?;
+        self.decode.frames(&mut self.tray, &self.up, &self.frames, out, found)?;
+        self.frames.clear();
+        Ok(())
     }
 
     /// Decodes the rows of a task and looks at them. `None` if they are not as they should be.

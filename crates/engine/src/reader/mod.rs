@@ -17,9 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cellmill_cuda::{Buffer, Device, Tray};
 use cellmill_kernels::decode::cuda::{MOST_SETS, Vector};
+use cellmill_kernels::decode::zstd::Frames;
 use cellmill_kernels::pack::cuda::Rows;
 use cellmill_kernels::transform::cuda::Logged;
-use cellmill_matrix::{DType, Part, Result, Source, Stored};
+use cellmill_matrix::{Compression, DType, Part, Result, Source, Stored};
 
 use self::lane::Lane;
 use self::shared::Shared;
@@ -35,6 +36,8 @@ const MOST_LANES: u64 = 16;
 const MOST_TRAY: usize = 8 << 20;
 /// Stored bytes at most that are decoded at once.
 const MOST_UP: usize = 256 << 20;
+/// Bytes at most that zstd frames take at a time, beside what is stored and what is decoded.
+const MOST_SCRATCH: u64 = 256 << 20;
 /// Entries of a chunk at most: a few dozen are decoded at a time.
 const MOST_CHUNK: u64 = 1 << 24;
 
@@ -46,6 +49,8 @@ pub struct Reader<'a> {
     sets: &'a [(String, Vec<bool>)],
     /// Bytes of a stored chunk of columns and of values.
     stored_len: [usize; 2],
+    /// Bytes that decoding one takes beside.
+    scratch_len: [u64; 2],
     desks: OnceLock<Vec<Desk>>,
     first: Option<First<'a>>,
 }
@@ -119,10 +124,25 @@ impl<'a> Reader<'a> {
         let fit = small && fit(Part::Columns) && fit(Part::Values);
         // Whether chunks can be decoded, and how long they are, shows in the first of them.
         let mut bytes = Vec::new();
-        let mut len = |part| stored.read_stored(part, 0, &mut bytes).map(|_| bytes.len());
-        let stored_len = [Part::Columns, Part::Values].map(|part| if fit && shape.n_obs > 0 { len(part) } else { None });
-        let [Some(columns), Some(values)] = stored_len else { return None };
-        Some(Reader { source, stored, sets, stored_len: [columns, values], desks: OnceLock::new(), first: None })
+        let mut lens = |part| {
+            let (streams, mut frames) = (stored.read_stored(part, 0, &mut bytes)?, Frames::default());
+            frames.add(&bytes, &streams, 0, 0)?;
+            // Others may be denser than the first.
+            let (dtype, len) = stored.vector(part);
+            let decoded = if streams.compression == Compression::Zstd { len * dtype.size().unwrap_or(1) as u64 } else { 0 };
+            Some((bytes.len(), frames.bytes().max(decoded)))
+        };
+        let lens = [Part::Columns, Part::Values].map(|part| if fit && shape.n_obs > 0 { lens(part) } else { None });
+        let [Some(columns), Some(values)] = lens else { return None };
+        Some(Reader {
+            source,
+            stored,
+            sets,
+            stored_len: [columns.0, values.0],
+            scratch_len: [columns.1, values.1],
+            desks: OnceLock::new(),
+            first: None,
+        })
     }
 
     /// Begins to read on these GPUs, for `n_threads` threads, if each has the room.
@@ -132,12 +152,16 @@ impl<'a> Reader<'a> {
         let most = most_entries(self.source, &cut(self.source.shape().n_obs));
         // Stored and decoded entries, rows, packed rows; chunks that reach into other tasks.
         let of = |part| size(part) * (2 * most + 4 * self.stored.vector(part).1);
-        let a_lane = of(Part::Columns) + of(Part::Values) + 12 * most + 48 * n_vars as u64 + (4 << 20);
         let chunk = self.stored_len.into_iter().max().unwrap_or(0);
         let tray = (chunk + chunk / 4).clamp(1 << 20, MOST_TRAY);
         // A quarter more than chunks like the first would take.
-        let chunks = |part: Part| (most / self.stored.vector(part).1 + 2) as usize * self.stored_len[part as usize];
-        let up = ((chunks(Part::Columns) + chunks(Part::Values)) / 4 * 5).clamp(1 << 20, MOST_UP);
+        let chunks = |part: Part| most / self.stored.vector(part).1 + 2;
+        let all = |lens: [u64; 2]| (chunks(Part::Columns) * lens[0] + chunks(Part::Values) * lens[1]) / 4 * 5;
+        let up = (all(self.stored_len.map(|len| len as u64)) as usize).clamp(1 << 20, MOST_UP);
+        // At least two of them.
+        let least = 2 * self.scratch_len[0].max(self.scratch_len[1]);
+        let scratch = all(self.scratch_len).min(MOST_SCRATCH).max(least);
+        let a_lane = of(Part::Columns) + of(Part::Values) + scratch + 12 * most + 48 * n_vars as u64 + (4 << 20);
         let mut member = vec![0u8; n_vars];
         for (s, (_, mask)) in self.sets.iter().enumerate() {
             member.iter_mut().zip(mask).for_each(|(bits, &inside)| *bits |= u8::from(inside) << s);
@@ -164,7 +188,7 @@ impl<'a> Reader<'a> {
         let desks = self.desks.get_or_init(|| desks);
         for i in 0..desks.iter().map(|desk| desk.n_lanes).max().unwrap_or(0) {
             for desk in desks.iter().filter(|desk| i < desk.n_lanes) {
-                let lane = Lane::new(&desk.device, n_vars, self.first.as_ref().map(|first| first.bound), tray, up)?;
+                let lane = Lane::new(&desk.device, n_vars, self.first.as_ref().map(|first| first.bound), tray, up, scratch)?;
                 lock(&desk.lanes).push(lane);
             }
         }

@@ -1,7 +1,7 @@
-//! A reader beside the threads, on a matrix in memory whose chunks are stored as they are.
+//! A reader beside the threads, on a matrix in memory whose columns lie in zstd frames and whose values lie as they are.
 
 use cellmill_cuda::Options;
-use cellmill_matrix::{Column, Csr, Shape, SourceRow, Streams, Stretch, Values};
+use cellmill_matrix::{Column, Compression, Csr, Shape, SourceRow, Streams, Stretch, Values};
 
 use super::*;
 use crate::exec::{Feed, Scratch, Task, TaskOutput};
@@ -60,7 +60,13 @@ impl Stored for Chunked {
         let size = self.vector(part).0.size().unwrap_or(1);
         bytes.resize(CHUNK * size, 0);
         let len = bytes.len() as u32;
-        Some(Streams { block: CHUNK as u64, shuffled: false, streams: vec![Stretch { from: 0, stored: len, to: 0, len }] })
+        let mut compression = Compression::Lz4;
+        if part == Part::Columns {
+            *bytes = zstd::bulk::compress(bytes, 3).unwrap();
+            compression = Compression::Zstd;
+        }
+        let stretch = Stretch { from: 0, stored: bytes.len() as u32, to: 0, len };
+        Some(Streams { block: CHUNK as u64, shuffled: false, compression, streams: vec![stretch] })
     }
 }
 

@@ -9,6 +9,7 @@ use cellmill_kernels::totals::{column_counts, largest, row_totals, subset_totals
 use cellmill_matrix::{Csr, DType, Error, Result, Stretch};
 
 use super::check::must;
+use super::frames;
 
 /// Entries of a chunk, and of a block of it.
 const CHUNK: usize = 50_000;
@@ -51,6 +52,7 @@ pub fn all(device: &Arc<Device>, counts: &Csr) -> Result<bool> {
     let decode = Decode::new(device)?;
     let mut tray = Tray::new(&device.stream()?, 1 << 20)?;
     let mut fine = streams(&mut tray, &decode)?;
+    fine &= frames::check(&mut tray, &decode, counts)?;
     let mut unordered = counts.clone();
     unordered.indices.swap(100, 101);
     let mut fraction = counts.clone();

@@ -1,9 +1,10 @@
 //! Kernels on a GPU: `gpu check` compares each with its CPU oracle, `gpu time CELLS` times them and a pipelined run of both reads on
-//! simulated counts. Prints JSON, one object a line. Needs a GPU.
+//! simulated counts, `gpu frames` times frames as anndata writes them. Prints JSON, one object a line. Needs a GPU.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
 mod decode;
+mod frames;
 mod time;
 
 use std::process::ExitCode;
@@ -20,8 +21,9 @@ fn main() -> ExitCode {
             let n = args.get(1).and_then(|n| n.parse().ok()).unwrap_or(130_000);
             open().and_then(|device| time::all(&device, n)).map(|()| true)
         }
+        Some("frames") => open().and_then(|device| frames::time(&device)).map(|()| true),
         _ => {
-            eprintln!("usage: gpu check | gpu time CELLS");
+            eprintln!("usage: gpu check | gpu time CELLS | gpu frames");
             return ExitCode::from(1);
         }
     };

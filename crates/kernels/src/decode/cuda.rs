@@ -5,6 +5,8 @@ use std::sync::Arc;
 use cellmill_cuda::{Arg, Buffer, Device, Grid, Kernel, Source, Stream, Tray};
 use cellmill_matrix::{DType, Error, Result, Stretch};
 
+use super::zstd::Frames;
+use super::zstd::cuda::Zstd;
 use crate::pack::cuda::Rows;
 use crate::totals::COUNT_BITS;
 
@@ -27,6 +29,7 @@ const _: () = assert!(COUNT_BITS == 16, "the shift in gene_counts");
 #[derive(Clone, Debug)]
 pub struct Decode {
     lz4: Kernel,
+    zstd: Zstd,
     read_rows: Kernel,
     gene_counts: Kernel,
     measure: Kernel,
@@ -139,6 +142,7 @@ impl Decode {
         let (lz4, rows, pack) = (device.program(&LZ4)?, device.program(&ROWS)?, device.program(&PACK)?);
         Ok(Decode {
             lz4: lz4.kernel("lz4")?,
+            zstd: Zstd::new(device)?,
             read_rows: rows.kernel("read_rows")?,
             gene_counts: rows.kernel("gene_counts")?,
             measure: pack.kernel("measure")?,
@@ -147,7 +151,7 @@ impl Decode {
         })
     }
 
-    /// Undoes the compression of `streams`, from `bytes` to `out`. `found[0]` is raised to 1 by a damaged one.
+    /// Undoes the compression of `streams`, LZ4 blocks or bytes as they are, from `bytes` to `out`. `found[0]` is raised to 1 by a damaged one.
     pub fn streams(
         &self,
         tray: &mut Tray,
@@ -156,6 +160,9 @@ impl Decode {
         out: &mut Buffer<u8>,
         found: &Buffer<u32>,
     ) -> Result<()> {
+        if streams.is_empty() {
+            return Ok(());
+        }
         let end = (bytes.len() as u64).saturating_sub(SLACK as u64);
         let beyond = |s: &Stretch| s.from + u64::from(s.stored) > end || s.to + u64::from(s.len) > out.len() as u64;
         if streams.iter().any(beyond) || found.is_empty() {
@@ -169,6 +176,11 @@ impl Decode {
         let args = [bytes.into(), (&table).into(), (streams.len() as u32).into(), out.into(), found.into()];
         // SAFETY: the arguments of `lz4`; streams lie in `bytes` and go to `out`, as was seen above, and the kernel stays inside each.
         unsafe { tray.stream().launch(&self.lz4, Grid::new(streams.len().div_ceil(4), 128), &args) }
+    }
+
+    /// Undoes the compression of zstd frames, from `bytes` to `out`. `found[0]` is raised to 1 by a damaged one.
+    pub fn frames(&self, tray: &mut Tray, bytes: &Buffer<u8>, frames: &Frames, out: &mut Buffer<u8>, found: &Buffer<u32>) -> Result<()> {
+        self.zstd.decode(tray, bytes, frames, out, found)
     }
 
     /// Reads rows from decoded chunks. `member`: the sets of each gene as bits, `(n_cols,)`.

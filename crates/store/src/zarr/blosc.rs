@@ -5,17 +5,16 @@
 
 use std::ops::Range;
 
-use cellmill_matrix::{Streams, Stretch};
+use cellmill_matrix::{Compression, Streams, Stretch};
 
 use super::shuffle;
+use super::stored::plain;
 
 const HEADER: usize = 16;
 /// Blocks of entries wider than this are not split (`MAX_SPLITS`).
 const MOST_SPLITS: usize = 16;
 /// Blocks of fewer entries than this are not split (`MIN_BUFFERSIZE`).
 const LEAST_SPLIT: usize = 128;
-/// Bytes of a stream of bytes that are stored as they are.
-const PLAIN: usize = 64 << 10;
 /// The block of the encoder: fits the second-level cache.
 const BLOCK: usize = 256 << 10;
 
@@ -128,9 +127,8 @@ fn each_stream(
 }
 
 /// How a buffer that must hold `bytes` bytes, entries of `size`, becomes them. `None` if it is damaged or compressed by other means than
-/// LZ4.
+/// LZ4 and zstd.
 pub(crate) fn streams(buffer: &[u8], bytes: usize, size: usize) -> Option<Streams> {
-    const LZ4: u8 = 1;
     let header = header(buffer).ok().filter(|h| h.bytes == bytes)?;
     if header.flags & COPIED != 0 {
         return (buffer.len() == HEADER + bytes).then(|| plain(HEADER, bytes, size));
@@ -138,7 +136,12 @@ pub(crate) fn streams(buffer: &[u8], bytes: usize, size: usize) -> Option<Stream
     let shuffled = header.flags & SHUFFLE != 0 && header.size > 1;
     // Other entries are shuffled otherwise.
     let odd = header.flags & BITSHUFFLE != 0 || header.block % size != 0 || (shuffled && header.size != size);
-    if odd || header.flags >> 5 != LZ4 {
+    let compression = match header.flags >> 5 {
+        1 => Compression::Lz4,
+        4 => Compression::Zstd,
+        _ => return None,
+    };
+    if odd {
         return None;
     }
     let mut streams = Vec::new();
@@ -150,16 +153,7 @@ pub(crate) fn streams(buffer: &[u8], bytes: usize, size: usize) -> Option<Stream
         };
         each_stream(buffer, &header, i, header.block.min(bytes - first), stretch).ok()?;
     }
-    Some(Streams { block: (header.block / size) as u64, shuffled, streams })
-}
-
-/// Bytes that are stored as they are, from `first` on.
-pub(crate) fn plain(first: usize, bytes: usize, size: usize) -> Streams {
-    let parts = (0..bytes).step_by(PLAIN).map(|to| {
-        let len = PLAIN.min(bytes - to) as u32;
-        Stretch { from: (first + to) as u64, stored: len, to: to as u64, len }
-    });
-    Streams { block: (bytes / size.max(1)).max(1) as u64, shuffled: false, streams: parts.collect() }
+    Some(Streams { block: (header.block / size) as u64, shuffled, compression, streams })
 }
 
 fn unpack(code: u8, body: &[u8], out: &mut [u8]) -> Result<(), String> {
@@ -309,6 +303,24 @@ mod tests {
             let size = if wide { 8 } else { 4 };
             let bytes: Vec<u8> = seed.iter().copied().cycle().take(seed.len() * repeat / size * size).collect();
             prop_assert_eq!(by_streams(&encode(&bytes, size).unwrap(), bytes.len(), size), &bytes[..]);
+        }
+
+        #[test]
+        fn streams_may_be_zstd_frames(seed in prop::collection::vec(0u8..40, 1..400), repeat in 20usize..2000) {
+            let bytes: Vec<u8> = seed.iter().copied().cycle().take(seed.len() * repeat / 4 * 4).collect();
+            let mut planes = vec![0; bytes.len()];
+            shuffle::bytes(&bytes, &mut planes, 4);
+            let frame = zstd::bulk::compress(&planes, 3).unwrap();
+            prop_assume!(frame.len() < bytes.len());
+            let (len, stored) = (bytes.len() as u32, frame.len() as u32);
+            let head = [[2, 1, SHUFFLE | NO_SPLIT | 4 << 5, 4], len.to_le_bytes(), len.to_le_bytes(), (HEADER as u32 + 8 + stored).to_le_bytes()];
+            let buffer = [&head.concat()[..], &20u32.to_le_bytes(), &stored.to_le_bytes(), &frame].concat();
+            let mut out = vec![0; bytes.len()];
+            decode(&buffer, &mut out, &mut Vec::new()).unwrap();
+            prop_assert_eq!(out, bytes);
+            let stretch = Stretch { from: 24, stored, to: 0, len };
+            let expected = Streams { block: u64::from(len) / 4, shuffled: true, compression: Compression::Zstd, streams: vec![stretch] };
+            prop_assert_eq!(streams(&buffer, len as usize, 4), Some(expected));
         }
 
         #[test]

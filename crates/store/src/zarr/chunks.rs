@@ -8,11 +8,10 @@ use cellmill_matrix::{Array, DType, Error, Place, Result, Streams, Values};
 use rayon::prelude::*;
 use zarrs::array::{ArrayBytes, CodecOptions};
 
-use super::blosc;
-use super::codec::{Codec, checked, plausible};
+use super::codec::{checked, plausible};
 use super::foreign::{Foreign, Keyed};
 use super::metadata::{Entry, Layout};
-use super::text;
+use super::{stored, text};
 use crate::element::join;
 use crate::numbers;
 use crate::objects::{Found, Objects, Span, When};
@@ -469,14 +468,10 @@ impl Chunks for ZarrChunks {
     fn read_stored(&self, i: u64, bytes: &mut Vec<u8>) -> Option<Streams> {
         let (chain, size) = (self.layout.chain.as_ref().filter(|chain| chain.swap == 1)?, self.layout.entry.size()?);
         let len = usize::try_from(self.chunk_bytes()).ok().filter(|_| self.is_number())?;
-        let codecs = &chain.codecs[..];
-        if !matches!(codecs, [] | [Codec::Blosc]) || !self.fetch(i, bytes).ok()? {
+        if !stored::fit(&chain.codecs) || !self.fetch(i, bytes).ok()? {
             return None;
         }
-        match codecs {
-            [] => (bytes.len() == len).then(|| blosc::plain(0, len, size)),
-            _ => blosc::streams(bytes, len, size),
-        }
+        stored::streams(&chain.codecs, bytes, len, size)
     }
 }
 

@@ -11,6 +11,7 @@ mod metadata;
 mod nodes;
 mod records;
 mod shuffle;
+mod stored;
 mod text;
 mod write;
 
