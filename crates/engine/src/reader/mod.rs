@@ -48,6 +48,13 @@ pub struct Reader<'a> {
     bound: f64,
     /// Bytes of a stored chunk of columns and of values.
     stored_len: [usize; 2],
+    cards: Arc<Cards>,
+}
+
+/// What the GPUs of a reader hold, and what they have found out: for one reader, or for several of the same rows that ask the same, one
+/// after the other or at the same time.
+#[derive(Default)]
+pub struct Cards {
     desks: OnceLock<Vec<Desk>>,
     /// Moments of tasks that were read, until their turn comes.
     moments: Mutex<BTreeMap<usize, GeneMoments>>,
@@ -99,17 +106,12 @@ impl<'a> Reader<'a> {
         let mut len = |part| stored.read_stored(part, 0, &mut bytes).map(|_| bytes.len());
         let stored_len = [Part::Columns, Part::Values].map(|part| if fit && shape.n_obs > 0 { len(part) } else { None });
         let [Some(columns), Some(values)] = stored_len else { return None };
-        Some(Reader {
-            source,
-            stored,
-            stage,
-            sets: &qc.qc_vars,
-            how,
-            bound,
-            stored_len: [columns, values],
-            desks: OnceLock::new(),
-            moments: Mutex::default(),
-        })
+        Some(Reader { source, stored, stage, sets: &qc.qc_vars, how, bound, stored_len: [columns, values], cards: Arc::default() })
+    }
+
+    /// The same with these cards.
+    pub fn with(self, cards: Arc<Cards>) -> Self {
+        Reader { cards, ..self }
     }
 
     /// Begins to read on these GPUs, for `n_threads` threads, if each has the room.
@@ -147,7 +149,7 @@ impl<'a> Reader<'a> {
             });
         }
         // Page-locked memory takes its time: what is there is used at once.
-        let desks = self.desks.get_or_init(|| desks);
+        let desks = self.cards.desks.get_or_init(|| desks);
         for i in 0..desks.iter().map(|desk| desk.n_lanes).max().unwrap_or(0) {
             for desk in desks.iter().filter(|desk| i < desk.n_lanes) {
                 let lane = Lane::new(&desk.device, n_vars, self.bound, tray, up)?;
@@ -159,7 +161,7 @@ impl<'a> Reader<'a> {
 
     /// Reads a task, if it can be read here: rows that stay after `filters`, at most one, are staged. `kept`: whether their sums are wanted.
     pub fn read(&self, rows: &Range<u64>, filters: &[Step], kept: bool) -> Result<Option<Read>> {
-        let Some(desks) = self.desks.get().filter(|desks| !desks.is_empty()) else { return Ok(None) };
+        let Some(desks) = self.cards.desks.get().filter(|desks| !desks.is_empty()) else { return Ok(None) };
         let desk = &desks[turn(task_of(rows.start), desks.len())];
         let Some(mut lane) = lock(&desk.lanes).pop() else { return Ok(None) };
         let read = self.read_on(desk, &mut lane, rows, filters, kept);
@@ -170,17 +172,17 @@ impl<'a> Reader<'a> {
 
     /// Moments of the rows of a task that stay, if it was read here; they are forgotten.
     pub fn moments(&self, task: usize) -> Option<GeneMoments> {
-        lock(&self.moments).remove(&task)
+        lock(&self.cards.moments).remove(&task)
     }
 
     /// Bytes of a GPU that are not there for others while this reads: of all lanes, and a share of what is left for packed rows.
     pub fn reserved(&self, device: usize) -> u64 {
-        self.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
+        self.cards.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
     }
 
     /// Remembers the moments of a task, then its packed rows: on the device as far as there is room.
     fn finish(&self, desk: &Desk, task: usize, moments: GeneMoments, pieces: Vec<There>, resident: Resident) {
-        lock(&self.moments).insert(task, moments);
+        lock(&self.cards.moments).insert(task, moments);
         let bytes = resident.batch.bytes() as u64;
         let stay = desk.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).is_ok();
         self.stage.keep_there(task, pieces, resident, stay);

@@ -88,10 +88,10 @@ impl Job {
             let mask = self.mask.as_ref().map(|name| mask(&subject.obs, name, &subject.location)).transpose()?;
             let mask = mask.map(|m| subject.spread(&m).into_iter().map(|c| c == 1).collect::<Vec<bool>>());
             let codes = subject.spread(&combined.codes);
+            let cluster = subject.cluster(dispatcher, &self.ask, &self.output, listener)?;
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("aggregate", "cells");
             let groups = Groups { codes: &codes, names: &combined.labels.index };
-            let cluster = subject.cluster(dispatcher, &self.ask, &self.output)?;
             let view = View { cluster: cluster.as_ref(), ..subject.view() };
             let done = aggregate(&view, &groups, &self.funcs, mask.as_deref(), self.dof, &watch)?;
             watch.finish(subject.obs.n_rows() as u64, subject.view().entries(), done.reads);

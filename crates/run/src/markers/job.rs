@@ -146,7 +146,7 @@ impl Job {
                 Output::Text(path, _) | Output::Store(path, _) => path,
                 Output::InPlace => self.labelled(),
             };
-            let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
+            let cluster = subject.cluster(dispatcher, &self.ask, beside, listener)?;
             let view = View { cluster: cluster.as_ref(), ..subject.view() };
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("markers", "cells");
