@@ -45,14 +45,11 @@ class Way:
 def ways(gpus):
     """All that there are: those first that take least."""
     found = []
-    if gpus:
-        everything = "cuda:" + ",".join(map(str, range(gpus)))
-        found += [
-            Way("cuda:0", 8, "cuda:0", like="program"),
-            Way("1 worker with a GPU", 8, "cuda", [(8, "0")], "workers"),
-            Way(everything, 8 * gpus, everything, like="program"),
-            Way(f"{gpus} workers with a GPU", 8 * gpus, "cuda", [(8, str(gpu)) for gpu in range(gpus)], "workers"),
-        ]
+    for n in sorted({1, gpus}) if gpus else []:
+        everything = "cuda:" + ",".join(map(str, range(n)))
+        name = "1 worker with a GPU" if n == 1 else f"{n} workers with a GPU"
+        found.append(Way(everything, 8 * n, everything, like="program"))
+        found.append(Way(name, 8 * n, "cuda", [(8, str(gpu)) for gpu in range(n)], "workers"))
     return [
         *found,
         Way("16 threads", 16, "cpu"),
