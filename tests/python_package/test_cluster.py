@@ -201,22 +201,29 @@ def test_the_dashboard_knows_the_passes(cells, tmp_path, client):
 
 
 def test_columns_are_turned_into_rows_for_the_workers(tmp_path, client):
-    """Once, by the client, into the journal; statistics have no place for them."""
+    """Once, by the client, into the journal."""
     import anndata as ad
 
     (tmp_path / "out").mkdir()
-    adata = ad.AnnData(ad.read_h5ad(PBMC).X.tocsc())
-    adata.obs["batch"] = np.array(["a", "b"])[np.arange(adata.n_obs) % 2]
-    adata.write_h5ad(tmp_path / "columns.h5ad")
+    ad.AnnData(ad.read_h5ad(PBMC).X.tocsc()).write_h5ad(tmp_path / "columns.h5ad")
     with pytest.warns(UserWarning, match="X lies by columns"):
         cm.run(tmp_path / "columns.h5ad", tmp_path / "out" / "here.zarr", RECIPE, through="pca")
     with pytest.warns(UserWarning, match="X lies by columns"):
         cm.run(tmp_path / "columns.h5ad", tmp_path / "out" / "there.zarr", RECIPE, through="pca", client=client)
     same(tmp_path / "out")
-    call = [PROGRAM, "aggregate", "columns.h5ad", "--by", "batch", "-o", "bulk.zarr", "--scheduler", client.scheduler.address]
-    ended = subprocess.run(call, cwd=tmp_path, env={**os.environ, "CELLMILL_PYTHON": sys.executable}, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert "columns.h5ad: X: a matrix that lies by columns, but rows are needed here" in ended.stderr
+
+
+@pytest.fixture(scope="module")
+def columns(cells, tmp_path_factory):
+    """The same cells, in a matrix that lies by columns, as a layer, too."""
+    import anndata as ad
+
+    adata = ad.read_zarr(cells)
+    adata.X = adata.X.tocsc()
+    adata.layers["counts"] = adata.X.copy()
+    path = tmp_path_factory.mktemp("columns") / "columns.h5ad"
+    adata.write_h5ad(path)
+    return path
 
 
 STATISTICS = {
@@ -228,17 +235,28 @@ STATISTICS = {
 }
 
 
-@pytest.mark.parametrize("name", STATISTICS)
-def test_statistics(cells, tmp_path, client, name):
-    """Markers, aggregates and scores of the program: the same bytes, and the workers' notes are gone."""
+def statistics(name, store, folder, client) -> None:
+    """The program's, with and without workers: the same bytes, and the workers' notes are gone."""
     command, *options = STATISTICS[name]
     for output, more in (("here.zarr", []), ("there.zarr", ["--scheduler", client.scheduler.address])):
-        call = [PROGRAM, command, cells, "-o", output, "--threads", "2", "--json", *options, *more]
-        ended = subprocess.run(call, cwd=tmp_path, env={**os.environ, "CELLMILL_PYTHON": sys.executable}, capture_output=True, text=True, check=False)
+        call = [PROGRAM, command, store, "-o", output, "--threads", "2", "--json", *options, *more]
+        ended = subprocess.run(call, cwd=folder, env={**os.environ, "CELLMILL_PYTHON": sys.executable}, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
-    same(tmp_path)
+    same(folder)
     read = [stage["bytes_read"] for stage in json.loads(ended.stdout)["stages"]]
     assert sum(read) == 0, "this process reads no row but the first, before the stages"
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics(cells, tmp_path, client, name):
+    """Markers, aggregates and scores."""
+    statistics(name, cells, tmp_path, client)
+
+
+@pytest.mark.parametrize("name", ["aggregate", "wilcoxon", "score"])
+def test_statistics_of_columns(columns, tmp_path, client, name):
+    """The program turns them into rows, once, and workers read these."""
+    statistics(name, columns, tmp_path, client)
 
 
 VERBS = {
@@ -249,10 +267,9 @@ VERBS = {
 }
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_verbs_on_a_handle(cells, client, monkeypatch, name):
-    """The settings' client reads the rows, of the cells and genes that are left, as they are after the recorded steps: the same bits."""
-    adata = cm.read_lazy(cells)
+def verbs(name, store, client, monkeypatch, **options) -> None:
+    """On a handle: the settings' client reads the rows, of the cells and genes that are left, as they are after the recorded steps; the same bits."""
+    adata = cm.read_lazy(store, **options)
     cm.pp.normalize_total(adata, target_sum=100)
     cm.pp.log1p(adata)
     adata = adata[np.arange(adata.n_obs) % 5 != 0, np.arange(adata.n_vars) % 3 != 0]
@@ -263,4 +280,15 @@ def test_verbs_on_a_handle(cells, client, monkeypatch, name):
     there = VERBS[name](adata)
     assert here.tobytes() == there.tobytes()
     assert len(orders) >= 4, "workers have read"
-    assert [p.name for p in cells.parent.iterdir()] == [cells.name], "the workers' notes are gone"
+    assert [p.name for p in store.parent.iterdir()] == [store.name], "the workers' notes are gone"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_verbs_on_a_handle(cells, client, monkeypatch, name):
+    verbs(name, cells, client, monkeypatch)
+
+
+@pytest.mark.parametrize(("name", "matrix"), [("t-test", "X"), ("aggregate", "layers/counts")])
+@pytest.mark.filterwarnings("ignore:.*lies by columns")
+def test_verbs_on_a_handle_of_columns(columns, client, monkeypatch, name, matrix):
+    verbs(name, columns, client, monkeypatch, matrix=matrix)

@@ -22,6 +22,8 @@ pub struct Store {
     obs: Table,
     var: Table,
     source: Arc<dyn Source>,
+    /// Whether the matrix lies by columns in the store.
+    turned: bool,
     /// Which matrix that is, and of which genome.
     matrix: String,
     genome: Option<String>,
@@ -40,8 +42,8 @@ impl Store {
         }
     }
 
-    fn opened(&self, matrix: &str) -> Option<Opened> {
-        self.gex_only.then(|| Opened { input: self.path.clone(), matrix: matrix.to_string(), genome: self.genome.clone() })
+    fn opened(&self, matrix: &str, turned: bool) -> Option<Opened> {
+        self.gex_only.then(|| Opened { input: self.path.clone(), matrix: matrix.to_string(), genome: self.genome.clone(), turned })
     }
 }
 
@@ -71,8 +73,8 @@ impl Store {
             data.warnings.iter().for_each(|w| cellmill_run::observe::Listener::warn(call, w));
             Ok(data)
         })?;
-        let Dataset { format, anndata, obs, var, source, .. } = data;
-        Ok(Store { path, format, anndata, obs, var, source: source.into(), matrix: matrix.into(), genome, gex_only, scratch })
+        let Dataset { format, anndata, obs, var, source, turned, .. } = data;
+        Ok(Store { path, format, anndata, obs, var, source: source.into(), turned, matrix: matrix.into(), genome, gex_only, scratch })
     }
 
     /// What people call its format.
@@ -98,14 +100,14 @@ impl Store {
 
     /// The chosen matrix.
     fn matrix(&self) -> Matrix {
-        Matrix::of(Origin::Store(self.source.clone(), self.opened(&self.matrix)))
+        Matrix::of(Origin::Store(self.source.clone(), self.opened(&self.matrix, self.turned)))
     }
 
     /// Another matrix of the store: `X`, `layers/NAME`, `raw/X`.
     fn other_matrix(&self, py: Python<'_>, name: &str) -> PyResult<Matrix> {
         let options = self.options(name);
         let data = pool::run(py, "opening", |call| Dataset::open(&self.path, &options, call))?;
-        Ok(Matrix::of(Origin::Store(data.source.into(), self.opened(name))))
+        Ok(Matrix::of(Origin::Store(data.source.into(), self.opened(name, data.turned))))
     }
 
     /// Names in a mapping: `layers`, `obsm`, `varm`, `obsp`, `varp`, `uns`.

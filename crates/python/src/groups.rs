@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cellmill_cuda::Processor;
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::Step;
-use cellmill_matrix::Element;
+use cellmill_matrix::{Element, Source};
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
 use cellmill_run::cluster::{About, Cluster};
 use cellmill_run::markers::{Correction, Method, Options, Params, Regression, rank_genes_groups as ranked, uns};
+use cellmill_run::observe::Listener;
 use cellmill_run::recipe::{Input, Recipe};
 use cellmill_run::score;
 use cellmill_run::view::{Groups, View};
@@ -36,7 +37,7 @@ pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: im
     let crew = crew.map(Crew);
     matrix.feed(py, |feed| {
         let cluster = match (&crew, matrix.opened()) {
-            (Some(crew), Some(opened)) => Some(cluster(crew, opened, feed.source.shape().n_obs).map_err(raised)?),
+            (Some(crew), Some(opened)) => Some(cluster(py, crew, opened, feed.source)?),
             _ => None,
         };
         f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref(), gpus: &[] })
@@ -50,13 +51,16 @@ fn beside<T>(view: &View<'_>, call: &Call, ask: impl FnOnce(&View<'_>) -> cellmi
 }
 
 /// The workers of a crew. Their notes lie beside the store until all is done.
-fn cluster<'a>(crew: &'a Crew, opened: &Opened, n_obs: u64) -> cellmill_matrix::Result<Cluster<'a>> {
+fn cluster<'a>(py: Python<'_>, crew: &'a Crew, opened: &Opened, source: &dyn Source) -> PyResult<Cluster<'a>> {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let recipe = Recipe { input: Input { matrix: opened.matrix.clone() }, ..Recipe::default() };
-    let about = About { input: &opened.input, genome: opened.genome.as_deref(), recipe: &recipe, n_obs };
+    let about = About { input: &opened.input, genome: opened.genome.as_deref(), recipe: &recipe, n_obs: source.shape().n_obs };
     let mut notes = opened.input.clone().into_os_string();
     notes.push(format!(".{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed)));
-    Cluster::passing(crew, Path::new(&notes), &about, true)
+    pool::run(py, "rows for the workers", |call| {
+        let turned = opened.turned.then_some((source, call as &dyn Listener));
+        Cluster::passing(crew, Path::new(&notes), &about, true, turned)
+    })
 }
 
 /// Values of the rows that are left, at their places among all rows of the origin.

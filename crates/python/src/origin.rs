@@ -30,6 +30,8 @@ pub struct Opened {
     pub matrix: String,
     /// The genome of a 10x file that has several.
     pub genome: Option<String>,
+    /// Whether it lies by columns there.
+    pub turned: bool,
 }
 
 impl Origin {

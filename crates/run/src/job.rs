@@ -15,8 +15,7 @@ use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
 use crate::carry::Annotations;
-use crate::cluster::{About, Cluster, Dispatcher, Gpus};
-use crate::convert::Rows;
+use crate::cluster::{About, Cluster, Dispatcher, Gpus, share};
 use crate::device::{Choice, Opening, Word, is_of_gpu};
 use crate::fingerprint::{Fnv, identity};
 use crate::observe::{Listener, Observer, Plain, StageTrace, peak_rss_bytes};
@@ -107,16 +106,6 @@ impl Job {
         open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
     }
 
-    /// A matrix that was turned into rows here, as a store that workers can read: in the journal.
-    fn share(&self, data: &Dataset, journal: &Journal, listener: &dyn Listener) -> Result<PathBuf> {
-        let path = journal.folder().join(TURNED);
-        if !path.exists() {
-            let rows = Rows { source: &*data.source, obs: &data.obs, var: &data.var };
-            rows.save(&path, Format::Zarr3, false, listener)?;
-        }
-        Ok(path)
-    }
-
     /// Where temporary files go: beside the output.
     fn scratch(&self) -> PathBuf {
         let near = if self.in_place { &self.input } else { &self.output };
@@ -176,7 +165,7 @@ impl Job {
             let n_obs = data.source.shape().n_obs;
             let done = dispatcher
                 .map(|dispatcher| {
-                    let turned = data.turned.then(|| self.share(&data, &journal, listener)).transpose()?;
+                    let turned = data.turned.then(|| share(&*data.source, &journal, listener)).transpose()?;
                     let about = About { input: &self.input, genome: self.genome.as_deref(), recipe: &self.recipe, n_obs };
                     Cluster::begin(dispatcher, &journal, &identity, &about, (objects, turned), gpus)
                 })
@@ -390,9 +379,6 @@ impl Job {
         writable(&folder)
     }
 }
-
-/// A matrix by rows that lay by columns, in a journal.
-const TURNED: &str = "rows.zarr";
 
 /// Threads of a job.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {

@@ -191,10 +191,17 @@ impl Subject {
     }
 
     /// Has workers read the rows, if there is a dispatcher. `output`: their notes lie beside it until all is done.
-    pub fn cluster<'a>(&self, dispatcher: Option<&'a dyn Dispatcher>, ask: &Ask, output: &Path) -> Result<Option<Cluster<'a>>> {
-        let n_obs = self.data.source.shape().n_obs;
-        let about = About { input: &ask.input, genome: ask.genome.as_deref(), recipe: &self.recipe, n_obs };
-        dispatcher.map(|dispatcher| Cluster::passing(dispatcher, output, &about, self.stage.is_some())).transpose()
+    pub fn cluster<'a>(
+        &self,
+        dispatcher: Option<&'a dyn Dispatcher>,
+        ask: &Ask,
+        output: &Path,
+        listener: &dyn Listener,
+    ) -> Result<Option<Cluster<'a>>> {
+        let source = &*self.data.source;
+        let about = About { input: &ask.input, genome: ask.genome.as_deref(), recipe: &self.recipe, n_obs: source.shape().n_obs };
+        let turned = self.data.turned.then_some((source, listener));
+        dispatcher.map(|dispatcher| Cluster::passing(dispatcher, output, &about, self.stage.is_some(), turned)).transpose()
     }
 
     /// One code a source row from one a kept cell.

@@ -2,6 +2,7 @@
 //! their memory has room, for the covariance and the projection.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -70,8 +71,16 @@ pub struct Ahead {
 /// GPUs are not fit for it, or if the read failed. Tolerance: what is added is rounded to 2^-49 of the largest possible value (or of its square),
 /// so that sums have the same bits in any order; merged task by task as the CPU's are.
 ///
-/// Tasks that `feed`'s reader has read are not looked at again.
-pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: Logged, reading: &Reading) -> Result<Option<Ahead>> {
+/// `part`: of these tasks alone; parts of 2^h tasks each, cut from the first task on, merge to the bits of all. Tasks that `feed`'s reader
+/// has read are not looked at again.
+pub fn moments(
+    devices: &[Arc<Device>],
+    feed: Feed<'_>,
+    filters: &[Step],
+    how: Logged,
+    part: Range<usize>,
+    reading: &Reading,
+) -> Result<Option<Ahead>> {
     let (Some(stage), Some(bound)) = (feed.stage, how.bound()) else { return Ok(None) };
     let (shape, tasks) = (feed.source.shape(), cut(feed.source.shape().n_obs));
     let most = most_entries(feed.source, &tasks);
@@ -85,7 +94,8 @@ pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: L
     // Half of it is left to what comes later.
     room.iter_mut().for_each(|room| *room = (*room - LANES * a_lane) / 2);
     let lane = |i| Lane::new(&devices[i / LANES as usize], shape.n_vars, bound);
-    let mut lanes = (0..LANES as usize * devices.len()).map(lane).collect::<Result<Vec<_>>>()?;
+    // Made when a task comes that nobody knows the moments of.
+    let mut lanes: Vec<Lane> = Vec::new();
     // The lanes of each device in turn.
     let mut next = vec![0; devices.len()];
     let mut queued: VecDeque<Work> = VecDeque::new();
@@ -96,7 +106,7 @@ pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: L
         tree.push(work.finish(free, lanes)?, |a: &mut GeneMoments, b| a.merge(&b));
         Ok(())
     };
-    for (i, rows) in tasks.iter().enumerate() {
+    for (i, rows) in tasks.iter().enumerate().take(part.end).skip(part.start) {
         let come = loop {
             // Asked first, so that what was staged last is seen.
             let state = reading.0.load(Ordering::Acquire);
@@ -126,6 +136,9 @@ pub fn moments(devices: &[Arc<Device>], feed: Feed<'_>, filters: &[Step], how: L
                 continue;
             }
         };
+        if lanes.is_empty() {
+            lanes = (0..LANES as usize * devices.len()).map(lane).collect::<Result<_>>()?;
+        }
         let turn = turn(i, devices.len());
         let lane = turn * LANES as usize + next[turn] % LANES as usize;
         while lanes[lane].arrive.is_none() {
@@ -277,9 +290,9 @@ mod tests {
         let feed = Feed::new(&source, Some(&stage));
         let reading = Reading::default();
         assert!(reading.during(|| Err::<(), _>(Error::bug("no"))).is_err());
-        assert!(moments(&[], feed, &[], HOW, &reading).unwrap().is_none());
+        assert!(moments(&[], feed, &[], HOW, 0..3, &reading).unwrap().is_none());
         if let Ok(device) = Device::open(&Options::default()) {
-            assert!(moments(&[device], feed, &[], HOW, &reading).unwrap().is_none());
+            assert!(moments(&[device], feed, &[], HOW, 0..3, &reading).unwrap().is_none());
         }
     }
 
@@ -292,7 +305,7 @@ mod tests {
         let reading = Reading::default();
         // Two tasks are staged while it waits, the last is decoded by it.
         let found = std::thread::scope(|scope| {
-            let found = scope.spawn(|| moments(&[device], feed, &[], HOW, &reading));
+            let found = scope.spawn(|| moments(&[device], feed, &[], HOW, 0..3, &reading));
             std::thread::sleep(Duration::from_millis(50));
             let read = || {
                 fill(feed, &[])?;
@@ -313,6 +326,12 @@ mod tests {
             assert!((found.moments.squares[j] - wanted.squares[j]).abs() <= 1e-7 * wanted.squares[j].abs());
         }
         assert!((0..2).all(|task| stage.resident(task).is_some()));
+        // In parts, as on workers: the same bits.
+        let part =
+            |tasks| moments(&[Device::open(&Options::default()).unwrap()], feed, &[], HOW, tasks, &reading).unwrap().unwrap().moments;
+        let mut merged = part(0..2);
+        merged.merge(&part(2..3));
+        assert_eq!(merged, found.moments);
         stage.leave_devices();
         assert!(stage.resident(0).is_none());
     }

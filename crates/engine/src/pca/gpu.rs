@@ -16,7 +16,7 @@ use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
 use rayon::prelude::*;
 
 use super::route::Route;
-use super::{Columns, Pass};
+use super::{Columns, Fit, Pass};
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, Task, cut, in_order, sliced, task_of};
 use crate::fold::Collect;
@@ -143,6 +143,17 @@ fn summed(
 }
 
 impl Covariance {
+    /// The same on a device.
+    pub fn onto(self, device: &Arc<Device>) -> Result<Self> {
+        match self {
+            Covariance::Host(numbers) => {
+                let stream = device.stream()?;
+                Ok(Covariance::Device(stream.upload(&numbers)?, stream))
+            }
+            there => Ok(there),
+        }
+    }
+
     /// The numbers: `(p, p)`.
     pub fn into_host(self) -> Result<Vec<f64>> {
         match self {
@@ -179,29 +190,31 @@ pub(super) fn eigenpairs(
     Ok(Ok((trace, eigen::by_row((values.into_iter().rev().take(k).collect(), vectors), p, k))))
 }
 
-/// X V + shift of all rows, `(n_obs, k)`; `None` if these GPUs are not fit for it. `watch` hears of tasks.
+/// X V + shift of the rows of some tasks, of which `n_rows` stay: `(n_rows, k)`; `None` if these GPUs are not fit for it. `watch` hears of
+/// tasks.
 pub(super) fn scores(
     devices: &[Arc<Device>],
     pass: Pass<'_>,
+    (part, n_rows): (Range<usize>, usize),
     selected: &Stage,
-    components: &[f64],
-    shift: &[f64],
-    n_obs: usize,
+    fit: &Fit,
     watch: &dyn Watch,
 ) -> Result<Option<Vec<f32>>> {
+    let (components, shift) = (&fit.components[..], &fit.shift()[..]);
     let (p, k) = (pass.rows.n_genes, shift.len());
     let Some(feeder) = Feeder::new(devices, pass, Projection::bytes(p, k))? else { return Ok(None) };
     let mut lanes = feeder.lanes()?;
     let streams = devices.iter().map(Device::stream).collect::<Result<Vec<_>>>()?;
     let projections = streams.iter().map(|stream| Projection::new(stream, components, p, shift)).collect::<Result<Vec<_>>>()?;
     streams.iter().try_for_each(Stream::synchronize)?;
-    let mut scores = Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_obs * k).unwrap_or_else(|| pages(n_obs * k));
+    let mut scores = Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_rows * k).unwrap_or_else(|| pages(n_rows * k));
     let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
     let tasks = &feeder.tasks;
     in_order(
-        tasks.len(),
+        part.len(),
         1,
         |i| {
+            let i = part.start + i;
             let loaded = feeder.load(i, || pass.transformed(selected, i, &tasks[i]))?;
             selected.forget(i);
             if let Some(stage) = pass.rows.feed.stage.filter(|_| pass.rows.last) {
@@ -210,6 +223,7 @@ pub(super) fn scores(
             Ok(loaded)
         },
         |i, loaded| {
+            let i = part.start + i;
             let turn = turn(i, devices.len());
             lanes[turn].rows(loaded, |lane, rows| {
                 let scores = projections[turn].scores(lane, rows)?;
@@ -228,9 +242,6 @@ pub(super) fn scores(
     }
     let short = !arriving.rest.is_empty();
     lanes.into_iter().try_for_each(Lanes::finish)?;
-    if let Some(stage) = pass.rows.feed.stage {
-        stage.leave_devices();
-    }
     projections.iter().zip(&streams).try_for_each(|(projection, stream)| projection.check(stream))?;
     if short {
         return Err(Error::bug("fewer rows in the projection than in the covariance"));

@@ -29,7 +29,7 @@ use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
-pub use part::{Crew, Products, Sums, products, scores};
+pub use part::{Crew, Products, Sums, products, scores, scores_on};
 
 /// Principal components.
 #[derive(Clone, Debug)]
@@ -202,7 +202,13 @@ fn fit(
         Some(crew) => {
             let products = crew.products(&rows.rows, columns, watch)?;
             rows.decoded.fetch_or(products.decoded, Ordering::Relaxed);
-            Some(products.found()?)
+            let of_gpus = matches!(products.sums, Sums::Gpu(_));
+            let found = products.found()?;
+            // What others' GPUs have summed goes on as what one's own has.
+            Some(match processor.device().filter(|_| of_gpus) {
+                Some(device) => gpu::Found { covariance: found.covariance.onto(device)?, ..found },
+                None => found,
+            })
         }
         None => gpu::covariance(processor.devices(), rows, columns, selected, watch)?,
     };
@@ -226,7 +232,7 @@ fn fit(
     let on_gpu = matches!(covariance, Covariance::Device(..));
     let covariance = match columns.centred {
         // While a GPU looks for them, all threads make the pages of the scores: the one that copies scores into them would take as long.
-        true if on_gpu => {
+        true if on_gpu && rows.rows.crew.is_none() => {
             let pages = || rows.memory.scores.give(gpu::pages(n_obs as usize * n_comps));
             rayon::join(|| gpu::eigenpairs(covariance, p, n_comps), pages).0?
         }
@@ -386,10 +392,14 @@ impl Pass<'_> {
 
 /// Scores of all rows, on the devices where they have room.
 fn all_scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let all = 0..cut(pass.rows.feed.source.shape().n_obs).len();
     if fit.on_gpu
-        && let Some(scores) = gpu::scores(processor.devices(), pass, selected, &fit.components, &fit.shift(), fit.n_obs as usize, watch)?
+        && let Some(scores) = gpu::scores(processor.devices(), pass, (all.clone(), fit.n_obs as usize), selected, fit, watch)?
     {
+        if let Some(stage) = pass.rows.feed.stage {
+            stage.leave_devices();
+        }
         return Ok(scores);
     }
-    part::project(pass, 0..cut(pass.rows.feed.source.shape().n_obs).len(), selected, fit, watch)
+    part::project(pass, all, selected, fit, watch)
 }

@@ -1,9 +1,10 @@
 //! Parts of the two passes over the rows: a range of tasks, in this process or in another.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use cellmill_cuda::Processor;
+use cellmill_cuda::{Device, Processor};
 use cellmill_kernels::gram::{Gram, Totals};
 use cellmill_kernels::project::Projection;
 use cellmill_matrix::{Error, Result, Watch};
@@ -93,6 +94,19 @@ pub fn products(
 /// Scores of some tasks' rows: `(n_obs of the part, n_comps)` row-major.
 pub fn scores(rows: Rows<'_>, part: Range<usize>, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
     project(Pass { rows, decoded: &AtomicBool::new(false), memory: &Memory::default() }, part, selected, fit, watch)
+}
+
+/// The same by a GPU, of tasks of which `n_rows` rows stay; `None` if it is not fit for it.
+pub fn scores_on(
+    device: &Arc<Device>,
+    rows: Rows<'_>,
+    (part, n_rows): (Range<usize>, usize),
+    selected: &Stage,
+    fit: &Fit,
+    watch: &dyn Watch,
+) -> Result<Option<Vec<f32>>> {
+    let (decoded, memory) = (AtomicBool::new(false), Memory::default());
+    gpu::scores(std::slice::from_ref(device), Pass { rows, decoded: &decoded, memory: &memory }, (part, n_rows), selected, fit, watch)
 }
 
 /// X V − centre·V, task by task: from what was selected, or else from the feed.

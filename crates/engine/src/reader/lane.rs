@@ -308,7 +308,7 @@ impl Reader<'_> {
             There { source, rows: offsets, entries: nnz as u64, place: place.clone() }
         });
         let resident = Resident { bytes: packed, batch, device: desk.device.clone() };
-        first.finish(desk, task_of(rows.start), moments, pieces.collect(), resident);
+        first.finish(&self.cards, desk, task_of(rows.start), moments, pieces.collect(), resident);
         Ok(Some(Read { all: counted, kept, entries }))
     }
 }

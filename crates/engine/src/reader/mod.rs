@@ -51,8 +51,17 @@ pub struct Reader<'a> {
     stored_len: [usize; 2],
     /// Bytes that decoding one takes beside.
     scratch_len: [u64; 2],
-    desks: OnceLock<Vec<Desk>>,
     first: Option<First<'a>>,
+    cards: Arc<Cards>,
+}
+
+/// What the GPUs of a reader hold, and what they have found out: for one reader, or for several of the same rows that ask the same, one
+/// after the other or at the same time.
+#[derive(Default)]
+pub struct Cards {
+    desks: OnceLock<Vec<Desk>>,
+    /// Moments of tasks that were read, until their turn comes.
+    moments: Mutex<BTreeMap<usize, GeneMoments>>,
 }
 
 /// What a first read does besides.
@@ -63,8 +72,6 @@ struct First<'a> {
     how: Logged,
     /// Of values after it.
     bound: f64,
-    /// Moments of tasks that were read, until their turn comes.
-    moments: Mutex<BTreeMap<usize, GeneMoments>>,
 }
 
 /// What was read of a task.
@@ -105,7 +112,7 @@ impl<'a> Reader<'a> {
         let bound = how.bound()?;
         let fit = qc.qc_vars.len() <= MOST_SETS && qc.percent_top.is_empty();
         let reader = if fit { Reader::of(source, &qc.qc_vars)? } else { return None };
-        Some(Reader { first: Some(First { stage, how, bound, moments: Mutex::default() }), ..reader })
+        Some(Reader { first: Some(First { stage, how, bound }), ..reader })
     }
 
     /// A reader of rows alone: see [`Reader::rows`].
@@ -140,9 +147,14 @@ impl<'a> Reader<'a> {
             sets,
             stored_len: [columns.0, values.0],
             scratch_len: [columns.1, values.1],
-            desks: OnceLock::new(),
             first: None,
+            cards: Arc::default(),
         })
+    }
+
+    /// The same with these cards.
+    pub fn with(self, cards: Arc<Cards>) -> Self {
+        Reader { cards, ..self }
     }
 
     /// Begins to read on these GPUs, for `n_threads` threads, if each has the room.
@@ -185,7 +197,7 @@ impl<'a> Reader<'a> {
             });
         }
         // Page-locked memory takes its time: what is there is used at once.
-        let desks = self.desks.get_or_init(|| desks);
+        let desks = self.cards.desks.get_or_init(|| desks);
         for i in 0..desks.iter().map(|desk| desk.n_lanes).max().unwrap_or(0) {
             for desk in desks.iter().filter(|desk| i < desk.n_lanes) {
                 let lane = Lane::new(&desk.device, n_vars, self.first.as_ref().map(|first| first.bound), tray, up, scratch)?;
@@ -210,7 +222,7 @@ impl<'a> Reader<'a> {
 
     /// Does something on a lane of the GPU that a task is for, if one is free.
     fn on_lane<T>(&self, rows: &Range<u64>, work: impl FnOnce(&Desk, &mut Lane) -> Result<Option<T>>) -> Result<Option<T>> {
-        let Some(desks) = self.desks.get().filter(|desks| !desks.is_empty()) else { return Ok(None) };
+        let Some(desks) = self.cards.desks.get().filter(|desks| !desks.is_empty()) else { return Ok(None) };
         let desk = &desks[turn(task_of(rows.start), desks.len())];
         let Some(mut lane) = lock(&desk.lanes).pop() else { return Ok(None) };
         let done = work(desk, &mut lane);
@@ -221,19 +233,19 @@ impl<'a> Reader<'a> {
 
     /// Moments of the rows of a task that stay, if it was read here; they are forgotten.
     pub fn moments(&self, task: usize) -> Option<GeneMoments> {
-        self.first.as_ref().and_then(|first| lock(&first.moments).remove(&task))
+        lock(&self.cards.moments).remove(&task)
     }
 
     /// Bytes of a GPU that are not there for others while this reads: of all lanes, and a share of what is left for packed rows.
     pub fn reserved(&self, device: usize) -> u64 {
-        self.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
+        self.cards.desks.get().and_then(|desks| desks.get(device)).map_or(0, |desk| desk.reserved + desk.room.load(Ordering::Relaxed))
     }
 }
 
 impl First<'_> {
     /// Remembers the moments of a task, then its packed rows: on the device as far as there is room.
-    fn finish(&self, desk: &Desk, task: usize, moments: GeneMoments, pieces: Vec<There>, resident: Resident) {
-        lock(&self.moments).insert(task, moments);
+    fn finish(&self, cards: &Cards, desk: &Desk, task: usize, moments: GeneMoments, pieces: Vec<There>, resident: Resident) {
+        lock(&cards.moments).insert(task, moments);
         let bytes = resident.batch.bytes() as u64;
         let stay = desk.room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |room| room.checked_sub(bytes)).is_ok();
         self.stage.keep_there(task, pieces, resident, stay);

@@ -156,6 +156,18 @@ fn a_reader_finds_what_the_threads_find() {
     }
 }
 
+/// As on a worker, whose orders have readers of their own: what one has opened, the other reads with, and finds the moments.
+#[test]
+fn readers_share_their_cards() {
+    let Ok(device) = Device::open(&Options::default()) else { return };
+    let (source, stage, qc, cards) = (Chunked(Held(counts())), stage(), qc(), Arc::<Cards>::default());
+    let reader = || Reader::first(&source, &stage, &qc, HOW).unwrap().with(cards.clone());
+    reader().open(&[device], 2).unwrap();
+    assert!(reader().read(&(0..4096), &[], false).unwrap().is_some());
+    assert_eq!(reader().moments(0).unwrap().n_obs, 4096);
+    assert!(reader().with(Arc::default()).read(&(0..4096), &[], false).unwrap().is_none(), "cards that nobody has opened");
+}
+
 #[test]
 fn rows_that_are_no_counts_are_left_to_the_threads() {
     let Ok(device) = Device::open(&Options::default()) else { return };

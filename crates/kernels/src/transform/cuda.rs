@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Buffer, Device, Grid, Kernel, Source, Stream};
 use cellmill_matrix::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::pack::cuda::Rows;
 
@@ -16,7 +17,7 @@ pub const SOURCE: Source = Source {
 };
 
 /// What is done to each value of a row.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Logged {
     /// Rows are scaled to this sum; `None`: left as they are.
     pub target_sum: Option<f64>,

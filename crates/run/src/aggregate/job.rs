@@ -89,6 +89,7 @@ impl Job {
             let mask = self.mask.as_ref().map(|name| mask(&subject.obs, name, &subject.location)).transpose()?;
             let mask = mask.map(|m| subject.spread(&m).into_iter().map(|c| c == 1).collect::<Vec<bool>>());
             let codes = subject.spread(&combined.codes);
+            let cluster = subject.cluster(dispatcher, &self.ask, &self.output, listener)?;
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("aggregate", "cells");
             let groups = Groups { codes: &codes, names: &combined.labels.index };

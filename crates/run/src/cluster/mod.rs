@@ -3,13 +3,16 @@
 //! merges the records in the order of the rows. So neither rows nor columns of cells travel with an order or an answer, an order may be
 //! carried out twice, and `--resume` finds what was finished.
 
+mod beside;
 mod graph;
 mod passes;
 pub(crate) mod reads;
 mod site;
+mod turned;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use cellmill_engine::chunk::RowColumns;
@@ -30,6 +33,7 @@ use crate::recipe::Recipe;
 
 pub(crate) use graph::no_room;
 pub use site::{Worker, carry_out, leave};
+pub(crate) use turned::share;
 
 /// Whoever hands orders to workers and tells when they are carried out: a Dask client.
 pub trait Dispatcher: Sync {
@@ -82,6 +86,8 @@ struct Message {
 enum What {
     /// The read of this name.
     Read(String),
+    /// The first read, by GPUs.
+    Beside,
     /// Sums of products of the chosen columns.
     Products,
     /// The projection.
@@ -205,6 +211,8 @@ pub struct Cluster<'a> {
     n_obs: u64,
     /// Nothing: all compute on CPUs.
     gpus: Option<Gpus<'a>>,
+    /// Whether a GPU could not do a pass over the rows: CPUs do those that follow.
+    rows_by_cpus: AtomicBool,
 }
 
 impl<'a> Cluster<'a> {
@@ -224,8 +232,15 @@ impl<'a> Cluster<'a> {
         Self::leave_word(dispatcher, journal.clone(), identity, &premises, about.n_obs, Some(gpus))
     }
 
-    /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output.
-    pub fn passing(dispatcher: &'a dyn Dispatcher, output: &Path, about: &About<'_>, staged: bool) -> Result<Self> {
+    /// Leaves word for the workers of a statistic, in a folder that is there until it is done: beside its output. `turned`: the rows, if
+    /// they lie by columns in the input; and who hears how far it is that they are left for the workers.
+    pub fn passing(
+        dispatcher: &'a dyn Dispatcher,
+        output: &Path,
+        about: &About<'_>,
+        staged: bool,
+        turned: Option<(&dyn Source, &dyn Listener)>,
+    ) -> Result<Self> {
         let mut folder = output.as_os_str().to_os_string();
         folder.push(".workers");
         let objects = if is_url(about.input) { objects(about.input)? } else { Vec::new() };
@@ -234,6 +249,10 @@ impl<'a> Cluster<'a> {
         let premises = Premises { objects, staged, ..Premises::of(about)? };
         let mut cluster = Self::leave_word(dispatcher, journal, &identity, &premises, about.n_obs, None)?;
         cluster.passing = true;
+        if let Some((source, listener)) = turned {
+            let rows = whole(&share(source, &cluster.journal, listener)?)?;
+            cluster.note(PREMISES, &Premises { turned: Some(rows), ..premises })?;
+        }
         Ok(cluster)
     }
 
@@ -253,37 +272,46 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus };
+        let rows_by_cpus = AtomicBool::new(false);
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus, rows_by_cpus };
         cluster.note(PREMISES, premises)?;
         Ok(cluster)
     }
 
     /// Runs a fold over all rows; the same bits as [`cellmill_engine::exec::run`].
     pub(crate) fn fold<F: Read>(&self, recipe: &[Step], fold: &F, aside: &Aside<'_>, watch: &dyn Watch) -> Result<Done<F::Output>> {
-        let parts = self.parts();
+        let (done, _) = self.merged(What::Read(F::NAME.into()), &(recipe, fold, aside.batch), fold, watch, |_: &mut (), ()| ())?;
+        Ok(done)
+    }
+
+    /// Has a read carried out, and merges what is found in the order of the rows: states, and what workers leave beside each.
+    fn merged<F: Read, P: Serialize, T: DeserializeOwned>(
+        &self,
+        what: What,
+        pass: &P,
+        fold: &F,
+        watch: &dyn Watch,
+        join: impl Fn(&mut T, T),
+    ) -> Result<(Done<F::Output>, Option<T>)> {
         let mut tree = Tree::default();
-        let merge = |a: &mut (F::State, RowColumns), b: (F::State, RowColumns)| {
+        let merge = |a: &mut (F::State, RowColumns, T), b: (F::State, RowColumns, T)| {
             fold.merge(&mut a.0, b.0);
             a.1.append(b.1);
+            join(&mut a.2, b.2);
         };
         let (mut entries, mut decoded) = (0, false);
-        let any = self.carry_out(
-            What::Read(F::NAME.into()),
-            F::NAME,
-            &(recipe, fold, aside.batch),
-            &parts,
-            &self.tasks(),
-            watch,
-            &mut |record, number| {
-                let found: TaskOutput<F::State> = self.record(record)?;
-                tree.put(number, (found.state, found.rows), merge);
-                entries += found.entries;
-                decoded |= found.decoded;
-                Ok(())
-            },
-        )?;
-        let (state, rows) = tree.finish(merge).unwrap_or_else(|| (fold.init(), RowColumns::default()));
-        Ok(Done { output: fold.finish(state), rows, entries, decoded: decoded && any })
+        let any = self.carry_out(what, F::NAME, pass, &self.parts(), &self.tasks(), watch, &mut |record, number| {
+            let (found, beside): (TaskOutput<F::State>, T) = self.record(record)?;
+            tree.put(number, (found.state, found.rows, beside), merge);
+            entries += found.entries;
+            decoded |= found.decoded;
+            Ok(())
+        })?;
+        let (state, rows, beside) = match tree.finish(merge) {
+            Some((state, rows, beside)) => (state, rows, Some(beside)),
+            None => (fold.init(), RowColumns::default(), None),
+        };
+        Ok((Done { output: fold.finish(state), rows, entries, decoded: decoded && any }, beside))
     }
 
     /// Cuts the rows into parts of 2^h tasks: subtrees of the tree in which states merge, and whole blocks of the Gram matrix.

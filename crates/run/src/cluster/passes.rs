@@ -2,12 +2,14 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cellmill_engine::exec::cut;
 use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
 use cellmill_engine::recipe::{Rows::Mask, Step};
 use cellmill_graph::knn;
 use cellmill_matrix::{Error, Place, Result, Watch};
+use rayon::prelude::*;
 
 use super::{Cluster, Ground, MOST_ORDERS, What, spans};
 use crate::analysis::kept;
@@ -19,6 +21,9 @@ pub(super) const ROWS: &str = "rows";
 /// Lists of an order of the neighbour search, at least: about 16,384 cells.
 const LISTS_AN_ORDER: usize = 32;
 
+/// Tasks of an order that a GPU projects, at most: 131,072 cells, 52 MB of scores for 100 components.
+const MOST_PROJECTED: usize = 8 * TASKS_A_BLOCK;
+
 /// Orders that each worker gets of a pass whose orders take all of it: two, so that a slow worker may lose one to a fast one. Each leaves a
 /// whole matrix, or reads all rows.
 const LARGE_A_WORKER: usize = 2;
@@ -29,11 +34,14 @@ impl Cluster<'_> {
         self.gpus.is_some_and(|gpus| gpus.some)
     }
 
-    /// On GPUs, if all workers compute there and this pass can be (`fit`); then, or where one of them can't though nobody insists, on CPUs.
-    fn on_gpus_or_cpus<T>(&self, fit: bool, mut pass: impl FnMut(bool) -> Result<T>) -> Result<T> {
+    /// A pass on GPUs, if all workers compute there, it can be (`fit`), and none of its kind was refused; else, or where one of them can't
+    /// though nobody insists, on CPUs.
+    pub(super) fn on_gpus_or_cpus<T>(&self, refused: &AtomicBool, fit: bool, mut pass: impl FnMut(bool) -> Result<T>) -> Result<T> {
+        let fit = fit && !refused.load(Ordering::Relaxed);
         let Some(gpus) = self.gpus.filter(|gpus| gpus.all && fit) else { return pass(false) };
         match pass(true) {
             Err(error) if is_refusal(&error) && gpus.choice.device == Word::Auto => {
+                refused.store(true, Ordering::Relaxed);
                 gpus.listener.warn(&format!("{error}; the CPUs of all workers do that"));
                 pass(false)
             }
@@ -75,6 +83,37 @@ impl Cluster<'_> {
         taken.iter().for_each(|record| self.journal.forget(record));
         let all = all.ok_or_else(|| Error::bug("a covariance of no rows"))?;
         Ok(Products { decoded: all.decoded && any, ..all })
+    }
+
+    fn scores_by(&self, on_gpus: bool, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
+        let tasks = self.tasks();
+        let parts = match on_gpus {
+            // A GPU takes one order at a time.
+            true => spans(tasks.n_tasks, self.large("span", tasks.n_tasks, TASKS_A_BLOCK)?.min(MOST_PROJECTED)),
+            false => self.parts(),
+        };
+        // Each part's scores go to their place, whichever comes first.
+        let mut ends = Vec::with_capacity(parts.len());
+        for part in &parts {
+            let kept = n_kept(rows.select, &((tasks.rows_before)(part.start)..(tasks.rows_before)(part.end)))?;
+            ends.push(ends.last().unwrap_or(&0) + kept * fit.n_comps());
+        }
+        if ends.last().copied().unwrap_or(0) != fit.n_scores() {
+            return Err(Error::bug("other rows are projected than were multiplied"));
+        }
+        let mut scores = Vec::new();
+        let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus));
+        self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
+            if scores.is_empty() {
+                // Not before workers have something to do: it takes a while to make so many pages.
+                scores = vec![0f32; fit.n_scores()];
+                scores.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
+            }
+            let first = if number == 0 { 0 } else { ends[number - 1] };
+            let place = &mut scores[first..ends[number]];
+            self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
+        })?;
+        Ok(scores)
     }
 
     fn search_by(
@@ -124,33 +163,11 @@ impl Cluster<'_> {
 
 impl Crew for Cluster<'_> {
     fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products> {
-        self.on_gpus_or_cpus(columns.largest.is_some(), |on_gpus| self.products_by(on_gpus, rows, columns, watch))
+        self.on_gpus_or_cpus(&self.rows_by_cpus, columns.largest.is_some(), |on_gpus| self.products_by(on_gpus, rows, columns, watch))
     }
 
     fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
-        let parts = self.parts();
-        let tasks = self.tasks();
-        // Each part's scores go to their place, whichever comes first.
-        let mut ends = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let kept = n_kept(rows.select, (tasks.rows_before)(part.start)..(tasks.rows_before)(part.end))?;
-            ends.push(ends.last().unwrap_or(&0) + kept * fit.n_comps());
-        }
-        if ends.last().copied().unwrap_or(0) != fit.n_scores() {
-            return Err(Error::bug("other rows are projected than were multiplied"));
-        }
-        let mut scores = Vec::new();
-        let pass = (rows.select, rows.transform, rows.n_genes, fit);
-        self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
-            if scores.is_empty() {
-                // Not before workers have something to do: it takes a while to make so many pages.
-                scores = vec![0f32; fit.n_scores()];
-            }
-            let first = if number == 0 { 0 } else { ends[number - 1] };
-            let place = &mut scores[first..ends[number]];
-            self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
-        })?;
-        Ok(scores)
+        self.on_gpus_or_cpus(&self.rows_by_cpus, true, |on_gpus| self.scores_by(on_gpus, rows, fit, watch))
     }
 }
 
@@ -163,14 +180,14 @@ impl knn::Crew for Cluster<'_> {
         take: &mut dyn FnMut(usize, knn::Found) -> Result<()>,
     ) -> Result<()> {
         self.shelve(rows)?;
-        self.on_gpus_or_cpus(order.few_enough_for_gpus(), |on_gpus| self.search_by(on_gpus, order, watch, take))?;
+        self.on_gpus_or_cpus(&AtomicBool::default(), order.few_enough_for_gpus(), |on_gpus| self.search_by(on_gpus, order, watch, take))?;
         self.journal.forget(ROWS);
         Ok(())
     }
 }
 
 /// How many of these rows are kept.
-fn n_kept(select: &[Step], rows: Range<u64>) -> Result<usize> {
+pub(super) fn n_kept(select: &[Step], rows: &Range<u64>) -> Result<usize> {
     match select.first() {
         Some(Step::KeepObs { rows: Mask { keep, first } }) => {
             Ok(keep[(rows.start - first) as usize..(rows.end - first) as usize].iter().filter(|kept| **kept).count())

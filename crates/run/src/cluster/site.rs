@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cellmill_cuda::{Memory, Processor};
-use cellmill_engine::exec::{self, Aside, Feed, cut};
+use cellmill_engine::exec::{self, Aside, Feed, TASK_ROWS, cut};
 use cellmill_engine::fold::{At, ByGene, Clipped, Cross, Grouped, Logistic, Moments, Residuals, SetSums};
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Products, Rows};
@@ -21,7 +21,8 @@ use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::passes::ROWS;
+use super::beside::Desk;
+use super::passes::{ROWS, n_kept};
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, What, record_name};
 use crate::budget::say_bytes;
@@ -47,23 +48,26 @@ pub struct Worker {
 }
 
 /// A run as one worker process sees it.
-struct Site {
+pub(super) struct Site {
     run: String,
     /// The worker's name.
-    name: String,
+    pub(super) name: String,
     /// Its memory ceiling in bytes.
     memory: u64,
+    pub(super) threads: usize,
     recipe: Recipe,
     journal: Journal,
-    source: Box<dyn Source>,
+    pub(super) source: Box<dyn Source>,
     /// Kept rows of all genes, if several passes ask for them.
-    stage: Option<Stage>,
+    pub(super) stage: Option<Stage>,
     /// Chosen columns.
     selected: Stage,
     /// What computes, as far as this worker has it, and the input's entries.
     choice: (Choice, u64),
     /// The GPU of the passes, once it is open.
     gpu: Mutex<Option<Processor>>,
+    /// What reads there.
+    pub(super) desk: Mutex<Desk>,
     /// All threads, for an order that takes them all: one at a time.
     pool: Mutex<ThreadPool>,
     /// Passes as they were read, by name.
@@ -73,7 +77,7 @@ struct Site {
 /// The run that this process has worked for last: a worker keeps the rows of one.
 static SITE: Mutex<Option<Arc<Site>>> = Mutex::new(None);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -180,14 +184,16 @@ impl Site {
             selected: stage(),
             choice: (choice, size.nnz),
             gpu: Mutex::default(),
+            desk: Mutex::default(),
             name: worker.name.clone(),
             memory: worker.memory,
+            threads: worker.threads,
             pool: Mutex::new(crate::job::pool(worker.threads)?),
             passes: Mutex::default(),
         })
     }
 
-    fn work(&self, message: &Message) -> Result<()> {
+    fn work(self: &Arc<Self>, message: &Message) -> Result<()> {
         let part = message.tasks.0..message.tasks.1;
         let record = record_name(&message.pass, &part);
         match &message.what {
@@ -206,7 +212,9 @@ impl Site {
                 <At<SetSums>>::NAME => self.fold::<At<SetSums>>(&message.pass, part, &record),
                 _ => Err(Error::bug(format!("there is no read of the name '{name}'"))),
             },
+            What::Beside => self.read_beside(&message.pass, part, &record),
             What::Products => {
+                lock(&self.desk).close();
                 let pass = self.pass::<Chosen<(Columns, bool)>>(&message.pass)?;
                 let (columns, on_gpu) = &pass.3;
                 let products = |processor: &Processor| pca::products(self.rows(&pass), columns, part, &self.selected, processor, &());
@@ -256,8 +264,21 @@ impl Site {
                 self.on_graph(&record, |graph, processor| partition(graph, within.as_deref(), &self.recipe, processor, &()))
             }
             What::Scores => {
-                let pass = self.pass::<Chosen<Fit>>(&message.pass)?;
-                let found = crate::job::pool(1)?.install(|| pca::scores(self.rows(&pass), part, &self.selected, &pass.3, &()))?;
+                lock(&self.desk).close();
+                let pass = self.pass::<Chosen<(Fit, bool)>>(&message.pass)?;
+                let (fit, on_gpu) = &pass.3;
+                let rows = self.rows(&pass);
+                let found = match on_gpu {
+                    true => {
+                        let pool = lock(&self.pool);
+                        let part = (part.clone(), n_kept(rows.select, &self.source_rows(part))?);
+                        self.on_gpu(|gpu| {
+                            let Some(device) = gpu.device() else { return Ok(None) };
+                            pool.install(|| pca::scores_on(device, rows, part, &self.selected, fit, &()))
+                        })?
+                    }
+                    false => crate::job::pool(1)?.install(|| pca::scores(rows, part, &self.selected, fit, &()))?,
+                };
                 self.kept(&record, self.journal.keep_bytes(&record, bytemuck::cast_slice(&found)))
             }
         }
@@ -265,7 +286,7 @@ impl Site {
 
     /// Does something of a pass on this worker's GPU. The passes of a run are carried out on GPUs or on CPUs, never on both: where this one
     /// can't, the error says so, and the run has all do it on CPUs if it may.
-    fn on_gpu<T>(&self, work: impl FnOnce(&Processor) -> Result<Option<T>>) -> Result<T> {
+    pub(super) fn on_gpu<T>(&self, work: impl FnOnce(&Processor) -> Result<Option<T>>) -> Result<T> {
         let done = self.open_gpu().and_then(|gpu| Ok((work(&gpu)?, gpu)));
         let why = match done {
             Ok((Some(found), _)) => return Ok(found),
@@ -327,8 +348,18 @@ impl Site {
 
     /// The passes over the rows are done: what was kept for them makes room.
     fn forget_rows(&self) {
+        lock(&self.desk).close();
         let n_tasks = cut(self.source.shape().n_obs).len();
-        self.stage.iter().chain([&self.selected]).for_each(|stage| (0..n_tasks).for_each(|task| stage.forget(task)));
+        for stage in self.stage.iter().chain([&self.selected]) {
+            (0..n_tasks).for_each(|task| stage.forget(task));
+            stage.leave_devices();
+        }
+    }
+
+    /// Rows of the source.
+    fn source_rows(&self, tasks: Range<usize>) -> Range<u64> {
+        let row = |task: usize| (task as u64 * TASK_ROWS).min(self.source.shape().n_obs);
+        row(tasks.start)..row(tasks.end)
     }
 
     /// Folds the rows of some tasks on one thread.
@@ -340,7 +371,7 @@ impl Site {
         self.leave(record, &found)
     }
 
-    fn feed(&self) -> Feed<'_> {
+    pub(super) fn feed(&self) -> Feed<'_> {
         Feed::new(&*self.source, self.stage.as_ref())
     }
 
@@ -349,7 +380,7 @@ impl Site {
     }
 
     /// A pass, read once.
-    fn pass<P: DeserializeOwned + Send + Sync + 'static>(&self, name: &str) -> Result<Arc<P>> {
+    pub(super) fn pass<P: DeserializeOwned + Send + Sync + 'static>(&self, name: &str) -> Result<Arc<P>> {
         let mut passes = lock(&self.passes);
         let pass = match passes.get(name) {
             Some(pass) => pass.clone(),
@@ -364,7 +395,7 @@ impl Site {
         pass.downcast().map_err(|_| Error::bug(format!("'{name}' is a pass of another kind")))
     }
 
-    fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
+    pub(super) fn leave<T: Serialize>(&self, record: &str, found: &T) -> Result<()> {
         self.kept(record, self.journal.keep(record, found))
     }
 

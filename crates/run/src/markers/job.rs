@@ -148,7 +148,7 @@ impl Job {
                 Output::Text(path, _) | Output::Store(path, _) => path,
                 Output::InPlace => self.labelled(),
             };
-            let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
+            let cluster = subject.cluster(dispatcher, &self.ask, beside, listener)?;
             let processor = processor.get()?;
             let view = subject.view_by(cluster.as_ref(), &processor);
             let observer = Observer::new(listener, &*subject.data.source);

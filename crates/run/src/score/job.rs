@@ -94,7 +94,7 @@ impl Job {
                 Output::Text(path, _) | Output::Store(path, _) => path,
                 Output::InPlace => self.labelled(),
             };
-            let cluster = subject.cluster(dispatcher, &self.ask, beside)?;
+            let cluster = subject.cluster(dispatcher, &self.ask, beside, listener)?;
             let view = View { cluster: cluster.as_ref(), ..subject.view() };
             let mut places: BTreeMap<&String, u32> = BTreeMap::new();
             subject.var.index.iter().zip(0..).for_each(|(name, j)| _ = places.entry(name).or_insert(j));

@@ -230,7 +230,7 @@ impl<'a> Surveyor<'a> {
         // The second Qc only counts genes of kept cells; its row columns are those of kept rows and are dropped.
         let fold = (qc, (kept.map(|f| Silent { inner: f }), folds));
         let ((totals, (kept, (raw, (linear, logged)))), rows) = match self.ahead(&steps[before..], &fold.1.1) {
-            Some(how) => self.read_beside_gpu(&steps[..before], fold, how)?,
+            Some(how) => self.read_beside_gpu(&steps, before, fold, how)?,
             None => self.read(&steps, &fold)?,
         };
         self.totals = totals;
