@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cellmill_matrix::{Column, Csr, Element, SourceRow, Values};
+use cellmill_matrix::{Column, Compression, Csr, Element, Part, SourceRow, Streams, Values};
 use cellmill_store::anndata::AnnData;
 use cellmill_store::tree::Tree;
 use cellmill_store::zarr::ZarrTree;
@@ -58,6 +58,56 @@ fn every_codec_gives_the_same_matrix() {
         assert_eq!((info.nnz, info.shape.n_obs, info.shape.n_vars), (counts().nnz() as u64, N_OBS, N_VARS));
     }
     assert!(n >= 16, "only {n} stores");
+}
+
+/// What streams say that stored bytes are: entries of `size` bytes, `n` of them.
+fn undo(bytes: &[u8], found: &Streams, n: usize, size: usize) -> Vec<u8> {
+    let mut planes = vec![0; n * size];
+    for s in &found.streams {
+        let (body, part) = (&bytes[s.from as usize..][..s.stored as usize], &mut planes[s.to as usize..][..s.len as usize]);
+        let len = match found.compression {
+            _ if s.stored == s.len => {
+                part.copy_from_slice(body);
+                body.len()
+            }
+            Compression::Lz4 => lz4::block::decompress_to_buffer(body, Some(s.len as i32), part).unwrap(),
+            Compression::Zstd => zstd::bulk::decompress_to_buffer(body, part).unwrap(),
+        };
+        assert_eq!(len, s.len as usize);
+    }
+    if !found.shuffled {
+        return planes;
+    }
+    let blocks = planes.chunks(found.block as usize * size);
+    blocks.flat_map(|block| (0..block.len()).map(|k| block[k % size * (block.len() / size) + k / size])).collect()
+}
+
+#[test]
+fn chunks_are_handed_out_with_what_undoes_them() {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".zarr") || name == "arrays.zarr" {
+            continue;
+        }
+        let source = AnnData::open(&path).unwrap().matrix("X").unwrap().into_rows(&std::env::temp_dir(), 1 << 20, &()).unwrap();
+        let Some(stored) = source.stored() else { continue };
+        let (dtype, chunk) = stored.vector(Part::Columns);
+        let size = dtype.size().unwrap();
+        let (mut columns, mut bytes) = (Vec::new(), Vec::new());
+        let n = counts().nnz();
+        while columns.len() < n {
+            let Some(streams) = stored.read_stored(Part::Columns, columns.len() as u64 / chunk, &mut bytes) else { break };
+            columns.extend(undo(&bytes, &streams, chunk as usize, size).chunks(size).map(|entry| u32::from(entry[0])));
+            found.push((streams.compression, streams.shuffled));
+        }
+        columns.truncate(n);
+        assert!(columns.is_empty() || columns == counts().indices, "{name}");
+    }
+    for kind in [(Compression::Lz4, true), (Compression::Lz4, false), (Compression::Zstd, false)] {
+        assert!(found.contains(&kind), "{kind:?} in {found:?}");
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ pub fn time(device: &Arc<Device>) -> Result<()> {
         .collect::<Result<_>>()?;
     let columns: Vec<u8> = parts.iter().flat_map(|csr| &csr.indices).flat_map(|column| column.to_le_bytes()).collect();
     let values: Vec<u8> = parts.iter().flat_map(|csr| &csr.data).flat_map(|value| value.to_le_bytes()).collect();
-    for level in [1, 3, 6] {
+    for level in [1, 3] {
         for (name, both) in [("columns", vec![&columns]), ("values", vec![&values]), ("both", vec![&columns, &values])] {
             let chunks: Vec<&[u8]> = both.iter().flat_map(|bytes| bytes.chunks_exact(4 * CHUNK)).collect();
             let frames: Vec<Vec<u8>> = chunks.par_iter().map(|chunk| compressed(chunk, level)).collect::<Result<_>>()?;

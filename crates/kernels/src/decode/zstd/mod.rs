@@ -226,7 +226,7 @@ impl Frames {
         let (literals, len) = self.block_literals(&mut front, before)?;
         let n = match front.number(1)? {
             n @ 0..128 => n,
-            n @ 128..255 => (n - 128 << 8) + front.number(1)?,
+            n @ 128..255 => ((n - 128) << 8) + front.number(1)?,
             _ => front.number(2)? + 0x7F00,
         } as u32;
         if n == 0 {

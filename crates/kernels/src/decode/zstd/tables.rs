@@ -75,12 +75,10 @@ pub fn counts(front: &mut Front<'_>, most: usize, most_log: u32) -> Option<(u32,
         let count = value as i32 - 1;
         counts.push(count as i16);
         left -= count.abs();
-        while count == 0 {
-            let zeros = bits.take(2);
+        let mut zeros = if count == 0 { 3 } else { 0 };
+        while zeros == 3 && counts.len() <= most {
+            zeros = bits.take(2);
             counts.resize(counts.len() + zeros as usize, 0);
-            if zeros < 3 || counts.len() > most {
-                break;
-            }
         }
         if counts.len() > most + 1 {
             return None;

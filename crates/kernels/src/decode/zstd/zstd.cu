@@ -48,60 +48,31 @@ struct Block {
     u32 kind, len, sequence, n;
 };
 
-// Bits before bit `len` of some bytes, the last ones first. Sixteen bytes are read at a time, and two times ahead: what has to be waited for
-// is all that one lane's chain and its neighbours' have in common. Up to fifteen bytes on both sides are read, too.
-struct Reader {
+// Bits on their way: quads of words, of which the latest `N` that were asked for are there. One more keeps neighbours from the same banks.
+template <u32 N> struct Ring {
+    uint4 quads[N + 1];
+    __device__ void put(int q, const uint4& quad) { quads[q & (N - 1)] = quad; }
+    // The 32 bits before bit `at`.
+    __device__ u32 before(int at) const {
+        const u32* words = (const u32*)quads;
+        return __funnelshift_r(words[((at >> 5) - 1) & (4 * N - 1)], words[(at >> 5) & (4 * N - 1)], at & 31);
+    }
+};
+
+// The first `n` of some bits.
+__device__ u32 top(u32 bits, u32 n) { return (bits >> 1) >> (31 - n); }
+
+// Bits that are read from their end, as quads: up to fifteen bytes on both sides are read, too. The first bit is bit `begin`.
+struct Quads {
     const uint4* quads;
-    u64 bits;  // the next ones, on top
-    uint4 here, ahead;
-    u32 before;
-    int at, have;
-    __device__ uint4 quad(int q) const { return q >= 0 ? quads[q] : make_uint4(0, 0, 0, 0); }
-    __device__ void open(const u8* from, u32 len) {
+    int begin;
+    __device__ explicit Quads(const u8* from) {
         const u32 shift = (u32)((u64)from & 15);
         quads = (const uint4*)(from - shift);
-        before = 8 * shift;
-        const int end = (int)(before + len), top = (end + 31) / 32 - 1;
-        at = top;
-        here = quad(top >> 2);
-        ahead = quad((top >> 2) - 1);
-        have = end - 32 * top;
-        if (top < 0) {
-            have = 0;
-            bits = 0;
-        } else {
-            bits = (u64)word() << (64 - have);
-        }
+        begin = (int)(8 * shift);
     }
-    // The next word; zeros before the first.
-    __device__ u32 word() {
-        const u32 word = at & 2 ? (at & 1 ? here.w : here.z) : (at & 1 ? here.y : here.x);
-        if ((at & 3) == 0) {
-            here = ahead;
-            ahead = quad((at >> 2) - 2);
-        }
-        at--;
-        return word;
-    }
-    // At least 33 bits, of which those before the first are of no meaning.
-    __device__ void refill() {
-        if (have <= 32) {
-            bits |= (u64)word() << (32 - have);
-            have += 32;
-        }
-    }
-    __device__ u32 top() const { return (u32)(bits >> 32); }
-    __device__ void skip(u32 n) {
-        bits <<= n;
-        have -= (int)n;
-    }
-    __device__ u32 take(u32 n) {
-        const u32 bits = (top() >> 1) >> (31 - n);
-        skip(n);
-        return bits;
-    }
-    // Whether all were read, and none before the first.
-    __device__ bool done() const { return 32 * (at + 1) + have == (int)before; }
+    // Nothing before the first.
+    __device__ uint4 get(int q) const { return q >= 0 ? quads[q] : make_uint4(0, 0, 0, 0); }
 };
 
 // RFC 8878, 3.1.1.3.2.1.1: bits behind the code of a length.
@@ -171,57 +142,75 @@ struct Bases {
     }
 };
 
-__device__ bool read_chain(const u8* bytes, const Chain& chain, const u8* tables, const u32* states, const Bases& bases, u64* out) {
+// A chain, by eight lanes: the first reads it, all of them fetch its bits, a piece of 128 bytes while the one before is read. All chains of
+// the warp go in step, since a lane that waits for memory lets the others wait, too; nothing branches but for the ends.
+__device__ bool read_chain(const u8* bytes, const Chain& chain, u32 most, const u8* tables, const u32* states, const Bases& bases, Ring<32>& ring,
+                           u64* out, u32 part) {
+    constexpr u32 PERIOD = 8;  // sequences, of at most 85 bits
     const u32 *of_literals = states, *of_offsets = states + 512, *of_matches = states + 768;
-    Reader reader;
-    reader.open(bytes + chain.bits.from, chain.bits.len);
-    reader.refill();
-    u32 l = reader.take(tables[TABLE * chain.tables[0]]);
-    u32 o = reader.take(tables[TABLE * chain.tables[1]]);
-    u32 m = reader.take(tables[TABLE * chain.tables[2]]);
-    u32 literals = 0, at = 0;
-    u32 last[3] = {INITIAL, INITIAL | 1 << 25, INITIAL | 2 << 25};
-    for (u32 k = 0; k < chain.n; k++) {
-        const State now_l{of_literals[l]}, now_o{of_offsets[o]}, now_m{of_matches[m]};
-        if (now_o.extra() > 27) return false;
-        reader.refill();
-        const u32 number = (1u << now_o.extra()) + reader.take(now_o.extra());
-        reader.refill();
-        const u32 match = bases.matches[now_m.symbol()] + reader.take(now_m.extra());
-        const u32 before = bases.literals[now_l.symbol()] + reader.take(now_l.extra());
-        if (k + 1 < chain.n) {
-            reader.refill();
-            l = now_l.base() + reader.take(now_l.width());
-            m = now_m.base() + reader.take(now_m.width());
-            o = now_o.base() + reader.take(now_o.width());
+    const u32 n = chain.n, all_literals = chain.literals;
+    const Quads quads(bytes + chain.bits.from);
+    // The next bit is the one before `at`; quads from `low` on are there.
+    int at = quads.begin + (int)chain.bits.len, low = (at >> 7) - 15;
+    for (int q = low + (int)part; q < low + 16; q += 8) ring.put(q, quads.get(q));
+    __syncwarp();
+    const u32 log_l = tables[TABLE * chain.tables[0]], log_o = tables[TABLE * chain.tables[1]], log_m = tables[TABLE * chain.tables[2]];
+    u32 first = ring.before(at), l = top(first, log_l);
+    first <<= log_l;
+    u32 o = top(first, log_o);
+    first <<= log_o;
+    u32 m = top(first, log_m);
+    at -= (int)(log_l + log_o + log_m);
+    u32 literals = 0, made = 0, last0 = INITIAL, last1 = INITIAL | 1 << 25, last2 = INITIAL | 2 << 25;
+    bool good = true, coming = false;
+    uint4 quad = make_uint4(0, 0, 0, 0);
+    for (u32 period = 0; period < most; period += PERIOD) {
+        const int now = __shfl_sync(ALL, at, (int)(threadIdx.x & 24));
+        if (coming) {
+            low -= 8;
+            ring.put(low + (int)part, quad);
         }
-        // RFC 8878, 3.1.1.5.
-        u32 offset = number - 3;
-        u32 which = 3;
-        if (number <= 3) {
-            which = number - (before != 0);
-            offset = last[0];
-            if (which == 1) offset = last[1];
-            if (which == 2) offset = last[2];
-            if (which == 3) offset = last[0] & INITIAL ? last[0] + 1 : last[0] - 1;
-        } else if (offset >= INITIAL) {
-            return false;
+        // No more than fits beside what is still needed.
+        coming = period < n && (now >> 7) - low <= 22;
+        if (coming) quad = quads.get(low - 8 + (int)part);
+        __syncwarp();
+        const u32 end = part == 0 ? min(n, period + PERIOD) : 0;
+        for (u32 k = period; k < end; k++) {
+            const State now_l{of_literals[l]}, now_o{of_offsets[o]}, now_m{of_matches[m]};
+            const int at_match = at - (int)now_o.extra(), at_literal = at_match - (int)now_m.extra(), at_state = at_literal - (int)now_l.extra();
+            const u32 number = (1u << now_o.extra()) + top(ring.before(at), now_o.extra());
+            const u32 match = bases.matches[now_m.symbol()] + top(ring.before(at_match), now_m.extra());
+            const u32 before = bases.literals[now_l.symbol()] + top(ring.before(at_literal), now_l.extra());
+            // The last one leads to no other state.
+            u32 next = ring.before(at_state);
+            at = k + 1 < n ? at_state - (int)(now_l.width() + now_m.width() + now_o.width()) : at_state;
+            l = now_l.base() + top(next, now_l.width());
+            next <<= now_l.width();
+            m = now_m.base() + top(next, now_m.width());
+            next <<= now_m.width();
+            o = now_o.base() + top(next, now_o.width());
+            // RFC 8878, 3.1.1.5.
+            const u32 which = number > 3 ? 3 : number - (before != 0);
+            const u32 less = last0 & INITIAL ? last0 + 1 : last0 - 1;
+            const u32 offset = number > 3 ? number - 3 : which == 0 ? last0 : which == 1 ? last1 : which == 2 ? last2 : less;
+            last2 = which >= 2 ? last1 : last2;
+            last1 = which >= 1 ? last0 : last1;
+            last0 = offset;
+            literals += before;
+            made += before;
+            out[k] = sequence(literals, made, offset);
+            made += match;
+            good = good && now_o.extra() <= 27 && (number <= 3 || number - 3 < INITIAL) && literals <= all_literals && made <= BLOCK;
         }
-        if (which >= 2) last[2] = last[1];
-        if (which >= 1) last[1] = last[0];
-        last[0] = offset;
-        literals += before;
-        at += before;
-        if (literals > chain.literals || at + match > BLOCK) return false;
-        out[k] = sequence(literals, at, offset);
-        at += match;
+        __syncwarp();
     }
-    at += chain.literals - literals;
-    if (!reader.done() || at > BLOCK) return false;
-    out[chain.n] = sequence(chain.literals, at, 0);
-    out[chain.n + 1] = last[0] | (u64)last[1] << 32;
-    out[chain.n + 2] = last[2];
-    return true;
+    if (part > 0 || n == 0) return true;
+    made += all_literals - literals;
+    good = good && at == quads.begin && made <= BLOCK;
+    out[n] = good ? sequence(all_literals, made, 0) : ~0ull;
+    out[n + 1] = last0 | (u64)last1 << 32;
+    out[n + 2] = last2;
+    return good;
 }
 
 // Codes of a table (RFC 8878, 4.2.1), symbol and bits of each, by eight lanes. `firsts`: where each weight's codes begin, once a lane.
@@ -249,45 +238,53 @@ __device__ void make_codes(const u8* table, u32 bits, u16* codes, u16 (*firsts)[
     }
 }
 
-__device__ bool read_literals(const u8* bytes, const Bits& stream, const u16* codes, u32 bits, u8* to, u32 n) {
-    Reader reader;
-    reader.open(bytes + stream.from, stream.len);
+// A stream of `n` literals by one lane, as chains are read: all lanes in step, of which one has `most`.
+__device__ bool read_literals(const u8* bytes, const Bits& stream, u32 most, const u16* codes, u32 bits, Ring<8>& ring, u8* to, u32 n) {
+    constexpr u32 PERIOD = 8;  // literals, of at most 88 bits
     const u32 shift = 32 - bits;
-    u32 k = 0;
+    const Quads quads(bytes + stream.from);
+    int at = quads.begin + (int)stream.len, low = (at >> 7) - 7;
+    for (int q = low; q < low + 8; q++) ring.put(q, quads.get(q));
     auto one = [&]() {
-        const u32 code = codes[reader.top() >> shift];
-        reader.skip(code & 15);
+        const u32 code = codes[ring.before(at) >> shift];
+        at -= (int)(code & 15);
         return code >> 8;
     };
-    while (k < n && ((u64)(to + k) & 3)) {
-        reader.refill();
-        to[k++] = (u8)one();
+    auto two = [&]() {
+        const u32 window = ring.before(at), a = codes[window >> shift], b = codes[(window << (a & 15)) >> shift];
+        at -= (int)((a & 15) + (b & 15));
+        return a >> 8 | (b & 0xff00);
+    };
+    u32 k = 0;
+    while (k < n && ((u64)(to + k) & 3)) to[k++] = (u8)one();
+    bool coming = false;
+    uint4 quad = make_uint4(0, 0, 0, 0);
+    for (u32 period = 0; period < most; period += PERIOD) {
+        if (coming) ring.put(--low, quad);
+        coming = (at >> 7) - low <= 5;
+        if (coming) quad = quads.get(low - 1);
+        if (k + PERIOD <= n) {
+            for (u32 word = 0; word < PERIOD / 4; word++, k += 4) {
+                const u32 first = two();
+                *(u32*)(to + k) = first | two() << 16;
+            }
+        }
     }
-    for (; k + 4 <= n; k += 4) {
-        reader.refill();
-        u32 word = one();
-        word |= one() << 8;
-        reader.refill();
-        word |= one() << 16;
-        word |= one() << 24;
-        *(u32*)(to + k) = word;
-    }
-    while (k < n) {
-        reader.refill();
-        to[k++] = (u8)one();
-    }
-    return reader.done();
+    while (k < n) to[k++] = (u8)one();
+    return at == quads.begin;
 }
 
 union Memory {
     struct {
         u32 states[TEAM][STATES];
+        Ring<32> rings[TEAM];
         u16 next[TEAM][3][SYMBOLS];
         Bases bases;
     } chains;
     struct {
         u16 codes[TEAM][CODES];
         u16 firsts[TEAM][8][16];
+        Ring<8> rings[TEAM][4];
     } literals;
 };
 
@@ -298,59 +295,45 @@ extern "C" __global__ void __launch_bounds__(32) zstd_entropy(const u8* bytes, c
     const u32 lane = threadIdx.x, warps = (n_chains + TEAM - 1) / TEAM;
     bool good = true;
     if (blockIdx.x < warps) {
-        // Eight lanes a chain: three make the tables, the first goes on.
+        // Three of eight lanes make the tables.
         const u32 mine = lane / 8, part = lane % 8, i = blockIdx.x * TEAM + mine;
+        const Chain chain = i < n_chains ? chains[i] : Chain{};
         memory.chains.bases.fill(lane, 32);
-        if (i < n_chains && part < 3) {
+        if (chain.n > 0 && part < 3) {
             const u32 from[3] = {0, 512, 768};
-            make_states(tables + (u64)TABLE * chains[i].tables[part], part, memory.chains.states[mine] + from[part],
-                        memory.chains.next[mine][part]);
+            make_states(tables + (u64)TABLE * chain.tables[part], part, memory.chains.states[mine] + from[part], memory.chains.next[mine][part]);
         }
+        u32 most = chain.n;
+        for (u32 d = 8; d < 32; d *= 2) most = max(most, __shfl_xor_sync(ALL, most, d));
         __syncwarp();
-        if (i < n_chains && part == 0) {
-            u64* out = sequences + chains[i].to;
-            good = read_chain(bytes, chains[i], tables, memory.chains.states[mine], memory.chains.bases, out);
-            if (!good) out[chains[i].n] = ~0ull;
-        }
+        good = read_chain(bytes, chain, most, tables, memory.chains.states[mine], memory.chains.bases, memory.chains.rings[mine],
+                          sequences + chain.to, part);
     } else {
         const u32 mine = lane / 8, part = lane % 8, i = (blockIdx.x - warps) * TEAM + mine;
-        if (i < n_coded) {
-            const u8* table = tables + (u64)TABLE * coded[i].table;
-            make_codes(table, coded[i].bits, memory.literals.codes[mine], memory.literals.firsts[mine], part);
+        const Coded c = i < n_coded ? coded[i] : Coded{};
+        if (c.len > 0) {
+            make_codes(tables + (u64)TABLE * c.table, c.bits, memory.literals.codes[mine], memory.literals.firsts[mine], part);
         }
+        const u32 each = c.n_streams == 4 ? (c.len + 3) / 4 : c.len;
+        u32 most = each;
+        for (u32 d = 8; d < 32; d *= 2) most = max(most, __shfl_xor_sync(ALL, most, d));
         __syncwarp();
-        if (i < n_coded && part < coded[i].n_streams) {
-            const Coded& c = coded[i];
-            const u32 each = c.n_streams == 1 ? c.len : (c.len + 3) / 4, from = min(part * each, c.len);
-            good = read_literals(bytes, c.streams[part], memory.literals.codes[mine], c.bits, literals + c.to + from, min(each, c.len - from));
+        if (part < c.n_streams) {
+            const u32 from = min(part * each, c.len);
+            good = read_literals(bytes, coded[i].streams[part], most, memory.literals.codes[mine], c.bits, memory.literals.rings[mine][part],
+                                 literals + c.to + from, min(each, c.len - from));
         }
     }
     if (!good) atomicOr(found, DAMAGED);
 }
 
-constexpr u32 THREADS = 512, WINDOW = 4096, MARKS = WINDOW / 32, EACH = WINDOW / THREADS, MOST = THREADS;
+constexpr u32 THREADS = 512, WINDOW = 4096, MARKS = WINDOW / 32, EACH = WINDOW / THREADS, MOST = THREADS - 1;
 // From where a byte comes: another byte of the window, or a literal, or a byte of the frame.
 constexpr u32 OUTSIDE = 1u << 31, LITERAL = 1u << 30, PLACE = LITERAL - 1;
 
 // A sequence in a window: bytes of matches before it, where its match starts, and its offset.
 struct Copied {
     u32 matches, start, offset;
-};
-
-// The sequences of a block. Behind the last one, literals alone: `end`.
-struct Sequences {
-    const u64* words;
-    u32 n;
-    u64 end;
-    // Sequence `k`, and the literals before it; the first byte of a later one is `none`.
-    __device__ u64 get(u32 k, u32& first, u32 none) const {
-        first = none;
-        if (k > n) return end;
-        const u64 word = k < n ? words[k] : end;
-        const u32 before = k ? literals_of(words[k - 1]) : 0;
-        first = start_of(word) - (literals_of(word) - before);
-        return word;
-    }
 };
 
 __device__ u32 resolve(u32 offset, const u32 left[3]) {
@@ -364,7 +347,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
                                                                 const u64* sequences, const u8* literals, u8* out, u32* found) {
     __shared__ Copied copied[MOST];
     __shared__ u32 marks[MARKS], before[MARKS], origin[WINDOW];
-    __shared__ u32 behind;  // whether a sequence begins right behind the window
+    __shared__ u32 limit, behind;  // whether a sequence begins right behind the window
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32;
     const Frame frame = frames[blockIdx.x];
     u8* to = out + frame.to;
@@ -384,23 +367,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
             good = false;
             break;
         }
-        const Sequences all{words, block.n, end};
-        // What each window needs is read while the one before is copied.
-        u32 cursor = 0, first, beyond;
-        u64 word = all.get(t, first, len + 1);
-        all.get(MOST, beyond, len + 1);
+        // What each window needs is read while the one before is copied: a sequence a thread, and the one before that.
+        u32 cursor = 0;
+        u64 word = t < block.n ? words[t] : end, previous = t > 0 && t <= block.n ? words[t - 1] : 0;
         for (u32 from = 0; from < len;) {
-            // The window ends before the first sequence that has no room.
-            const u32 until = min(min(from + WINDOW, len), beyond);
+            const u32 start = start_of(word), offset = resolve(offset_of(word), left), most = min(from + WINDOW, len);
+            const u32 first = cursor + t <= block.n ? start - (literals_of(word) - literals_of(previous)) : len + 1;
             bool fits = true;
-            if (first < until) {
-                const u32 start = start_of(word), offset = resolve(offset_of(word), left), place = max(first, from) - from;
+            if (t == MOST) {
+                // The window ends before the first sequence that has no room.
+                limit = first;
+            } else if (first < most) {
+                const u32 place = max(first, from) - from;
                 // The last one has no match.
                 fits = cursor + t == block.n || (offset > 0 && offset <= done + start);
                 copied[t] = Copied{start - literals_of(word), start, max(offset, 1u)};
                 atomicOr(&marks[place / 32], 1u << (place & 31));
             }
-            if (first == until || beyond == until) behind = 1;
+            if (first == most || (t == MOST && first < most)) behind = 1;
             if (!__syncthreads_and(fits)) {
                 good = false;
                 break;
@@ -419,7 +403,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
                 for (u32 w = 0; w < MARKS / 32; w++) before[MARKS / 32 * lane + w] = all - sum + own[w];
             }
             __syncthreads();
-            const u32 n = until - from, base = done + from;
+            const u32 until = min(most, limit), n = until - from, base = done + from;
             u32 place[EACH];
 #pragma unroll
             for (u32 e = 0; e < EACH; e++) {
@@ -440,8 +424,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
                 }
             }
             cursor += before[MARKS - 1] + __popc(marks[MARKS - 1]) + behind - 1;
-            word = all.get(cursor + t, first, len + 1);
-            all.get(cursor + MOST, beyond, len + 1);
+            word = cursor + t < block.n ? words[cursor + t] : end;
+            previous = cursor + t > 0 && cursor + t <= block.n ? words[cursor + t - 1] : 0;
             __syncthreads();
             if (t < MARKS) marks[t] = 0;
             if (t == 0) behind = 0;
@@ -458,11 +442,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
                     }
                 }
             }
+            // All loads, then all stores: one wait serves them.
             u8 byte[EACH];
 #pragma unroll
             for (u32 e = 0; e < EACH; e++) {
                 const u32 at = place[e] & PLACE;
-                if (e * THREADS + t < n) byte[e] = place[e] & LITERAL ? source[at * stride] : to[at];
+                const u8* own = place[e] & LITERAL ? source + at * stride : to + at;
+                byte[e] = *(e * THREADS + t < n ? own : bytes);
             }
 #pragma unroll
             for (u32 e = 0; e < EACH; e++) {
