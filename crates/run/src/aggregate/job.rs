@@ -93,7 +93,6 @@ impl Job {
             let observer = Observer::new(listener, &*subject.data.source);
             let watch = observer.stage("aggregate", "cells");
             let groups = Groups { codes: &codes, names: &combined.labels.index };
-            let cluster = subject.cluster(dispatcher, &self.ask, &self.output)?;
             let processor = processor.get()?;
             let view = subject.view_by(cluster.as_ref(), &processor);
             let done = aggregate(&view, &groups, &self.funcs, mask.as_deref(), self.dof, &watch)?;
