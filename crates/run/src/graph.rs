@@ -6,6 +6,7 @@ mod layout;
 use std::borrow::Cow;
 use std::path::Path;
 
+use bytemuck::cast_slice;
 use cellmill_cuda::Processor;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::keep_scores;
@@ -104,7 +105,7 @@ impl Analysis {
                 self.dealt((crew, needs), recipe, &made, through, input, observer)?
             }
             None => {
-                let keep = |journal: &Journal| keep_graph(journal, &made.graph);
+                let keep = |journal: &Journal| journal.save_arrays(JOINED, &graph_bytes(&made.graph));
                 while_kept(journal, keep, || self.place_and_cluster(recipe, &made, through, input, observer))?
             }
         };
@@ -280,11 +281,11 @@ fn neighbors(
     observer: &Observer<'_>,
 ) -> Result<(Made, bool)> {
     let watch = observer.stage("neighbors", "cells");
-    let known = input.journal.and_then(|journal| journal.load(SEARCHED));
+    let known = input.journal.and_then(found_of);
     let journal = input.journal.filter(|_| known.is_none());
     let crew = input.cluster.map(|c| c as &dyn knn::Crew);
     let found = match (known, scores) {
-        (Some((order, k, indices, distances)), _) => Knn { order, distances: Distances { k, indices, distances } },
+        (Some(found), _) => found,
         (None, Scores::Memory(all, wide, d)) => {
             let x = Embedding::columns(all, *wide, *d)?;
             let processor = input.processor.get()?;
@@ -313,22 +314,39 @@ fn neighbors(
         watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
         return Ok((Made { graph, by_cell: true, found, head, wide }, false));
     }
-    let known = input.journal.and_then(|journal| journal.load(JOINED));
+    let known = input.journal.and_then(graph_of);
     let new = known.is_none();
-    let keep = |journal: &Journal| {
-        let Knn { order, distances: Distances { k, indices, distances } } = &found;
-        journal.save(SEARCHED, &(order, k, indices, distances));
-    };
+    let keep = |journal: &Journal| journal.save_arrays(SEARCHED, &found_bytes(&found));
     let graph = while_kept(journal, keep, || match known {
-        Some((indptr, indices, weights)) => Ok(Connectivities { indptr, indices, weights }),
+        Some(graph) => Ok(graph),
         None => weights(&found.distances, recipe, &input.processor.get()?),
     })?;
     watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
     Ok((Made { graph, by_cell: false, found, head, wide }, new))
 }
 
-fn keep_graph(journal: &Journal, Connectivities { indptr, indices, weights }: &Connectivities) {
-    journal.save(JOINED, &(indptr, indices, weights));
+/// Neighbours as a journal keeps them.
+pub(crate) fn found_bytes(found: &Knn) -> [&[u8]; 3] {
+    [cast_slice(&found.order), cast_slice(&found.distances.indices), cast_slice(&found.distances.distances)]
+}
+
+/// The neighbours that a journal has.
+pub(crate) fn found_of(journal: &Journal) -> Option<Knn> {
+    let mut arrays = journal.load_arrays(SEARCHED, 3)?;
+    let (order, indices, distances): (Vec<u32>, Vec<u32>, Vec<f32>) = (arrays.next()?, arrays.next()?, arrays.next()?);
+    let k = indices.len() / order.len().max(1);
+    Some(Knn { order, distances: Distances { k, indices, distances } })
+}
+
+/// A graph as a journal keeps it.
+pub(crate) fn graph_bytes(graph: &Connectivities) -> [&[u8]; 3] {
+    [cast_slice(&graph.indptr), cast_slice(&graph.indices), cast_slice(&graph.weights)]
+}
+
+/// The graph that a journal has.
+pub(crate) fn graph_of(journal: &Journal) -> Option<Connectivities> {
+    let mut arrays = journal.load_arrays(JOINED, 3)?;
+    Some(Connectivities { indptr: arrays.next()?, indices: arrays.next()?, weights: arrays.next()? })
 }
 
 /// What a recipe says of the search.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cellmill_cuda::{Device, Grid, Source};
 use cellmill_matrix::{Error, Result};
+use rayon::prelude::*;
 
 use super::symmetric::neighbor_twice;
 use crate::contract::ends;
@@ -115,7 +116,17 @@ fn all(device: &Arc<Device>, distances: &Distances, curve: Curve) -> Result<Opti
         [(&starts).into(), n_arg, k_arg, (&keys).into(), (&values).into(), (&rows).into(), (&mut indices).into(), (&mut weights).into()];
     // SAFETY: the arguments of `settle`: rows have the lengths that `join` has counted.
     unsafe { stream.launch(&kernel("settle")?, grid, &args)? };
-    Ok(Some(Connectivities { indptr, indices: stream.download(&indices, len)?, weights: stream.download(&weights, len)? }))
+    // The result's pages are made by all threads, not one by one as bytes come.
+    let mut graph = Connectivities { indptr, indices: vec![0; len], weights: vec![0.0; len] };
+    rayon::join(|| touch(&mut graph.indices), || touch(&mut graph.weights));
+    // SAFETY: both are borrowed, and neither is looked at, until the wait has ended.
+    let queued = unsafe { stream.copy_out(&indices, &mut graph.indices).and_then(|()| stream.copy_out(&weights, &mut graph.weights)) };
+    stream.synchronize().and(queued)?;
+    Ok(Some(graph))
+}
+
+fn touch<T: Copy + Default + Send>(numbers: &mut [T]) {
+    numbers.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(T::default()));
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use cellmill_graph::Connectivities;
 use cellmill_graph::knn::Knn;
-use cellmill_graph::{Connectivities, Distances};
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
 use super::{Cluster, Order, What, record_name};
 use crate::budget::say_bytes;
-use crate::graph::{Clusters, JOINED, Layout, SEARCHED};
+use crate::graph::{Clusters, JOINED, Layout, SEARCHED, found_bytes, graph_bytes};
 
 /// The only part of a pass that is not cut.
 const WHOLE: Range<usize> = 0..1;
@@ -25,14 +25,13 @@ impl Cluster<'_> {
     }
 
     /// Leaves the graph for the workers.
-    pub(crate) fn keep_graph(&self, Connectivities { indptr, indices, weights }: &Connectivities) -> Result<()> {
-        self.note(JOINED, &(indptr, indices, weights))
+    pub(crate) fn keep_graph(&self, graph: &Connectivities) -> Result<()> {
+        self.note_arrays(JOINED, &graph_bytes(graph))
     }
 
     /// The weights between neighbours, in the order of the cells. Workers have them by position from then on.
     pub(crate) fn weights(&self, found: &Knn, needs: u64, watch: &dyn Watch) -> Result<Connectivities> {
-        let Knn { order, distances: Distances { k, indices, distances } } = found;
-        self.note(SEARCHED, &(order, k, indices, distances))?;
+        self.note_arrays(SEARCHED, &found_bytes(found))?;
         let (pass, orders) = self.orders(What::Weights, "connectivities", &(), &[WHOLE], 1, needs)?;
         self.all(&orders, watch)?;
         // It is large: not all of its bytes beside it.

@@ -434,6 +434,11 @@ impl<'a> Cluster<'a> {
         let place = || Place::element(self.journal.folder().display().to_string(), name);
         self.journal.keep(name, value).map_err(|e| Error::io(place(), &e))
     }
+
+    fn note_arrays(&self, name: &str, arrays: &[&[u8]]) -> Result<()> {
+        let place = || Place::element(self.journal.folder().display().to_string(), name);
+        self.journal.keep_arrays(name, arrays).map_err(|e| Error::io(place(), &e))
+    }
 }
 
 impl Drop for Cluster<'_> {

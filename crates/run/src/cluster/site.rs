@@ -14,8 +14,8 @@ use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{self, Columns, Fit, Products, Rows};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::{Allowance, Spill, Stage};
-use cellmill_graph::knn::{self, RowFile};
-use cellmill_graph::{Connectivities, Distances};
+use cellmill_graph::Connectivities;
+use cellmill_graph::knn::{self, Knn, RowFile};
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
@@ -28,7 +28,7 @@ use super::{Message, PREMISES, Premises, What, record_name};
 use crate::budget::say_bytes;
 use crate::device::{self, Choice, Word};
 use crate::fingerprint::identity;
-use crate::graph::{JOINED, Layout, SEARCHED, partition, weights};
+use crate::graph::{JOINED, Layout, SEARCHED, found_of, graph_bytes, graph_of, partition, weights};
 use crate::job::Job;
 use crate::observe::{Listener, StageTrace};
 use crate::plan::{JOINERS, PROGRAM, Size, densest_task, estimate};
@@ -247,11 +247,10 @@ impl Site {
             }
             What::Weights => {
                 self.forget_rows();
-                let (order, k, indices, distances) = read::<(Vec<u32>, usize, Vec<u32>, Vec<f32>)>(&self.journal, SEARCHED)?;
+                let Knn { order, distances } = there(&self.journal, SEARCHED, found_of)?;
                 let threads = lock(&self.pool).current_num_threads().min(JOINERS);
-                let made =
-                    crate::job::pool(threads)?.install(|| weights(&Distances { k, indices, distances }, &self.recipe, &Processor::Cpu))?;
-                self.leave(JOINED, &(&made.indptr, &made.indices, &made.weights))?;
+                let made = crate::job::pool(threads)?.install(|| weights(&distances, &self.recipe, &Processor::Cpu))?;
+                self.kept(JOINED, self.journal.keep_arrays(JOINED, &graph_bytes(&made)))?;
                 let Connectivities { indptr, indices, weights } = made.in_original_order(&order);
                 self.leave(&record, &(indptr, indices, weights))
             }
@@ -329,8 +328,7 @@ impl Site {
         self.forget_rows();
         // Its memory makes room for another.
         *lock(&self.gpu) = None;
-        let (indptr, indices, weights) = read(&self.journal, JOINED)?;
-        let graph = Connectivities { indptr, indices, weights };
+        let graph = there(&self.journal, JOINED, graph_of)?;
         let (choice, nnz) = &self.choice;
         let refused = |error: Error| device::on(&self.name, &error.to_string());
         let processor = choice.open(*nnz, &Log).and_then(|opening| opening.get()).map_err(refused)?;
@@ -422,8 +420,13 @@ impl Listener for Log {
 
 /// A note of the journal.
 fn read<T: DeserializeOwned>(journal: &Journal, name: &str) -> Result<T> {
+    there(journal, name, |journal| journal.load(name))
+}
+
+/// What `load` makes of a note of the journal.
+fn there<T>(journal: &Journal, name: &str, load: impl FnOnce(&Journal) -> Option<T>) -> Result<T> {
     let place = || Place::element(journal.folder().display().to_string(), name);
     let path = journal.folder().join(name);
     std::fs::metadata(&path).map_err(|e| Error::io(place(), &e))?;
-    journal.load(name).ok_or_else(|| Error::invalid(place(), "a damaged note", "the client has written it whole"))
+    load(journal).ok_or_else(|| Error::invalid(place(), "a damaged note", "the client has written it whole"))
 }
