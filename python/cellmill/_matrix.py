@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._cellmill import Matrix
+from ._cellmill import Matrix, Store
 from ._report import _outside
 
 if TYPE_CHECKING:
@@ -88,14 +88,21 @@ def matrix_of(x: Any) -> Matrix:
 
 def _check_real(x: Any) -> None:
     if np.dtype(x.dtype).kind == "c":
-        msg = f"X: values of type {x.dtype}, but real numbers are expected"
+        msg = f"X: values of type {x.dtype}, but real numbers are expected: complex {'sparse ' if is_sparse(x) else ''}data is not supported"
         raise TypeError(msg)
+
+
+def remade(origin: tuple[Any, ...], shape: tuple[int, int], keep: np.ndarray | None, steps: bytes) -> Matrix:
+    """A matrix that was pickled: the same rows of the same store, after the same steps."""
+    kind, *words = origin
+    whole: Matrix = Store(*words).matrix() if kind == "store" else getattr(Matrix, kind)(*words)
+    return whole.resumed(shape, keep, steps)
 
 
 def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
     """What stands in X, a layer, or raw: the array itself."""
     if layer is not None and use_raw:
-        msg = "use_raw and layer: both given, but only one is expected"
+        msg = "Cannot specify `layer` and have `use_raw=True`."
         raise ValueError(msg)
     if use_raw:
         if adata.raw is None:

@@ -40,8 +40,9 @@ impl Store {
         }
     }
 
-    fn opened(&self, matrix: &str) -> Option<Opened> {
-        self.gex_only.then(|| Opened { input: self.path.clone(), matrix: matrix.to_string(), genome: self.genome.clone() })
+    fn opened(&self, matrix: &str) -> Opened {
+        let (input, scratch) = (self.path.clone(), self.scratch.clone());
+        Opened { input, matrix: matrix.to_string(), genome: self.genome.clone(), gex_only: self.gex_only, scratch }
     }
 }
 
