@@ -130,6 +130,10 @@ class AnnData(Written, anndata.AnnData):
 
         return f"<pre>{escape(repr(self))}</pre>"
 
+    def __sizeof__(self, **_: Any) -> int:
+        """Bytes in memory: all but X and layers."""
+        return self._frames().__sizeof__()
+
     def to_memory(self, copy: bool = False) -> anndata.AnnData:
         """An AnnData in memory: X is CSR float32 (an array if it was centred)."""
         frames = self._frames().copy()

@@ -39,12 +39,18 @@ def is_backed(x: Any) -> bool:
     return type(x).__name__ in {"_CSRDataset", "_CSCDataset", "CSRDataset", "CSCDataset"} or type(x).__module__.startswith(("h5py", "zarr"))
 
 
+def lent(a: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """An array as the engine borrows it: C order, aligned, bytes in the machine's order. What comes from other processes may be neither."""
+    a = np.asarray(a)
+    return np.require(a, np.dtype(dtype or a.dtype).newbyteorder("="), ["C", "A"])
+
+
 def _plain(a: np.ndarray, kinds: tuple[type, ...]) -> np.ndarray:
     """A contiguous vector of a type that the engine borrows."""
     a = np.asarray(a)
-    if a.dtype.type not in kinds or not a.dtype.isnative:
+    if a.dtype.type not in kinds:
         a = a.astype(np.int64 if kinds is _INDEX else np.float32 if a.dtype.itemsize <= 4 else np.float64)
-    return np.ascontiguousarray(a)
+    return lent(a)
 
 
 _INDEX = (np.int32, np.int64)
@@ -83,7 +89,7 @@ def matrix_of(x: Any) -> Matrix:
     _check_real(x)
     if x.dtype.type not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-    return Matrix.dense(np.ascontiguousarray(x), x.shape)
+    return Matrix.dense(lent(x), x.shape)
 
 
 def _check_real(x: Any) -> None:

@@ -7,6 +7,7 @@ engine asks for its rows. Blocks are never changed.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -257,18 +258,46 @@ def _after(matrix: Matrix, step: tuple[Any, ...]) -> Matrix:
 
 
 class Computed:
-    """Blocks of a Dask array, computed when rows are needed."""
+    """Blocks of a Dask array, computed when rows are needed, in the thread that needs them; what workers hold is fetched from them."""
 
     def __init__(self, x: Any) -> None:
         self.x = x
+        held = _held(x.__dask_graph__())
+        self.client = next(iter(held.values())).client if held else None
+        if held:
+            from distributed import wait
+
+            # Not later: threads of this process that wait could be those that a worker in it waits for.
+            wait(list(held.values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Computed, (self.x,)
 
     def __call__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         import scipy.sparse as sp
 
-        block = self.x.blocks[i, 0].compute(scheduler="synchronous")
+        block = self._block(self.x.blocks[i, 0])
         if not (sp.issparse(block) and block.format == "csr"):
             block = sp.csr_matrix(block)
         return _plain(block.indptr, _INDEX), _plain(block.indices, _INDEX), _plain(block.data, _DATA)
+
+    def _block(self, x: Any) -> Any:
+        if self.client is None:
+            return x.compute(scheduler="synchronous")
+        from dask.local import get_sync
+
+        tasks = dict(x.__dask_graph__().cull({key for row in x.__dask_keys__() for key in row}))
+        ((block,),) = get_sync(tasks | self.client.gather(_held(tasks)), x.__dask_keys__())
+        return block
+
+
+def _held(graph: Any) -> dict[Any, Any]:
+    """What workers hold of a graph: their futures, by key."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return {}
+    values = {key: getattr(node, "value", node) for key, node in dict(graph).items()}
+    return {key: value for key, value in values.items() if isinstance(value, distributed.Future)}
 
 
 def _blocks(x: Any) -> Matrix:
