@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._matrix import lent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -41,7 +43,7 @@ def parts(graph: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import scipy.sparse as sp
 
     graph = graph if sp.issparse(graph) and graph.format == "csr" else sp.csr_matrix(graph)
-    return np.ascontiguousarray(graph.indptr), np.ascontiguousarray(graph.indices), np.ascontiguousarray(graph.data, dtype=np.float32)
+    return lent(graph.indptr), lent(graph.indices), lent(graph.data, np.float32)
 
 
 def restrict(adata: AnnData, restrict_to: tuple[str, Sequence[str]], graph: Any) -> tuple[Any, np.ndarray]:

@@ -87,10 +87,9 @@ class Handle(Written):
         whole.__init__(matrix, obs, var, layers=layers, **mappings)
         whole._obs, whole._var = obs, var
         if raw is not None:
-            from ._lazy import Raw
+            from ._lazy import raw_with
 
-            x, raw_var, varm = raw
-            whole._raw = Raw(whole, X=x, var=raw_var, varm=varm)
+            whole._raw = raw_with(whole, *raw)
         return whole
 
     def __getattr__(self, name: str) -> Any:

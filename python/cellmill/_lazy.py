@@ -130,6 +130,10 @@ class AnnData(Written, anndata.AnnData):
 
         return f"<pre>{escape(repr(self))}</pre>"
 
+    def __sizeof__(self, **_: Any) -> int:
+        """Bytes in memory: all but X and layers."""
+        return self._frames().__sizeof__()
+
     def to_memory(self, copy: bool = False) -> anndata.AnnData:
         """An AnnData in memory: X is CSR float32 (an array if it was centred)."""
         frames = self._frames().copy()
@@ -239,8 +243,12 @@ def _raw_of(adata: anndata.AnnData, made: anndata.AnnData, rows: Any = slice(Non
     raw = adata.raw
     if raw is None:
         return None
-    x = raw.X[rows]
-    return (Raw if isinstance(x, LazyMatrix) else anndata.Raw)(made, X=x, var=raw.var, varm=dict(raw.varm))
+    return raw_with(made, raw.X[rows], raw.var, dict(raw.varm))
+
+
+def raw_with(adata: anndata.AnnData, x: Any, var: pd.DataFrame, varm: dict[str, Any]) -> anndata.Raw:
+    """raw of these values for ``adata``."""
+    return (Raw if isinstance(x, LazyMatrix) else anndata.Raw)(adata, X=x, var=var, varm=varm)
 
 
 def _gene(x: LazyMatrix, names: pd.Index, name: str) -> np.ndarray:

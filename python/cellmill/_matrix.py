@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._cellmill import Matrix
+from ._cellmill import Matrix, Store
 from ._report import _outside
 
 if TYPE_CHECKING:
@@ -39,12 +39,18 @@ def is_backed(x: Any) -> bool:
     return type(x).__name__ in {"_CSRDataset", "_CSCDataset", "CSRDataset", "CSCDataset"} or type(x).__module__.startswith(("h5py", "zarr"))
 
 
+def lent(a: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """An array as the engine borrows it: C order, aligned, bytes in the machine's order. What comes from other processes may be neither."""
+    a = np.asarray(a)
+    return np.require(a, np.dtype(dtype or a.dtype).newbyteorder("="), ["C", "A"])
+
+
 def _plain(a: np.ndarray, kinds: tuple[type, ...]) -> np.ndarray:
     """A contiguous vector of a type that the engine borrows."""
     a = np.asarray(a)
-    if a.dtype.type not in kinds or not a.dtype.isnative:
+    if a.dtype.type not in kinds:
         a = a.astype(np.int64 if kinds is _INDEX else np.float32 if a.dtype.itemsize <= 4 else np.float64)
-    return np.ascontiguousarray(a)
+    return lent(a)
 
 
 _INDEX = (np.int32, np.int64)
@@ -83,19 +89,26 @@ def matrix_of(x: Any) -> Matrix:
     _check_real(x)
     if x.dtype.type not in (np.float32, np.float64):
         x = x.astype(np.float32 if x.dtype.itemsize < 4 else np.float64)
-    return Matrix.dense(np.ascontiguousarray(x), x.shape)
+    return Matrix.dense(lent(x), x.shape)
 
 
 def _check_real(x: Any) -> None:
     if np.dtype(x.dtype).kind == "c":
-        msg = f"X: values of type {x.dtype}, but real numbers are expected"
+        msg = f"X: values of type {x.dtype}, but real numbers are expected: complex {'sparse ' if is_sparse(x) else ''}data is not supported"
         raise TypeError(msg)
+
+
+def remade(origin: tuple[Any, ...], shape: tuple[int, int], keep: np.ndarray | None, steps: bytes) -> Matrix:
+    """A matrix that was pickled: the same rows of the same store, after the same steps."""
+    kind, *words = origin
+    whole: Matrix = Store(*words).matrix() if kind == "store" else getattr(Matrix, kind)(*words)
+    return whole.resumed(shape, keep, steps)
 
 
 def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
     """What stands in X, a layer, or raw: the array itself."""
     if layer is not None and use_raw:
-        msg = "use_raw and layer: both given, but only one is expected"
+        msg = "Cannot specify `layer` and have `use_raw=True`."
         raise ValueError(msg)
     if use_raw:
         if adata.raw is None:

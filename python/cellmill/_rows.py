@@ -145,6 +145,9 @@ class Later(LazyMatrix):
     def copy(self) -> Later:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LazyMatrix, (self._cellmill_matrix,)
+
     def __getitem__(self, index: Any) -> Later:
         rows, columns = index if isinstance(index, tuple) else (index, _ALL)
         shape = len(np.arange(self._shape[0])[rows]), len(np.arange(self._shape[1])[columns])
@@ -219,6 +222,9 @@ class Layers(MutableMapping[str, LazyMatrix]):
         """Rows and columns of each."""
         open_layer = self._open
         return Layers(lambda name: cut(open_layer(name), rows, columns), {name: m and cut(m, rows, columns) for name, m in self._layers.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Layers, (no_layer, {name: self[name]._cellmill_matrix for name in self})
 
     def _copy(self) -> Layers:
         return Layers(self._open, dict(self._layers))

@@ -37,7 +37,11 @@ class Settings:
     """
 
     def __init__(self) -> None:
-        self._n_threads = int(os.environ.get("CELLMILL_NUM_THREADS") or 0)
+        threads = os.environ.get("CELLMILL_NUM_THREADS") or "0"
+        if not threads.isdecimal():
+            msg = f"CELLMILL_NUM_THREADS: {threads!r}, but 0 (all cores) or more are expected"
+            raise ValueError(msg)
+        self._n_threads = int(threads)
         self._memory = _cellmill.parse_memory(os.environ["CELLMILL_MEMORY"]) if os.environ.get("CELLMILL_MEMORY") else 0
         self.verbosity = 1
         self.device = os.environ.get("CELLMILL_DEVICE") or "cpu"

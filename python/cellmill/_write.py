@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._cellmill import write_store
@@ -31,6 +32,13 @@ class Written:
     def __deepcopy__(self, _: dict[int, Any]) -> Any:
         # Values lie in the store; handles share them.
         return self.copy()  # type: ignore[attr-defined]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By the store's place, the recorded steps, and what was found so far.
+        adata: Any = self
+        mappings = {name: dict(getattr(adata, name)) for name in _MAPPINGS}
+        raw = None if adata.raw is None else (adata.raw.X, adata.raw.var, dict(adata.raw.varm))
+        return restored, (self._cellmill_x, adata.obs, adata.var, self._cellmill_layers, mappings, raw)
 
     def __setitem__(self, *_: Any) -> None:
         msg = "values of a handle stay as their store has them, but for what verbs do; assign to those of to_memory()"
@@ -79,6 +87,14 @@ class Written:
         _write(self, path, "h5ad", with_x, options)
 
     write = write_h5ad
+
+
+def restored(matrix: Matrix, obs: Any, var: Any, layers: Layers, mappings: dict[str, Any], raw: Any) -> Any:
+    """A handle that was pickled."""
+    from ._handle import Handle
+
+    handle = Handle(matrix, {"obs": obs, "var": var}, layers, mappings, raw)
+    return handle._whole() if "anndata" in sys.modules else handle
 
 
 def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, Any]) -> None:

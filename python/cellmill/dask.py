@@ -7,6 +7,7 @@ engine asks for its rows. Blocks are never changed.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from ._matrix import _DATA, _INDEX, _plain, land, matrix_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Matrices that arrays of late stood for: verbs that follow each other share packed rows and what is known of the genes.
-_RECENT: OrderedDict[Any, Matrix] = OrderedDict()
+#: Matrices that arrays of late stood for, each with the one that it was made of: verbs that follow each other share packed rows and what is
+#: known of the genes. The other is held because its place in memory is part of the key.
+_RECENT: OrderedDict[Any, tuple[Matrix, Any]] = OrderedDict()
 _MOST = 16
 
 
@@ -134,16 +136,20 @@ def by_rows(x: Any, change: Callable[[Any, slice], Any], dtype: np.dtype, *, den
     return x.map_blocks(block, dtype=dtype, meta=np.empty((0, 0), dtype) if dense else x._meta.astype(dtype))
 
 
-def _root(graph: Any) -> tuple[str, Any, str] | None:
-    """Name, store and element of the one layer of a graph that reads a sparse matrix through anndata."""
+def _root(graph: Any) -> tuple[str, Matrix | tuple[str, str]] | None:
+    """The one layer of a graph that reads rows, and what it reads: a matrix of ours, or file and element of one that anndata reads."""
     roots = [name for name, needs in graph.dependencies.items() if not needs]
     if len(roots) != 1:
         return None
     task = next(iter(dict(graph.layers[roots[0]]).values()))
+    if isinstance(getattr(task, "value", task), Matrix):
+        readers = [name for name, needs in graph.dependencies.items() if roots[0] in needs]
+        return (readers[0], getattr(task, "value", task)) if len(readers) == 1 else None
     for node in getattr(task, "args", task if isinstance(task, tuple) else ()):
         function = getattr(node, "value", node)
         if isinstance(function, partial) and function.func.__name__ == "make_dask_chunk" and len(function.args) >= 2:
-            return roots[0], function.args[0], function.args[1]
+            place = _place(function.args[0], function.args[1])
+            return None if place is None else (roots[0], place)
     return None
 
 
@@ -167,15 +173,14 @@ def _location(task: Any) -> list[tuple[int, int]]:
     raise Untraceable("block_info")
 
 
-def trace(x: Any) -> tuple[tuple[str, str], StandIn] | None:
-    """The store behind a Dask array, and what is wanted of it; None if there is none or it can't be told."""
+def trace(x: Any) -> tuple[Matrix | tuple[str, str], StandIn] | None:
+    """The matrix or store behind a Dask array, and what is wanted of it; None if there is none or it can't be told."""
     graph = x.__dask_graph__()
     if not hasattr(graph, "layers"):
         return None
     try:
         root = _root(graph)
-        place = None if root is None else _place(*root[1:])
-        if root is None or place is None:
+        if root is None:
             return None
         tasks = dict(graph)
         for key in [k for k in tasks if isinstance(k, tuple) and k[0] == root[0]]:
@@ -189,7 +194,7 @@ def trace(x: Any) -> tuple[tuple[str, str], StandIn] | None:
         if not all(isinstance(block, StandIn) for block in blocks):
             return None
         whole: Any = np.concatenate(blocks, axis=0)  # StandIn.__array_function__
-        return place, whole
+        return root[1], whole
     except Exception:  # Whatever a graph may hold: what can't be told is computed by Dask.
         return None
 
@@ -206,13 +211,13 @@ def matrix_of_dask(x: Any) -> Matrix:
     return _remembered(("blocks", x.name), lambda: _blocks(x))
 
 
-def _remembered(key: Any, make: Any) -> Matrix:
+def _remembered(key: Any, make: Any, of: Any = None) -> Matrix:
     if key not in _RECENT:
-        _RECENT[key] = make()
+        _RECENT[key] = make(), of
     _RECENT.move_to_end(key)
     while len(_RECENT) > _MOST:
         _RECENT.popitem(last=False)
-    return _RECENT[key]
+    return _RECENT[key][0]
 
 
 def forget() -> None:
@@ -223,24 +228,23 @@ def forget() -> None:
     _open._BACKED.clear()
 
 
-def _replay(place: tuple[str, str], wanted: StandIn) -> Matrix | None:
-    """The stored matrix with the rows and steps that are wanted."""
+def _replay(place: Matrix | tuple[str, str], wanted: StandIn) -> Matrix | None:
+    """The matrix with the rows and steps that are wanted."""
     from ._open import store_matrix
 
-    matrix = store_matrix(*place)
+    base = matrix = place if isinstance(place, Matrix) else store_matrix(*place)
     if len(wanted.rows) and wanted.rows[-1] >= matrix.shape[0]:
         return None
-    key: tuple[Any, ...] = ("store", id(matrix))
+    key: tuple[Any, ...] = ("store", id(base))
     if len(wanted.rows) != matrix.shape[0]:
         mask = np.zeros(matrix.shape[0], bool)
         mask[wanted.rows] = True
         key = (*key, hash(mask.tobytes()))
-        before = matrix
-        matrix = _remembered(key, lambda: before.keep_rows(mask))
+        matrix = _remembered(key, lambda: base.keep_rows(mask), base)
     for step in wanted.steps:
         key = (*key, hash(step))
         before = matrix
-        matrix = _remembered(key, lambda before=before, step=step: _after(before, step))
+        matrix = _remembered(key, lambda before=before, step=step: _after(before, step), base)
     return matrix
 
 
@@ -253,44 +257,76 @@ def _after(matrix: Matrix, step: tuple[Any, ...]) -> Matrix:
     return cut(matrix, slice(None), np.array(args[0], dtype=np.int64))
 
 
-def _blocks(x: Any) -> Matrix:
-    """A Dask array whose blocks are computed by Dask, one after the other as rows are needed."""
-    if len(x.chunks[1]) != 1:
-        x = x.rechunk({1: -1})
+class Computed:
+    """Blocks of a Dask array, computed when rows are needed, in the thread that needs them; what workers hold is fetched from them."""
 
-    def read(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        held = _held(x.__dask_graph__())
+        self.client = next(iter(held.values())).client if held else None
+        if held:
+            from distributed import wait
+
+            # Not later: threads of this process that wait could be those that a worker in it waits for.
+            wait(list(held.values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Computed, (self.x,)
+
+    def __call__(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         import scipy.sparse as sp
 
-        block = x.blocks[i, 0].compute(scheduler="synchronous")
+        block = self._block(self.x.blocks[i, 0])
         if not (sp.issparse(block) and block.format == "csr"):
             block = sp.csr_matrix(block)
         return _plain(block.indptr, _INDEX), _plain(block.indices, _INDEX), _plain(block.data, _DATA)
 
-    return Matrix.blocks(read, np.cumsum(x.chunks[0]).tolist(), x.shape[1])
+    def _block(self, x: Any) -> Any:
+        if self.client is None:
+            return x.compute(scheduler="synchronous")
+        from dask.local import get_sync
+
+        tasks = dict(x.__dask_graph__().cull({key for row in x.__dask_keys__() for key in row}))
+        ((block,),) = get_sync(tasks | self.client.gather(_held(tasks)), x.__dask_keys__())
+        return block
 
 
-class _Rows:
-    """Reads a block of rows of a matrix."""
+def _held(graph: Any) -> dict[Any, Any]:
+    """What workers hold of a graph: their futures, by key."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return {}
+    values = {key: getattr(node, "value", node) for key, node in dict(graph).items()}
+    return {key: value for key, value in values.items() if isinstance(value, distributed.Future)}
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
 
-    def __call__(self, block_info: Any = None) -> Any:
-        from ._rows import LazyMatrix
+def _blocks(x: Any) -> Matrix:
+    """A Dask array whose blocks are computed by Dask, one after the other as rows are needed."""
+    if len(x.chunks[1]) != 1:
+        x = x.rechunk({1: -1})
+    return Matrix.blocks(Computed(x), np.cumsum(x.chunks[0]).tolist(), x.shape[1])
 
-        (start, stop), _ = block_info[None]["array-location"]
-        return LazyMatrix(self.matrix)._rows(start, stop)
+
+def _rows(matrix: Matrix, block_info: Any = None) -> Any:
+    """A block of rows of a matrix."""
+    from ._rows import LazyMatrix
+
+    (start, stop), _ = block_info[None]["array-location"]
+    return LazyMatrix(matrix)._rows(start, stop)
 
 
 def of_matrix(matrix: Matrix, chunks: int) -> Any:
     """A Dask array of blocks of rows of an engine's matrix."""
     import dask.array as da
     import scipy.sparse as sp
+    from dask.delayed import delayed
 
     n_obs, n_vars = matrix.shape
     sizes = tuple(min(chunks, n_obs - start) for start in range(0, n_obs, chunks)) or (0,)
     meta = np.empty((0, 0), np.float32) if matrix.base() is not None else sp.csr_matrix((0, 0), dtype=np.float32)
-    return da.map_blocks(_Rows(matrix), chunks=(sizes, (n_vars,)), dtype=np.float32, meta=meta)
+    # A task of its own: a worker is sent it once, not with each block.
+    one = delayed(matrix, traverse=False)
+    return da.map_blocks(_rows, chunks=(sizes, (n_vars,)), dtype=np.float32, meta=meta, matrix=one)
 
 
 def from_rows(values: np.ndarray, chunks: tuple[int, ...]) -> Any:

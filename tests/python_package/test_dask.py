@@ -178,3 +178,24 @@ def test_some_cells_are_scaled(stores, logged, zero_center):
     np.testing.assert_array_equal(dense(lazy.X.compute()), dense(held.X))
     np.testing.assert_allclose(lazy.uns["pca"]["variance"], held.uns["pca"]["variance"], rtol=1e-6)
     same_frame(lazy.var, held.var)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("processes", [False, True])
+def test_arrays_that_workers_hold(counts, processes):
+    """Persisted on a cluster, with steps behind: workers of this process share its threads, what comes from others is not aligned."""
+    distributed = pytest.importorskip("distributed")
+    held = counts[:, :400].copy()
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None)
+    with cluster, distributed.Client(cluster):
+        lazy = ad.AnnData(da.from_array(held.X, chunks=(150, 130), asarray=False).persist(), obs=held.obs.copy(), var=held.var.copy())
+        for adata in (lazy, held):
+            cm.pp.normalize_total(adata, target_sum=1e4)
+        lazy.X = lazy.X.persist()
+        for adata in (lazy, held):
+            cm.pp.log1p(adata)
+            cm.tl.rank_genes_groups(adata, "batch")
+            cm.pp.pca(adata, n_comps=5)
+        np.testing.assert_array_equal(lazy.obsm["X_pca"].compute(), held.obsm["X_pca"])
+    ours, theirs = (a.uns["rank_genes_groups"]["scores"] for a in (lazy, held))
+    assert ours.tolist() == theirs.tolist()

@@ -24,6 +24,8 @@ def test_a_handle_shows_what_is_there(stores, small, name):
     assert (adata.obs["batch"].astype(str) == small.obs["batch"].astype(str)).all()
     assert "Lazy AnnData object with n_obs × n_vars = 700 × 3060" in repr(adata)
     assert "<pre>" in adata._repr_html_()
+    # What is in memory, which is little.
+    assert 0 < adata.__sizeof__() < small.__sizeof__() / 2
     assert repr(adata.X) == "LazyMatrix of 700 × 3060 float32"
     np.testing.assert_array_equal(dense(adata.to_memory().X), dense(small.X))
     np.testing.assert_array_equal(adata.obs_vector("CD3D"), small.obs_vector("CD3D"))

@@ -36,6 +36,8 @@ def test_settings_and_environment():
         cm.settings.memory = "a lot"
     with pytest.raises(ValueError, match="n_threads"):
         cm.settings.n_threads = -1
+    done = subprocess.run([sys.executable, "-c", "import cellmill"], capture_output=True, text=True, env=os.environ | {"CELLMILL_NUM_THREADS": "many"})
+    assert "CELLMILL_NUM_THREADS: 'many', but 0 (all cores) or more are expected" in done.stderr
 
 
 def test_the_same_bits_for_any_number_of_threads(small):

@@ -181,3 +181,13 @@ def test_complex_numbers_are_refused(small):
     for x in (small.X.astype("complex64"), small.X[:50].toarray().astype("complex128")):
         with pytest.raises(TypeError, match="complex.*real numbers are expected"):
             cm.pp.normalize_total(ad.AnnData(x), target_sum=1)
+
+
+def test_bytes_in_another_order_or_place(counts):
+    """Of a file of a big-endian machine, or of a buffer that begins anywhere."""
+    x = counts.X[:, :50].toarray()
+    expected = cm.pp.log1p(x)
+    shifted = np.frombuffer(b"." + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    assert not shifted.flags.aligned
+    for odd in (x.astype(">f4"), shifted):
+        np.testing.assert_array_equal(cm.pp.log1p(odd), expected)

@@ -42,8 +42,9 @@ impl Store {
         }
     }
 
-    fn opened(&self, matrix: &str, turned: bool) -> Option<Opened> {
-        self.gex_only.then(|| Opened { input: self.path.clone(), matrix: matrix.to_string(), genome: self.genome.clone(), turned })
+    fn opened(&self, matrix: &str, turned: bool) -> Opened {
+        let (input, scratch) = (self.path.clone(), self.scratch.clone());
+        Opened { input, matrix: matrix.to_string(), genome: self.genome.clone(), gex_only: self.gex_only, scratch, turned }
     }
 }
 

@@ -1,20 +1,21 @@
 //! What is asked of groups of cells and of sets of genes: markers, aggregates, scores.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellmill_cuda::Processor;
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_engine::recipe::Step;
-use cellmill_matrix::{Element, Source};
+use cellmill_matrix::{Element, Error, Source};
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
 use cellmill_run::cluster::{About, Cluster};
-use cellmill_run::markers::{Correction, Method, Options, Params, Regression, rank_genes_groups as ranked, uns};
+use cellmill_run::markers::{Correction, Method, Options, Order, Params, Regression, rank_genes_groups as ranked, uns};
 use cellmill_run::observe::Listener;
 use cellmill_run::recipe::{Input, Recipe};
 use cellmill_run::score;
 use cellmill_run::view::{Groups, View};
-use numpy::PyReadonlyArray1;
+use numpy::{PyReadonlyArray1, ToPyArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -107,6 +108,18 @@ pub struct Ask {
     c: f64,
     tol: f64,
     max_iter: usize,
+    order: Py<PyAny>,
+}
+
+/// A function of Python, `(scores, count)` to places, as what orders genes.
+fn order_of(function: Py<PyAny>) -> Order {
+    let call = move |scores: &[f64], count: usize| -> PyResult<Vec<u32>> {
+        Python::attach(|py| {
+            let places: PyReadonlyArray1<'_, u32> = function.bind(py).call1((scores.to_pyarray(py), count))?.extract()?;
+            places.as_slice().map(<[u32]>::to_vec).map_err(|e| PyValueError::new_err(e.to_string()))
+        })
+    };
+    Order(Arc::new(move |scores, count| call(scores, count).map_err(|e| Error::bug(format!("the order of the genes: {e}")))))
 }
 
 /// `uns['rank_genes_groups']` as an element, and warnings. `codes`: group of each cell, negative for none. `names`: the groups'; `genes`: the
@@ -138,6 +151,7 @@ pub fn rank_genes_groups<'py>(
         n_bins: ask.n_bins,
         log_base: ask.log_base,
         regression: Regression { c: ask.c, tol: ask.tol, max_iter: ask.max_iter },
+        order: Some(order_of(ask.order)),
     };
     let groups = Groups { codes: &codes, names: &names };
     let mut found =

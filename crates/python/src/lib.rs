@@ -18,6 +18,7 @@ mod neighbors;
 mod origin;
 mod paga;
 mod pca;
+mod pickle;
 mod pool;
 mod qc;
 mod rows;

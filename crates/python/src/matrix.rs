@@ -13,8 +13,8 @@ use pyo3::prelude::*;
 use crate::error::raised;
 use crate::many::{Held, Many, Part};
 use crate::moments::Genes;
-use crate::origin::{Blocks, Opened, Origin};
-use crate::{convert, pool, rows};
+use crate::origin::{Blocks, Joined, Opened, Origin};
+use crate::{convert, pickle, pool, rows};
 
 /// Cells by genes, with recorded steps. Verbs give a new matrix; the rows and the stage that keeps them packed are shared.
 #[pyclass(frozen, module = "cellmill._cellmill")]
@@ -88,6 +88,32 @@ impl Matrix {
         self.with(self.keep.clone(), Arc::new(steps), self.n_obs, self.n_vars, known)
     }
 
+    /// Where rows come from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The store that rows come from, or what stands for it.
+    pub fn location(&self) -> String {
+        match &*self.origin {
+            Origin::Store(source, _) | Origin::Joined(source, _) => source.location().to_string(),
+            _ => "X".to_string(),
+        }
+    }
+
+    /// The same without packed rows.
+    pub fn unpacked(&self) -> Self {
+        Matrix { stage: None, ..self.with(self.keep.clone(), self.steps.clone(), self.n_obs, self.n_vars, Known::default()) }
+    }
+
+    /// These rows of a whole origin after steps, without packed rows.
+    pub fn after(&self, keep: Option<Arc<Vec<bool>>>, steps: Arc<Vec<Step>>) -> Self {
+        let n_obs = keep.as_ref().map_or(self.n_obs, |k| k.iter().filter(|k| **k).count());
+        let columns = |n: usize, step: &Step| if let Step::KeepVar { mask } = step { mask.iter().filter(|k| **k).count() } else { n };
+        let n_vars = steps.iter().fold(self.n_vars, columns);
+        Matrix { stage: None, ..self.with(keep, steps, n_obs, n_vars, Known::default()) }
+    }
+
     /// Rows that are left.
     pub fn n_obs(&self) -> usize {
         self.n_obs
@@ -144,14 +170,14 @@ impl Matrix {
     /// What a worker opens for these rows, if it can.
     pub fn opened(&self) -> Option<&Opened> {
         match &*self.origin {
-            Origin::Store(_, opened) => opened.as_ref(),
+            Origin::Store(_, opened) if opened.gex_only => Some(opened),
             _ => None,
         }
     }
 
     /// Whether rows come from a store, which can be read again where memory is better used than for packed rows.
     pub fn is_of_store(&self) -> bool {
-        matches!(&*self.origin, Origin::Store(..))
+        matches!(&*self.origin, Origin::Store(..) | Origin::Joined(..))
     }
 
     /// Calls `f` with where rows come from.
@@ -204,20 +230,21 @@ impl Matrix {
     #[staticmethod]
     fn concat(py: Python<'_>, parts: Vec<PyRef<'_, Matrix>>, columns: Vec<Vec<i64>>, n_vars: usize) -> PyResult<Self> {
         let mut list = Vec::new();
-        for (part, columns) in parts.iter().zip(columns) {
+        for (part, columns) in parts.iter().zip(&columns) {
             if columns.len() != part.n_vars || columns.iter().any(|&j| j >= n_vars as i64) {
                 return Err(PyValueError::new_err(format!("{} columns for {} genes", columns.len(), part.n_vars)));
             }
             let source: Arc<dyn Source> = match &*part.origin {
-                Origin::Store(source, _) => source.clone(),
+                Origin::Store(source, _) | Origin::Joined(source, _) => source.clone(),
                 // What Python lends for a call alone is copied.
                 other => Arc::new(other.with(py, |source| Held::of(source).map_err(raised))?),
             };
             let rows = part.keep().map(|k| (0u64..).zip(k).filter(|(_, k)| **k).map(|(i, _)| i).collect());
-            let columns = columns.into_iter().map(|j| u32::try_from(j).ok()).collect();
+            let columns = columns.iter().map(|&j| u32::try_from(j).ok()).collect();
             list.push(Part { source, steps: rows::columns_first(&part.steps), rows, columns });
         }
-        Ok(Matrix::of(Origin::Store(Arc::new(Many::new(list, n_vars)), None)))
+        let joined = Joined { parts: parts.iter().map(|part| part.unpacked()).collect(), columns };
+        Ok(Matrix::of(Origin::Joined(Arc::new(Many::new(list, n_vars)), joined)))
     }
 
     #[getter]
@@ -235,7 +262,7 @@ impl Matrix {
     #[getter]
     fn locations(&self) -> Vec<String> {
         match &*self.origin {
-            Origin::Store(source, _) => source.locations().into_iter().map(String::from).collect(),
+            Origin::Store(source, _) | Origin::Joined(source, _) => source.locations().into_iter().map(String::from).collect(),
             _ => Vec::new(),
         }
     }
@@ -250,6 +277,16 @@ impl Matrix {
     #[getter]
     fn whole(&self) -> Option<bool> {
         get(&self.known.whole)
+    }
+
+    /// What another process makes the same matrix of.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        pickle::reduce(self, py)
+    }
+
+    /// The rows of a whole matrix that are left, after the steps that were pickled.
+    fn resumed(&self, shape: (usize, usize), keep: Option<PyReadonlyArray1<'_, bool>>, steps: &[u8]) -> PyResult<Self> {
+        pickle::resumed(self, shape, keep, steps)
     }
 
     /// The recorded steps as JSON.

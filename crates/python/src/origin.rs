@@ -8,12 +8,15 @@ use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow};
 use pyo3::prelude::*;
 
 use crate::error::raised;
+use crate::matrix::Matrix;
 use crate::memory::{Held, HeldDense, Sparse};
 
 /// A matrix of cells by genes as it was given to us.
 pub enum Origin {
-    /// A store that the engine reads; and what a worker is told to open, if it is one matrix of one store.
-    Store(Arc<dyn Source>, Option<Opened>),
+    /// A matrix of a store that the engine reads, and the words that open it.
+    Store(Arc<dyn Source>, Opened),
+    /// Matrices end to end.
+    Joined(Arc<dyn Source>, Joined),
     /// Three numpy arrays.
     Csr { indptr: Py<PyAny>, indices: Py<PyAny>, data: Py<PyAny>, shape: Shape },
     /// One numpy array.
@@ -30,15 +33,27 @@ pub struct Opened {
     pub matrix: String,
     /// The genome of a 10x file that has several.
     pub genome: Option<String>,
+    /// Whether other features than genes are left out, as workers leave them out.
+    pub gex_only: bool,
     /// Whether it lies by columns there.
     pub turned: bool,
+    /// Where a matrix that lies by columns is turned into rows.
+    pub scratch: PathBuf,
+}
+
+/// What was joined, without packed rows.
+pub struct Joined {
+    /// The matrices.
+    pub parts: Vec<Matrix>,
+    /// Column of the whole for each column of each part, −1 for none.
+    pub columns: Vec<Vec<i64>>,
 }
 
 impl Origin {
     /// Cells and genes.
     pub fn shape(&self) -> Shape {
         match self {
-            Origin::Store(source, _) => source.shape(),
+            Origin::Store(source, _) | Origin::Joined(source, _) => source.shape(),
             Origin::Csr { shape, .. } | Origin::Dense { shape, .. } => *shape,
             Origin::Blocks(blocks) => blocks.shape,
         }
@@ -46,13 +61,13 @@ impl Origin {
 
     /// Whether rows cost more to come by than to keep packed.
     pub fn is_far(&self) -> bool {
-        matches!(self, Origin::Store(..) | Origin::Blocks(_))
+        matches!(self, Origin::Store(..) | Origin::Joined(..) | Origin::Blocks(_))
     }
 
     /// Calls `f` with the rows as a source; arrays are borrowed for the time of the call.
     pub fn with<T>(&self, py: Python<'_>, f: impl FnOnce(&dyn Source) -> PyResult<T>) -> PyResult<T> {
         match self {
-            Origin::Store(source, _) => f(&**source),
+            Origin::Store(source, _) | Origin::Joined(source, _) => f(&**source),
             Origin::Blocks(blocks) => f(blocks),
             Origin::Csr { indptr, indices, data, shape } => {
                 let held = [indptr, indices, data].map(|a| Held::of(a.bind(py)));
@@ -94,6 +109,16 @@ impl Blocks {
         let shape = Shape { n_obs: starts.last().copied().unwrap_or(0), n_vars };
         let computing = ends.iter().map(|_| Mutex::default()).collect();
         Blocks { read, starts, shape, recent: Mutex::default(), computing }
+    }
+
+    /// The function that gives blocks.
+    pub fn reader(&self) -> &Py<PyAny> {
+        &self.read
+    }
+
+    /// Row that each block ends before.
+    pub fn ends(&self) -> &[u64] {
+        &self.starts[1..]
     }
 
     fn remembered(&self, i: usize) -> Option<Arc<Csr>> {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import neighbors as search
-from .._matrix import check_adata, is_dask, is_sparse, seed_of
+from .._matrix import check_adata, is_dask, is_sparse, lent, seed_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -188,4 +188,4 @@ def representation(adata: AnnData, use_rep: str | None, n_pcs: int | None) -> np
         x = x.compute()
     if is_sparse(x):
         x = x.toarray()
-    return np.ascontiguousarray(np.asarray(x), dtype=np.float32)
+    return lent(x, np.float32)

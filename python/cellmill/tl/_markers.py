@@ -147,6 +147,13 @@ def rank_genes_groups(
     if method not in known:
         msg = f"Method must be one of {known}."
         raise ValueError(msg)
+    corrections = ("benjamini-hochberg", "bonferroni")
+    if corr_method not in corrections:
+        msg = f"corr_method must be either {' or '.join(map(repr, corrections))}, but it was {corr_method!r}"
+        raise ValueError(msg)
+    if chunk_size is not None and chunk_size < 1:
+        msg = f"chunk_size must be a positive integer, but it was {chunk_size}"
+        raise ValueError(msg)
     if return_u_values and method != "wilcoxon":
         msg = "return_u_values is only supported for method='wilcoxon'."
         raise ValueError(msg)
@@ -175,11 +182,12 @@ def rank_genes_groups(
             msg = f"reference = {reference} has fewer than two samples"
             raise ValueError(msg)
         wanted = [g for g in wanted if g not in few]
-        if not set(wanted) - {reference}:
+        if not wanted:
             msg = "No groups with at least two samples remain"
             raise ValueError(msg)
     elif few:
-        msg = f"Could not calculate statistics for groups {', '.join(few)} since they only contain one sample."
+        hint = "skip_empty_groups=True leaves out groups of fewer than two samples."
+        msg = f"Could not calculate statistics for groups {', '.join(few)} since they only contain one sample. {hint}"
         raise ValueError(msg)
     matrix = matrix_of(values_of(adata, layer, use_raw=use_raw))
     var = adata.raw.var if use_raw else adata.var
@@ -187,6 +195,9 @@ def rank_genes_groups(
     if mask_var is not None:
         mask = mask_of(var, mask_var, "var")
         matrix, genes = matrix.keep_columns(mask), genes[mask]
+    if "return_format" in kwds:
+        msg = "return_format has been removed: results are records, one field a group"
+        raise TypeError(msg)
     unnatural = set(kwds) - {"C", "tol", "max_iter"}
     if unnatural:
         msg = f"rank_genes_groups() got an unexpected keyword argument {sorted(unnatural)[0]!r}"
@@ -203,12 +214,16 @@ def rank_genes_groups(
         corr_method=corr_method, tie_correct=tie_correct, use_continuity=use_continuity, return_u_values=return_u_values,
         mean_in_log_space=mean_in_log_space, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),
         layer=layer, c=float(kwds.get("C", 1.0)), tol=float(kwds.get("tol", 1e-4)), max_iter=int(kwds.get("max_iter", 100)),
+        order=_best_first,
     )  # fmt: skip
-    with workers() as crew:
-        found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask, crew)
-    for text in said:
-        warnings.warn(text, UserWarning, stacklevel=_outside())
-    result = element(found)
+    result: dict[str, Any] = {}
+    # Where groups were left out, the reference may be all that is left.
+    if not skip_empty_groups or set(wanted) - {reference}:
+        with workers() as crew:
+            found, said = _cellmill.rank_genes_groups(matrix, codes, names, genes.tolist(), ask, crew)
+        for text in said:
+            warnings.warn(text, UserWarning, stacklevel=_outside())
+        result = element(found)
     params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
     if not mean_in_log_space:
         params["mean_in_log_space"] = False
@@ -217,6 +232,14 @@ def rank_genes_groups(
     adata.uns[key_added or "rank_genes_groups"] = {**result, "params": params}
     say(f"rank_genes_groups: {len(wanted)} groups of {groupby}")
     return adata if copy else None
+
+
+def _best_first(scores: np.ndarray, count: int) -> np.ndarray:
+    """Places of the best genes; those of equal score in the order that numpy gives them, as in scanpy."""
+    if count == 0:
+        return np.zeros(0, np.uint32)
+    best = np.argpartition(scores, -count)[-count:]
+    return best[np.argsort(scores[best])[::-1]].astype(np.uint32)
 
 
 def rank_genes_groups_logreg(

@@ -11,7 +11,7 @@ from .._calls import old_positionals
 from .._cellmill import find_ab
 from .._cellmill import umap as layout
 from .._graph import neighbors_of, parts
-from .._matrix import check_adata, is_dask, seed_of
+from .._matrix import check_adata, is_dask, lent, seed_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
 
     def plain(x: Any) -> np.ndarray:
         x = x.compute() if is_dask(x) else x
-        return np.ascontiguousarray(np.asarray(x)[:, :d], dtype=np.float32)
+        return lent(np.asarray(x)[:, :d], np.float32)
 
     def whole(x: Any) -> np.ndarray:
         if np.ndim(x) != 2 or x.shape[1] != d:
@@ -152,7 +152,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
         if lie is None:
             return "spectral", None
         lie = lie.compute() if is_dask(lie) else lie
-        return "spectral", np.ascontiguousarray(np.asarray(lie)[:, : params.get("n_pcs")], dtype=np.float32)
+        return "spectral", lent(np.asarray(lie)[:, : params.get("n_pcs")], np.float32)
     if isinstance(init, str) and init == "random":
         return "random", None
     if isinstance(init, str) and init == "paga":

@@ -56,7 +56,7 @@ pub(super) fn rank(
     for &group in shown {
         let column = if k == 1 { 0 } else { classes.iter().position(|c| *c == group).unwrap_or(0) };
         let scores: Vec<f64> = (0..view.n_vars).map(|j| found.x[j * k + column]).collect();
-        out.ranked.push(listed(group, &scores, None, options));
+        out.ranked.push(listed(group, &scores, None, options)?);
     }
     Ok(out)
 }

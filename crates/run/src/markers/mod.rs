@@ -6,6 +6,9 @@ mod logistic;
 mod ranks;
 mod table;
 
+use std::fmt;
+use std::sync::Arc;
+
 use cellmill_engine::fold::{GroupStats, GroupedStats};
 use cellmill_engine::host::rank::{Sample, benjamini_hochberg, best_first, bonferroni, log_fold_change, log2_ratio, welch};
 use cellmill_engine::recipe::Step;
@@ -114,6 +117,18 @@ pub struct Options {
     pub log_base: Option<f64>,
     /// How a logistic regression is solved.
     pub regression: Regression,
+    /// Who puts genes in order; `None`: of genes of equal score the first wins.
+    pub order: Option<Order>,
+}
+
+/// Gives the places of so many of some scores, `(n_vars,)`, best first.
+#[derive(Clone)]
+pub struct Order(pub Arc<dyn Fn(&[f64], usize) -> Result<Vec<u32>> + Send + Sync>);
+
+impl fmt::Debug for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Order")
+    }
 }
 
 /// scikit-learn's options of `LogisticRegression`, with its defaults.
@@ -249,7 +264,7 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
             true => log2_ratio(own.mean(j), reference.mean(j)),
             false => log_fold_change(own.mean(j), reference.mean(j), options.log_base),
         };
-        out.ranked.push(listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options));
+        out.ranked.push(listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options)?);
     }
     if options.pts {
         let within = tested.iter().map(|&g| (0..view.n_vars).map(|j| stats.groups[g as usize].share(j)).collect()).collect();
@@ -283,8 +298,16 @@ fn tested(groups: &Groups<'_>, options: &Options) -> Result<Vec<u32>> {
 type Tested<'a> = (&'a [f64], &'a dyn Fn(usize) -> f64);
 
 /// The best genes of a group with everything that is said of them.
-fn listed(group: u32, scores: &[f64], tests: Option<Tested<'_>>, options: &Options) -> Ranked {
-    let genes = best_first(scores, options.rankby_abs, options.n_genes.unwrap_or(scores.len()));
+fn listed(group: u32, scores: &[f64], tests: Option<Tested<'_>>, options: &Options) -> Result<Ranked> {
+    let count = options.n_genes.unwrap_or(scores.len()).min(scores.len());
+    let genes = match &options.order {
+        None => best_first(scores, options.rankby_abs, count),
+        Some(Order(order)) if options.rankby_abs => order(&scores.iter().map(|s| s.abs()).collect::<Vec<f64>>(), count)?,
+        Some(Order(order)) => order(scores, count)?,
+    };
+    if genes.iter().any(|&j| j as usize >= scores.len()) {
+        return Err(Error::bug(format!("a gene in the order of {} that is none of them", scores.len())));
+    }
     let pick = |values: &[f64]| genes.iter().map(|&j| values[j as usize]).collect();
     let tests = tests.map(|(pvals, change)| {
         let adjusted = match options.correction {
@@ -293,7 +316,7 @@ fn listed(group: u32, scores: &[f64], tests: Option<Tested<'_>>, options: &Optio
         };
         Tests { pvals: pick(pvals), pvals_adj: pick(&adjusted), log_fold_changes: genes.iter().map(|&j| change(j as usize)).collect() }
     });
-    Ranked { group, scores: pick(scores), genes, tests }
+    Ok(Ranked { group, scores: pick(scores), genes, tests })
 }
 
 /// Welch's test of every gene for each group of `against`.
