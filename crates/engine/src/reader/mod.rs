@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         let n_vars = self.source.shape().n_vars;
         let size = |part| self.stored.vector(part).0.size().unwrap_or(1) as u64;
         let most = most_entries(self.source, &cut(self.source.shape().n_obs));
-        // Stored and decoded entries, rows, packed rows; chunks that reach into other tasks.
+        // Stored and decoded entries, what decoding takes beside, rows, packed rows; chunks that reach into other tasks.
         let of = |part| size(part) * (2 * most + 4 * self.stored.vector(part).1);
         let chunk = self.stored_len.into_iter().max().unwrap_or(0);
         let tray = (chunk + chunk / 4).clamp(1 << 20, MOST_TRAY);

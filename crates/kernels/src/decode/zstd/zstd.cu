@@ -1,4 +1,4 @@
-// zstd frames to bytes (RFC 8878). The host has read the headers (zstd.rs); blocks of a frame are decoded in two steps.
+// zstd frames to bytes (RFC 8878). The host has read the headers (mod.rs); blocks of a frame are decoded in two steps.
 //
 // 1. `zstd_entropy`: literals and sequences of all blocks at once. Each of a block's four Huffman streams is one thread's, and so is its
 //    chain of sequences: each bit that is read depends on the one before. Four blocks share a warp, because more tables than theirs leave
@@ -17,10 +17,10 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 constexpr u32 ALL = 0xffffffff;
-constexpr u32 DAMAGED = 1;            // a frame that contradicts itself
-constexpr u32 TEAM = 4;               // blocks of a warp
-constexpr u32 BLOCK = 1 << 17;        // most bytes of a block
-constexpr u32 TABLE = 128;            // bytes of a table
+constexpr u32 DAMAGED = 1;   // a frame that contradicts itself
+constexpr u32 TEAM = 4;      // blocks of a warp
+constexpr u32 BLOCK = 1 << 17;  // most bytes of a block
+constexpr u32 TABLE = 128;   // bytes of a table
 constexpr u32 STATES = 512 + 256 + 512, SYMBOLS = 64;
 constexpr u32 CODES = 1 << 11;
 
@@ -62,7 +62,7 @@ template <u32 N> struct Ring {
 // The first `n` of some bits.
 __device__ u32 top(u32 bits, u32 n) { return (bits >> 1) >> (31 - n); }
 
-// Bits that are read from their end, as quads: up to fifteen bytes on both sides are read, too. The first bit is bit `begin`.
+// Bits that are read from their end, as quads: up to sixteen bytes on both sides are read, too. The first bit is bit `begin`.
 struct Quads {
     const uint4* quads;
     int begin;
@@ -146,7 +146,7 @@ struct Bases {
 // the warp go in step, since a lane that waits for memory lets the others wait, too; nothing branches but for the ends.
 __device__ bool read_chain(const u8* bytes, const Chain& chain, u32 most, const u8* tables, const u32* states, const Bases& bases, Ring<32>& ring,
                            u64* out, u32 part) {
-    constexpr u32 PERIOD = 8;  // sequences, of at most 85 bits
+    constexpr u32 PERIOD = 8;  // sequences, of at most 89 bits
     const u32 *of_literals = states, *of_offsets = states + 512, *of_matches = states + 768;
     const u32 n = chain.n, all_literals = chain.literals;
     const Quads quads(bytes + chain.bits.from);
@@ -344,10 +344,11 @@ __device__ u32 resolve(u32 offset, const u32 left[3]) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* bytes, const Frame* frames, const Block* blocks,
-                                                                const u64* sequences, const u8* literals, u8* out, u32* found) {
+                                                                           const u64* sequences, const u8* literals, u8* out, u32* found) {
     __shared__ Copied copied[MOST];
     __shared__ u32 marks[MARKS], before[MARKS], origin[WINDOW];
-    __shared__ u32 limit, behind;  // whether a sequence begins right behind the window
+    // Where the first sequence begins that has no room, and whether one begins right behind the window.
+    __shared__ u32 limit, behind;
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32;
     const Frame frame = frames[blockIdx.x];
     u8* to = out + frame.to;
@@ -375,7 +376,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) zstd_copy(const u8* byt
             const u32 first = cursor + t <= block.n ? start - (literals_of(word) - literals_of(previous)) : len + 1;
             bool fits = true;
             if (t == MOST) {
-                // The window ends before the first sequence that has no room.
+                // The window ends there.
                 limit = first;
             } else if (first < most) {
                 const u32 place = max(first, from) - from;
