@@ -316,3 +316,27 @@ def test_only_the_reference_is_left(kinds):
     cm.tl.rank_genes_groups(kinds, "few", reference="reference", skip_empty_groups=True)
     found = kinds.uns["rank_genes_groups"]
     assert list(found) == ["params"] and found["params"]["reference"] == "reference"
+
+
+def test_genes_of_a_backed_file_are_grouped(kinds, tmp_path):
+    kinds = kinds[:, :40].copy()
+    kinds.var["half"] = np.array(["first", "second"])[np.arange(40) % 2]
+    expected = sc.get.aggregate(kinds, "half", "sum", axis="var")
+    for name, x in (("sparse", kinds.X), ("dense", kinds.X.toarray())):
+        kinds.X = x
+        kinds.write_h5ad(tmp_path / f"{name}.h5ad")
+        found = cm.get.aggregate(ad.read_h5ad(tmp_path / f"{name}.h5ad", backed="r"), "half", "sum", axis="var")
+        np.testing.assert_allclose(dense(found.layers["sum"]), dense(expected.layers["sum"]), rtol=1e-6)
+
+
+def test_cells_without_a_label_are_in_no_group(kinds):
+    """scanpy can't, where a label is missing."""
+    kinds = kinds[:, :40].copy()
+    kinds.obs["kind"] = kinds.obs["kind"].astype("category")
+    some = np.arange(kinds.n_obs) % 4 > 0
+    expected = sc.get.aggregate(kinds[some].copy(), "kind", ["sum", "var"])
+    kinds.obs.loc[~some, "kind"] = np.nan
+    found = cm.get.aggregate(kinds, "kind", ["sum", "var"])
+    pd.testing.assert_frame_equal(found.obs, expected.obs)
+    for name in ("sum", "var"):
+        np.testing.assert_allclose(found.layers[name], expected.layers[name], rtol=1e-5)

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _cellmill
 from .._crew import workers
-from .._matrix import is_dask, mask_of, matrix_of, values_of
+from .._matrix import is_backed, is_dask, mask_of, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -135,7 +135,9 @@ def _rows(x: Any, turned: bool) -> _cellmill.Matrix:
     """The rows that are grouped."""
     if not turned:
         return matrix_of(x)
-    x = x.to_memory() if hasattr(x, "_cellmill_matrix") else x.compute() if is_dask(x) else x
+    if hasattr(x, "_cellmill_matrix") or is_backed(x):
+        x = x.to_memory() if hasattr(x, "to_memory") else x[:]
+    x = x.compute() if is_dask(x) else x
     return matrix_of(x.T)
 
 
