@@ -68,32 +68,39 @@ pub fn all(device: &Arc<Device>, counts: &Csr) -> Result<bool> {
     Ok(fine)
 }
 
+/// Numbers that look random, the same each time.
+pub fn numbers() -> impl FnMut() -> usize {
+    let mut state = 1u64;
+    move || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) as usize
+    }
+}
+
+/// `len` bytes: runs, copies of what came before at any distance up to `far`, and noise of few or many symbols.
+pub fn bytes(len: usize, kind: usize, far: usize, random: &mut impl FnMut() -> usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = Vec::new();
+    while bytes.len() < len {
+        let n = 1 + random() % [4, 20, 300, 5000][kind % 4];
+        match random() % 3 {
+            0 => bytes.resize(bytes.len() + n, (random() % 256) as u8),
+            1 if !bytes.is_empty() => {
+                let back = 1 + random() % bytes.len().min(if kind % 5 == 0 { 9 } else { far });
+                (0..n).for_each(|_| bytes.push(bytes[bytes.len() - back]));
+            }
+            _ => bytes.extend((0..n).map(|_| (random() % (1 + random() % (2 + 3 * kind))) as u8)),
+        }
+    }
+    bytes.truncate(len);
+    bytes
+}
+
 /// Bytes of many kinds, and damaged ones.
 fn streams(tray: &mut Tray, decode: &Decode) -> Result<bool> {
-    let mut state = 1u64;
-    let mut random = move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as usize
-    };
+    let mut random = numbers();
     let (mut stored, mut plain) = (Stored::default(), Vec::new());
     for kind in 0..600 {
-        let len = [0, 1, 13, 300, 5_000, 65_536][kind % 6];
-        let mut bytes: Vec<u8> = Vec::new();
-        while bytes.len() < len {
-            // Runs, copies of what came before at any distance, and noise.
-            let n = 1 + random() % [4, 20, 300, 5000][kind % 4];
-            match random() % 3 {
-                0 => bytes.resize(bytes.len() + n, (random() % 256) as u8),
-                1 if !bytes.is_empty() => {
-                    let back = 1 + random() % bytes.len().min(if kind % 5 == 0 { 9 } else { 70_000 });
-                    for _ in 0..n {
-                        bytes.push(bytes[bytes.len() - back]);
-                    }
-                }
-                _ => bytes.extend((0..n.min(40)).map(|_| (random() % (2 + kind)) as u8)),
-            }
-        }
-        bytes.truncate(len);
+        let bytes = bytes([0, 1, 13, 300, 5_000, 65_536][kind % 6], kind, 70_000, &mut random);
         stored.push(&bytes, true)?;
         plain.extend_from_slice(&bytes);
     }

@@ -11,6 +11,7 @@ use cellmill_simulate::{Options as Simulate, Simulation};
 use rayon::prelude::*;
 
 use super::check::must;
+use super::decode::{bytes, numbers};
 
 /// Entries of a chunk as anndata writes them, and rows of a task.
 const CHUNK: usize = 261_582;
@@ -64,32 +65,14 @@ impl Stored {
 
 /// Bytes of a matrix, and of many other kinds; then damaged ones.
 pub fn check(tray: &mut Tray, decode: &Decode, counts: &Csr) -> Result<bool> {
-    let mut state = 1u64;
-    let mut random = move || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 33) as usize
-    };
+    let mut random = numbers();
     let mut all = Stored::default();
     for level in [-5, 1, 3, 9, 19] {
         for bytes in matrix(counts, 300_000) {
             all.push(&bytes, &compressed(&bytes, level)?);
         }
         for kind in 0..80 {
-            let len = [1, 13, 300, 5_000, 65_536, 400_000][kind % 6];
-            let mut bytes: Vec<u8> = Vec::new();
-            while bytes.len() < len {
-                // Runs, copies of what came before at any distance, and noise of few or many symbols.
-                let n = 1 + random() % [4, 20, 300, 5000][kind % 4];
-                match random() % 3 {
-                    0 => bytes.resize(bytes.len() + n, (random() % 256) as u8),
-                    1 if !bytes.is_empty() => {
-                        let back = 1 + random() % bytes.len().min(if kind % 5 == 0 { 9 } else { 300_000 });
-                        (0..n).for_each(|_| bytes.push(bytes[bytes.len() - back]));
-                    }
-                    _ => bytes.extend((0..n).map(|_| (random() % (1 + random() % (2 + 3 * kind))) as u8)),
-                }
-            }
-            bytes.truncate(len);
+            let bytes = bytes([1, 13, 300, 5_000, 65_536, 400_000][kind % 6], kind, 300_000, &mut random);
             let frame = compressed(&bytes, level)?;
             if frame.len() != bytes.len() {
                 all.push(&bytes, &frame);
