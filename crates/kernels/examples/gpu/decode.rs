@@ -85,7 +85,7 @@ pub fn bytes(len: usize, kind: usize, far: usize, random: &mut impl FnMut() -> u
         match random() % 3 {
             0 => bytes.resize(bytes.len() + n, (random() % 256) as u8),
             1 if !bytes.is_empty() => {
-                let back = 1 + random() % bytes.len().min(if kind % 5 == 0 { 9 } else { far });
+                let back = 1 + random() % bytes.len().min(if kind.is_multiple_of(5) { 9 } else { far });
                 (0..n).for_each(|_| bytes.push(bytes[bytes.len() - back]));
             }
             _ => bytes.extend((0..n).map(|_| (random() % (1 + random() % (2 + 3 * kind))) as u8)),
