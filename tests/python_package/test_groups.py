@@ -340,3 +340,13 @@ def test_cells_without_a_label_are_in_no_group(kinds):
     pd.testing.assert_frame_equal(found.obs, expected.obs)
     for name in ("sum", "var"):
         np.testing.assert_allclose(found.layers[name], expected.layers[name], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{"groups": ["mono", "B"]}, {"groups": ["T", "mono", "B"]}, {"groups": ["mono"], "reference": "B"}], ids=str)
+def test_a_regression_lists_groups_as_they_were_named(options, kinds):
+    ours, theirs = both(kinds[:, :60], "kind", method="logreg", max_iter=2000, **options)
+    assert ours["names"].dtype == theirs["names"].dtype
+    for group in theirs["names"].dtype.names:
+        a, b = (pd.Series(found["scores"][group], index=found["names"][group]) for found in (ours, theirs))
+        np.testing.assert_allclose(a, b[a.index], atol=1e-3)

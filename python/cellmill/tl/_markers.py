@@ -206,10 +206,10 @@ def rank_genes_groups(
     binned = method == "wilcoxon_binned"
     if binned and "log1p" not in adata.uns:
         warnings.warn("wilcoxon_binned expects log-normalized data (adata.uns['log1p'] not found).", UserWarning, stacklevel=_outside())
-    # As they were named; the regression has them in the order of its classes.
+    # In the order in which they were named.
     places = list(dict.fromkeys(names.index(g) for g in wanted))
     ask = dict(
-        method="wilcoxon" if binned else method, groupby=groupby, groups=sorted(places) if method == "logreg" else places,
+        method="wilcoxon" if binned else method, groupby=groupby, groups=places,
         reference=None if reference == "rest" else names.index(reference), n_genes=n_genes, rankby_abs=rankby_abs, pts=pts,
         corr_method=corr_method, tie_correct=tie_correct, use_continuity=use_continuity, return_u_values=return_u_values,
         mean_in_log_space=mean_in_log_space, n_bins=(n_bins or BINS) if binned else None, log_base=base, use_raw=bool(use_raw),

@@ -122,8 +122,11 @@ pub struct Options {
 }
 
 /// Gives the places of so many of some scores, `(n_vars,)`, best first.
+pub type BestFirst = dyn Fn(&[f64], usize) -> Result<Vec<u32>> + Send + Sync;
+
+/// Who puts genes in order.
 #[derive(Clone)]
-pub struct Order(pub Arc<dyn Fn(&[f64], usize) -> Result<Vec<u32>> + Send + Sync>);
+pub struct Order(pub Arc<BestFirst>);
 
 impl fmt::Debug for Order {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
