@@ -5,7 +5,8 @@
 FOLDER holds three programs, built anywhere: `cellmill`, `gpu` (`cargo build --release --workspace --example gpu`) and `graph`
 (the crate's unit tests, `cargo test --workspace --lib --no-run`). Needs Python alone. The data are simulated in a temporary folder,
 so they are in the page cache: as zarr version 2 with blosc-lz4, or as `--format zarr3` (zstd) or `h5ad` (gzip). Exit status 1 if a
-kernel differs from its CPU twin, a rerun or several GPUs from one, or a marker's score from the CPU's by more than 1e-4.
+kernel differs from its CPU twin, a rerun or several GPUs from one, a pseudobulk from the CPU's, or a marker's score by more than
+1e-4.
 """
 
 import argparse
@@ -27,11 +28,11 @@ def stages(trace):
 
 def files(store):
     """Files of results whose bytes must not differ."""
-    return sorted(p.relative_to(store) for p in store.rglob("*") if p.is_file() and p.parts[len(store.parts)] in ("obsm", "obsp", "varm"))
+    return sorted(p.relative_to(store) for p in store.rglob("*") if p.is_file() and p.parts[len(store.parts)] in ("obsm", "obsp", "varm", "layers"))
 
 
 def same(a, b):
-    """Whether two stores hold the same embeddings, graphs and loadings to the byte."""
+    """Whether two stores hold the same embeddings, graphs, loadings and layers to the byte."""
     names = files(a)
     return bool(names) and names == files(b) and not filecmp.cmpfiles(a, b, map(str, names), shallow=False)[1]
 
@@ -46,7 +47,8 @@ def furthest(found, wanted):
     """The largest difference of scores, relative to those above 1; infinite if the genes differ."""
     if found.keys() != wanted.keys():
         return float("inf")
-    return max((abs(score - wanted[key]) / max(1.0, abs(wanted[key])) for key, score in found.items()), default=0.0)
+    apart = [abs(score - wanted[key]) / max(1.0, abs(wanted[key])) for key, score in found.items()]
+    return float("inf") if any(x != x for x in apart) else max(apart, default=0.0)
 
 
 def main():
@@ -94,18 +96,21 @@ def main():
                         fine &= found["same_bytes"]
                         print("same bytes as the first run:", found["same_bytes"], flush=True)
         # Sums over groups: the markers of the clusters, and a pseudobulk of the counts.
-        report["statistics"], by_cpu = [], None
+        report["statistics"], by_cpu, bulks = [], None, []
         for device in ["cpu", *(args.device or ["cuda"])]:
             table = pathlib.Path(work, "markers.csv")
             options = ["-q", data, "--obs", first, "--device", device, "--json", "-y", *threads]
             found = call("cellmill", "markers", *options, "-o", table)
-            bulk = call("cellmill", "aggregate", *options, "--by", "leiden", "--target-sum", "none", "--no-log1p", "-o", pathlib.Path(work, "bulk.zarr"))
+            sums = pathlib.Path(work, f"bulk-{len(report['statistics'])}.zarr")
+            bulk = call("cellmill", "aggregate", *options, "--by", "leiden", "--target-sum", "none", "--no-log1p", "-o", sums)
             if found.returncode != 0 or bulk.returncode != 0:
                 print(found.stderr, bulk.stderr)
                 return 1
             by_cpu = by_cpu or scores(table)
             apart = furthest(scores(table), by_cpu)
-            fine &= apart < 1e-4
+            bulks.append(sums)
+            # Sums of counts are exact.
+            fine &= apart < 1e-4 and same(bulks[0], sums)
             times = [json.loads(done.stdout)["wall_s"] for done in (found, bulk)]
             report["statistics"].append({"asked": device, "markers_s": times[0], "aggregate_s": times[1], "scores_apart": apart})
             print(device, f"markers {times[0]:.2f}, aggregate {times[1]:.2f}, scores at most {apart:.1e} from the CPU's", flush=True)

@@ -163,7 +163,7 @@ impl Device {
         Ok(false)
     }
 
-    /// Whether it was asked for: what it can't do is an error then.
+    /// Whether it was asked for: that it has no room, or fails, is an error then.
     pub fn is_required(&self) -> bool {
         self.required
     }
@@ -173,9 +173,9 @@ impl Device {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{}: {why}; the CPU does that", self.place()));
     }
 
-    /// Why some things were left to the CPU.
+    /// Why some things were left to the CPU since this was asked last.
     pub fn left(&self) -> Vec<String> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What the pool has in use, and its peaks.

@@ -6,7 +6,7 @@ use cellmill_cuda::{Device, Event, Pinned, Stream, Tray};
 use cellmill_kernels::grouped::cuda::{Grouped, Kept, Sums, Totals};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
 use cellmill_kernels::transform::cuda::Logged;
-use cellmill_matrix::{Error, Result, Watch};
+use cellmill_matrix::{Error, Result, Source, Watch};
 
 use crate::exec::{Feed, cut, in_order};
 use crate::fold::{GroupStats, GroupedStats};
@@ -18,6 +18,8 @@ use crate::stage::Piece;
 const LEFT_OUT: u32 = u32::MAX;
 /// Streams of a GPU at most: tasks that are unpacked at a time.
 const LANES: u64 = 8;
+/// Bytes of an entry that is no count, packed.
+const PACKED: u64 = 6;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +41,8 @@ pub struct Question<'a> {
 /// What is found.
 #[derive(Debug)]
 pub struct Found {
-    /// Of the genes that were asked for.
-    pub stats: GroupedStats,
+    /// Of the genes that were asked for; `None` if values were not whole, or too large for sums of fixed point.
+    pub stats: Option<GroupedStats>,
     /// Whether rows were decoded.
     pub decoded: bool,
 }
@@ -61,6 +63,13 @@ struct Lane {
     stream: Stream,
     unpack: Unpack,
     memory: Option<Pinned<u8>>,
+}
+
+/// Bytes of the machine's memory that an answer takes at most, beside what the rows come from: packed tasks of threads and of streams, and
+/// the sums as they come home.
+pub fn host_bytes(source: &dyn Source, n_groups: usize, n_kept: usize, n_devices: usize) -> u64 {
+    let tasks = rayon::current_num_threads() as u64 + LANES * n_devices as u64;
+    PACKED * tasks * most_entries(source, &cut(source.shape().n_obs)) + 48 * (n_groups as u64 + 1) * n_kept as u64
 }
 
 /// Answers on `devices`, to the same bits however many there are; `None` where they are not fit for it: rows that are staged behind filters,
@@ -149,7 +158,7 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
     for desk in &desks {
         let Some(more) = desk.sums.totals(&desk.device.stream()?)? else {
             desk.device.leave("values are not whole, or too large for sums of fixed point".into());
-            return Ok(None);
+            return Ok(Some(Found { stats: None, decoded }));
         };
         match &mut totals {
             None => totals = Some(more),
@@ -157,7 +166,7 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
         }
     }
     let totals = totals.ok_or_else(|| Error::bug("no GPU has sums"))?;
-    Ok(Some(Found { stats: stats(ask, &totals, n_kept), decoded }))
+    Ok(Some(Found { stats: Some(stats(ask, &totals, n_kept)), decoded }))
 }
 
 /// Each group's.
@@ -194,7 +203,6 @@ impl Desk<'_> {
 #[cfg(test)]
 mod tests {
     use cellmill_cuda::Options;
-    use cellmill_matrix::Source;
 
     use super::*;
     use crate::exec::{self, Aside, Scratch, Task};
@@ -254,7 +262,7 @@ mod tests {
                 let steps: Vec<Step> = select.iter().chain(if how == HOW { &values[..] } else { &[] }).cloned().collect();
                 let wanted = folded(&held, &steps, n_vars);
                 let by_reader = grouped(&devices, Feed::source(&chunked), &Question { how, ..ask }, &()).unwrap().unwrap();
-                alike(&by_reader.stats, &wanted, how == Logged::IDENTITY);
+                alike(by_reader.stats.as_ref().unwrap(), &wanted, how == Logged::IDENTITY);
                 assert!(by_reader.decoded);
                 let by_threads = grouped(&devices, Feed::source(&held), &Question { how, ..ask }, &()).unwrap().unwrap();
                 assert_eq!(by_threads.stats, by_reader.stats);
@@ -278,11 +286,12 @@ mod tests {
         x.data[1000] = 0.5;
         let codes = codes();
         let ask = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: Logged::IDENTITY };
-        assert!(grouped(std::slice::from_ref(&device), Feed::source(&Held(x.clone())), &ask, &()).unwrap().is_none());
+        let found = grouped(std::slice::from_ref(&device), Feed::source(&Held(x.clone())), &ask, &()).unwrap().unwrap();
+        assert!(found.stats.is_none() && found.decoded);
         assert!(device.left().iter().any(|why| why.contains("not whole")));
         // After normalisation they are as good as any.
         let steps = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }];
         let found = grouped(&[device], Feed::source(&Held(x.clone())), &Question { how: HOW, ..ask }, &()).unwrap().unwrap();
-        alike(&found.stats, &folded(&Held(x), &steps, N_VARS), false);
+        alike(&found.stats.unwrap(), &folded(&Held(x), &steps, N_VARS), false);
     }
 }

@@ -10,6 +10,7 @@ use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Element, Error, Source};
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
 use cellmill_run::cluster::{About, Cluster};
+use cellmill_run::device::driver_bytes;
 use cellmill_run::markers::{Correction, Method, Options, Order, Params, Regression, rank_genes_groups as ranked, uns};
 use cellmill_run::observe::Listener;
 use cellmill_run::recipe::{Input, Recipe};
@@ -48,7 +49,10 @@ pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: im
 /// Asks the same rows beside the GPUs that are chosen, if workers don't read them.
 fn beside<T>(view: &View<'_>, call: &Call, ask: impl FnOnce(&View<'_>) -> cellmill_matrix::Result<T>) -> cellmill_matrix::Result<T> {
     let processor = if view.cluster.is_some() { Processor::Cpu } else { processor(call)? };
-    ask(&View { gpus: processor.devices(), ..*view })
+    let (gpus, memory) = (processor.devices(), view.memory.saturating_sub(driver_bytes(processor.devices().len())));
+    let found = ask(&View { gpus, memory, ..*view });
+    gpus.iter().flat_map(|device| device.left()).for_each(|why| call.warn(&why));
+    found
 }
 
 /// The workers of a crew. Their notes lie beside the store until all is done.

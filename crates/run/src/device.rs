@@ -106,8 +106,7 @@ impl Choice {
 
     /// Bytes of the machine's own memory that GPUs take.
     pub(crate) fn host_bytes(&self, nnz: u64) -> u64 {
-        let there = self.ordinals(nnz).into_iter().filter(|&ordinal| Device::known(ordinal).is_ok());
-        there.enumerate().map(|(at, _)| HOST_BYTES[at.min(1)]).sum()
+        driver_bytes(self.ordinals(nnz).into_iter().filter(|&ordinal| Device::known(ordinal).is_ok()).count())
     }
 
     /// Opens it on a thread of its own, which takes half a second or more. What is seen at once is an error at once: no driver, or no such
@@ -132,6 +131,11 @@ impl Choice {
         };
         Ok(Opening { auto, listener, state: Mutex::new(state) })
     }
+}
+
+/// Bytes of the machine's own memory that so many GPUs take.
+pub fn driver_bytes(n_devices: usize) -> u64 {
+    (0..n_devices).map(|at| HOST_BYTES[at.min(1)]).sum()
 }
 
 /// Why the engine finds no GPU in this process, if it finds none.

@@ -7,12 +7,17 @@ use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 
 use crate::device::is_of_gpu;
+use crate::subject::holds_counts;
 use crate::view::{Groups, View, mask_of, runs};
 
 /// Statistics of every gene in each group, and the passes that decoded the source.
 pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(GroupedStats, u32)> {
     view.check()?;
     view.check_codes(groups.codes)?;
+    let (found, wasted) = on_gpus(view, groups, watch)?;
+    if let Some(found) = found {
+        return Ok((found, wasted));
+    }
     let fold = Grouped { n_vars: view.n_vars, n_groups: groups.names.len() };
     // One state is the result; the others come and go.
     let a_gene = fold.state_bytes() / (view.n_vars as u64).max(1);
@@ -23,14 +28,11 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         return Err(ErrorKind::Budget { what: format!("statistics of {} groups", groups.names.len()), needs, ceiling: view.memory }.into());
     }
     if genes >= view.n_vars as u64 {
-        if let Some(found) = on_gpus(view, groups, watch)? {
-            return Ok(found);
-        }
         let done = view.pass(&view.steps(), &fold, Some(groups.codes), watch)?;
-        return Ok((done.output, u32::from(done.decoded)));
+        return Ok((done.output, wasted + u32::from(done.decoded)));
     }
     let mut whole = fold.finish(fold.init());
-    let mut reads = 0;
+    let mut reads = wasted;
     for run in runs(&vec![1; view.n_vars], genes) {
         let part = Grouped { n_vars: run.len(), n_groups: groups.names.len() };
         let steps = view.steps_of(&mask_of(&run, view.n_vars));
@@ -47,14 +49,46 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
     Ok((whole, reads))
 }
 
-/// The same by GPUs, if there are any and they are fit for it.
-fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<Option<(GroupedStats, u32)>> {
-    let how = match view.values {
+/// Whether so many GPUs can take the sums over `n_groups` groups in the memory that is left beside their drivers.
+pub(crate) fn fits_gpus(view: &View<'_>, n_groups: usize, n_devices: usize) -> bool {
+    gpu::host_bytes(view.feed.source, n_groups, view.n_vars, n_devices) <= view.memory
+}
+
+/// The same by GPUs, if there are any and they are fit for it; and the reads that it took.
+fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(Option<GroupedStats>, u32)> {
+    let Some(device) = view.gpus.first() else { return Ok((None, 0)) };
+    if view.cluster.is_some() {
+        return Ok((None, 0));
+    }
+    let Some(ask) = question(view.select, view.values, groups) else {
+        device.leave("it knows no sums over groups after these steps".into());
+        return Ok((None, 0));
+    };
+    if !fits_gpus(view, groups.names.len(), view.gpus.len()) {
+        device.leave("the memory ceiling has no room for packed rows on their way to it".into());
+        return Ok((None, 0));
+    }
+    // Where the first rows are no counts, others are none either.
+    if !holds_counts(view.feed.source)? {
+        return Ok((None, 0));
+    }
+    match gpu::grouped(view.gpus, view.feed, &ask, watch) {
+        Err(error) if is_of_gpu(&error) && !device.is_required() => {
+            device.leave(error.to_string());
+            Ok((None, 0))
+        }
+        found => Ok(found?.map_or((None, 0), |found| (found.stats, u32::from(found.decoded)))),
+    }
+}
+
+/// What is asked of GPUs; `None` for steps that they don't know.
+fn question<'a>(select: &'a [Step], values: &[Step], groups: &Groups<'a>) -> Option<Question<'a>> {
+    let how = match values {
         [] => Logged::IDENTITY,
         [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => Logged { target_sum: Some(*target_sum), log1p: true, base: *base },
-        _ => return Ok(None),
+        _ => return None,
     };
-    let (rows, genes) = match view.select {
+    let (rows, genes) = match select {
         [Step::KeepObs { rows: Rows::Mask { keep, first: 0 } }, genes @ ..] => (Some(&keep[..]), genes),
         genes => (None, genes),
     };
@@ -62,20 +96,9 @@ fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<Op
         [] => (None, false),
         [Step::KeepVar { mask }] => (Some(&mask[..]), true),
         [Step::TakeTotals, Step::KeepVar { mask }] => (Some(&mask[..]), false),
-        _ => return Ok(None),
+        _ => return None,
     };
-    if view.cluster.is_some() {
-        return Ok(None);
-    }
-    let ask = Question { codes: groups.codes, n_groups: groups.names.len(), rows, genes, totals_of_genes, how };
-    let found = match (gpu::grouped(view.gpus, view.feed, &ask, watch), view.gpus.first()) {
-        (Err(error), Some(device)) if is_of_gpu(&error) && !device.is_required() => {
-            device.leave(error.to_string());
-            None
-        }
-        (done, _) => done?,
-    };
-    Ok(found.map(|found| (found.stats, u32::from(found.decoded))))
+    Some(Question { codes: groups.codes, n_groups: groups.names.len(), rows, genes, totals_of_genes, how })
 }
 
 /// Refuses groups of fewer than two cells: they have no variance.
@@ -88,5 +111,30 @@ pub fn check_sizes(sizes: &[u64], tested: &[u32], names: &[String], least: u64) 
             let found = format!("the group '{}' has {cells}", names[g as usize]);
             Err(Error::invalid(Default::default(), found, format!("at least {least} are needed; choose others with --groups")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_are_asked_what_the_steps_say() {
+        let (codes, names) = (vec![0; 20], vec!["a".to_string()]);
+        let groups = Groups { codes: &codes, names: &names };
+        let keep = Step::KeepObs { rows: Rows::Mask { keep: vec![true; 20], first: 0 } };
+        let genes = Step::KeepVar { mask: vec![true, false, true, true] };
+        let logged = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: Some(2.0) }];
+        let asked = |select: &[Step], values: &[Step]| {
+            question(select, values, &groups).map(|ask| (ask.rows.is_some(), ask.genes.map(<[bool]>::len), ask.totals_of_genes, ask.how))
+        };
+        let how = Logged { target_sum: Some(1e4), log1p: true, base: Some(2.0) };
+        assert_eq!(asked(&[], &[]), Some((false, None, false, Logged::IDENTITY)));
+        assert_eq!(asked(std::slice::from_ref(&keep), &logged), Some((true, None, false, how)));
+        assert_eq!(asked(&[keep.clone(), genes.clone()], &logged), Some((true, Some(4), true, how)));
+        assert_eq!(asked(&[Step::TakeTotals, genes.clone()], &logged), Some((false, Some(4), false, how)));
+        assert_eq!(asked(&[genes, keep], &logged), None, "another order");
+        assert_eq!(asked(&[], &logged[..1]), None, "no logarithm");
+        assert_eq!(asked(&[], &logged[1..]), None, "no sum");
     }
 }

@@ -130,22 +130,27 @@ impl Job {
 
     /// Does it; the rows are read by the workers that `dispatcher` knows, if there is one, up to the components.
     pub fn run_with(&self, dispatcher: Option<&dyn Dispatcher>, listener: &dyn Listener) -> Result<Summary> {
+        let start = Instant::now();
         match dispatcher {
-            None => match self.run_here(None, &self.device, listener) {
-                Err(error) if self.device.device == Word::Auto && is_of_gpu(&error) => {
+            None => match self.run_here(None, &self.device, start, listener) {
+                Err(error) if self.gives_way(&error) => {
                     listener.warn(&format!("{error}; the CPU goes on alone"));
                     let resume = self.resume || Journal::exists(&self.journal_folder());
-                    Job { device: Choice::default(), resume, ..self.clone() }.run_here(None, &Choice::default(), listener)
+                    Job { device: Choice::default(), resume, ..self.clone() }.run_here(None, &Choice::default(), start, listener)
                 }
                 done => done,
             },
-            Some(_) => Job { device: self.device.beside_workers(), ..self.clone() }.run_here(dispatcher, &self.device, listener),
+            Some(_) => Job { device: self.device.beside_workers(), ..self.clone() }.run_here(dispatcher, &self.device, start, listener),
         }
     }
 
+    /// Whether the CPU goes on after an error: a GPU's that nobody has asked for by name.
+    fn gives_way(&self, error: &Error) -> bool {
+        self.device.device == Word::Auto && is_of_gpu(error)
+    }
+
     /// Does it; workers were told to compute on `choice`.
-    fn run_here(&self, dispatcher: Option<&dyn Dispatcher>, choice: &Choice, listener: &dyn Listener) -> Result<Summary> {
-        let start = Instant::now();
+    fn run_here(&self, dispatcher: Option<&dyn Dispatcher>, choice: &Choice, start: Instant, listener: &dyn Listener) -> Result<Summary> {
         self.recipe.check()?;
         self.check_paths()?;
         pool(self.threads)?.install(|| {
@@ -174,6 +179,7 @@ impl Job {
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
             match &done {
                 // What a run that was stopped has finished is good; what bad input has led to is not.
+                Err(e) if dispatcher.is_none() && self.gives_way(e) => {}
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::Io { .. }) => {
                     listener.warn(&format!("what was finished is kept in {}; go on with --resume", self.journal_folder().display()));
                 }

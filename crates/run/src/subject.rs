@@ -12,14 +12,15 @@ use cellmill_engine::fold::{EXACT_TOTAL, NO_GROUP, Qc};
 use cellmill_engine::recipe::{RowQc, Step};
 use cellmill_engine::stage::{Allowance, Spill, Stage};
 use cellmill_kernels::totals::look;
-use cellmill_matrix::{Csr, Element, Error, Place, Result, SourceRow, Table, Values, keys};
+use cellmill_matrix::{Csr, Element, Error, Place, Result, Source, SourceRow, Table, Values, keys};
 use cellmill_store::anndata::AnnData;
 use cellmill_store::dataset::Dataset;
 use cellmill_store::is_url;
 
 use crate::analysis::value_steps;
 use crate::cluster::{About, Cluster, Dispatcher};
-use crate::device::{Choice, HOST_BYTES, Opening, Word};
+use crate::device::{Choice, Opening, Word, driver_bytes};
+use crate::grouped::fits_gpus;
 use crate::job::open;
 use crate::observe::{Listener, Observer};
 use crate::recipe::{Recipe, Target, TargetWord};
@@ -174,11 +175,13 @@ impl Subject {
         }
     }
 
-    /// Opens the GPUs that sums over groups are taken on, if there are any, the matrix is worth it and workers don't read it. With `auto`, a
-    /// ceiling that is low leaves it to the CPU.
-    pub fn processor<'a>(&self, ask: &Ask, workers: bool, listener: &'a dyn Listener) -> Result<Opening<'a>> {
-        let nnz = self.view().entries();
-        let low = ask.device.device == Word::Auto && ask.memory < 2 * ask.device.host_bytes(nnz);
+    /// Opens the GPUs that sums over `n_groups` groups are taken on, if there are any, the matrix is worth it and workers don't read it. With
+    /// `auto`, a ceiling without room for that leaves it to the CPU.
+    pub fn processor<'a>(&self, ask: &Ask, workers: bool, n_groups: usize, listener: &'a dyn Listener) -> Result<Opening<'a>> {
+        let view = self.view();
+        let nnz = view.entries();
+        let room = View { memory: view.memory.saturating_sub(ask.device.host_bytes(nnz)), ..view };
+        let low = ask.device.device == Word::Auto && !fits_gpus(&room, n_groups, 1);
         let choice = if workers || low { Choice::default() } else { ask.device.clone() };
         choice.open(nnz, listener)
     }
@@ -186,7 +189,7 @@ impl Subject {
     /// The rows that statistics look at, read by the workers of a cluster or beside GPUs.
     pub fn view_by<'a>(&'a self, cluster: Option<&'a Cluster<'a>>, processor: &'a Processor) -> View<'a> {
         let view = self.view();
-        let driver: u64 = HOST_BYTES.into_iter().chain(std::iter::repeat(HOST_BYTES[1])).take(processor.devices().len()).sum();
+        let driver = driver_bytes(processor.devices().len());
         View { cluster, gpus: processor.devices(), memory: view.memory.saturating_sub(driver), ..view }
     }
 
@@ -222,7 +225,7 @@ impl Subject {
             (Some(made), _) => made,
             // The recipe of the labels was for this very matrix.
             (None, Some(recipe)) => of(recipe),
-            (None, None) if self.holds_counts()? => of(&own.unwrap_or_default()),
+            (None, None) if holds_counts(&*self.data.source)? => of(&own.unwrap_or_default()),
             (None, None) => {
                 self.log_base = self.stored_base()?;
                 Made { target_sum: Target::Word(TargetWord::None), log1p: false, base: None }
@@ -257,19 +260,6 @@ impl Subject {
         Ok(())
     }
 
-    /// Whether the first rows hold whole numbers alone.
-    fn holds_counts(&self) -> Result<bool> {
-        let source = &*self.data.source;
-        let n_obs = source.shape().n_obs;
-        let (mut end, mut rows) = (n_obs.min(4096), Csr::default());
-        while end > 1 && source.entries_before(SourceRow(end)) > SEEN {
-            end = end.div_ceil(2);
-        }
-        source.read(SourceRow(0)..SourceRow(end), &mut rows)?;
-        let seen = look(&rows.data);
-        Ok(seen.whole && seen.counts && !rows.data.is_empty())
-    }
-
     /// `uns['log1p']['base']` of the store.
     fn stored_base(&self) -> Result<Option<f64>> {
         let Some(store) = &self.data.anndata else { return Ok(None) };
@@ -299,6 +289,18 @@ impl Subject {
     pub fn allowance(&self) -> &Allowance {
         &self.allowance
     }
+}
+
+/// Whether the first rows hold whole numbers alone.
+pub(crate) fn holds_counts(source: &dyn Source) -> Result<bool> {
+    let n_obs = source.shape().n_obs;
+    let (mut end, mut rows) = (n_obs.min(4096), Csr::default());
+    while end > 1 && source.entries_before(SourceRow(end)) > SEEN {
+        end = end.div_ceil(2);
+    }
+    source.read(SourceRow(0)..SourceRow(end), &mut rows)?;
+    let seen = look(&rows.data);
+    Ok(seen.whole && seen.counts && !rows.data.is_empty())
 }
 
 /// The recipe that a run has left in its output.

@@ -64,6 +64,7 @@ fn all(device: &Arc<Device>, distances: &Distances, curve: Curve) -> Result<Opti
     unsafe { stream.launch(&kernel("count")?, Grid::over(n_edges, 256), &args)? };
     let come_in = stream.download(&counts, n)?;
     if come_in.iter().any(|&edges| edges > MOST_EDGES) {
+        device.leave(format!("the weights of a cell that is a neighbour of more than {MOST_EDGES}"));
         return Ok(None);
     }
     let starts: Vec<u32> = ends(come_in.into_iter().map(u64::from)).into_iter().map(|end| end as u32).collect();

@@ -76,7 +76,6 @@ impl Job {
         local(&self.output)?;
         pool(self.ask.threads)?.install(|| {
             let subject = Subject::open(&self.ask, false, listener)?;
-            let processor = subject.processor(&self.ask, dispatcher.is_some(), listener)?;
             let combined = combine(&subject.obs, &self.by, &subject.location)?;
             let missing = combined.codes.iter().filter(|c| **c == NO_GROUP).count();
             if missing > 0 {
@@ -86,6 +85,7 @@ impl Job {
             if n_groups == 0 {
                 return Err(Error::invalid(Place::element(&subject.location, "obs"), "no cell with labels", "at least one is needed"));
             }
+            let processor = subject.processor(&self.ask, dispatcher.is_some(), n_groups, listener)?;
             let mask = self.mask.as_ref().map(|name| mask(&subject.obs, name, &subject.location)).transpose()?;
             let mask = mask.map(|m| subject.spread(&m).into_iter().map(|c| c == 1).collect::<Vec<bool>>());
             let codes = subject.spread(&combined.codes);

@@ -73,10 +73,12 @@ impl Site {
             std::thread::spawn(move || site.open_reader(&pass))
         });
         let feed = Feed { reader: Some(&reader), ..self.feed() };
-        let found = crate::job::pool(1)?.install(|| exec::part(feed, filters, fold, &Aside::default(), part.clone(), None, &()))?;
+        let found = crate::job::pool(1)?.install(|| exec::part(feed, filters, fold, &Aside::default(), part.clone(), None, &()));
+        // Whatever has come of it, no thread is left behind that talks to the driver.
         if let Some(opening) = opening {
             opening.join().map_err(|_| Error::bug("the thread that opens the GPU has panicked"))??;
         }
+        let found = found?;
         let reading = Reading::default();
         reading.during(|| Ok(()))?;
         let moments = self.on_gpu(|gpu| {

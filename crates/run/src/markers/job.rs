@@ -121,12 +121,12 @@ impl Job {
             // Only ranks and regressions may take several passes.
             let staged = matches!(self.options.method, Method::Wilcoxon | Method::LogReg);
             let subject = Subject::open(&self.ask, staged, listener)?;
-            // Sums over groups are all that a t-test asks for.
-            let processor = subject.processor(&self.ask, staged || dispatcher.is_some(), listener)?;
             let place = Place::element(&subject.location, "obs");
             let column = subject.obs.column(&self.groupby).ok_or_else(|| Error::missing(place, &self.groupby, subject.obs.names()))?;
             let (codes, values) = categories(column, subject.obs.n_rows());
             let names: Vec<String> = (0..values.len()).map(|i| values.text(i)).collect();
+            // Sums over groups are all that a t-test asks for.
+            let processor = subject.processor(&self.ask, staged || dispatcher.is_some(), names.len(), listener)?;
             let missing = codes.iter().filter(|c| **c == NO_GROUP).count();
             if missing > 0 {
                 listener.warn(&format!("{missing} cells have no label in {}; they are compared with, not tested", self.groupby));

@@ -18,6 +18,9 @@ use self::tables::{KINDS, Table, counted, counts, weights};
 const BLOCK: u32 = 128 << 10;
 /// Bytes of a frame once decoded, less than.
 const MOST: u32 = 1 << 27;
+/// Blocks that a frame may have, and one more for each so many bytes.
+const FEW_BLOCKS: u64 = 64;
+const SMALL_BLOCK: u64 = 1 << 10;
 /// Shortest match.
 const LEAST_MATCH: u64 = 3;
 /// Words behind the sequences of a block: where it ends, and the offsets that it leaves.
@@ -208,7 +211,8 @@ impl Frames {
                 _ => return None,
             };
             made += u64::from(block.len) + LEAST_MATCH * u64::from(block.n);
-            if made > u64::from(len) {
+            // Blocks are large; many small ones would take more memory here than what they make.
+            if made > u64::from(len) || (self.blocks.len() - first) as u64 > FEW_BLOCKS + u64::from(len) / SMALL_BLOCK {
                 return None;
             }
             self.blocks.push(block);
