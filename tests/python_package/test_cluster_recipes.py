@@ -24,15 +24,17 @@ distributed = pytest.importorskip("distributed")
 PROGRAM = Path(os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill"))
 DOCS = (ROOT / "docs" / "cluster.md").read_text()
 
-#: Takes a job as `sbatch` does, and starts it at once; its job is a process group.
+#: Takes a job as `sbatch` does, a copy of its script, and starts it at once; its job is a process group.
 SBATCH = """
 import os, pathlib, re, subprocess, sys
 folder = pathlib.Path(os.environ["STAND_IN"])
-options = re.findall(r"^#SBATCH (.*)$", pathlib.Path(sys.argv[-1]).read_text(), re.MULTILINE)
+script, text = folder / f"script-{os.getpid()}", pathlib.Path(sys.argv[-1]).read_text()
+script.write_text(text)
+options = re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
 with open(folder / "options", "a") as log:
     print(*options, sep="\\n", file=log)
 with open(folder / "log", "a") as log:
-    job = subprocess.Popen(["bash", sys.argv[-1]], stdout=log, stderr=log, start_new_session=True)
+    job = subprocess.Popen(["bash", script], stdout=log, stderr=log, start_new_session=True)
 with open(folder / "jobs", "a") as jobs:
     print(job.pid, file=jobs)
 print("Submitted batch job", job.pid)
