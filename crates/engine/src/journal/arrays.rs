@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use super::{Journal, Summed, whole};
 
 impl Journal {
-    /// Keeps arrays of numbers under a name, as [`Journal::save`] keeps values; as their bytes, which takes a tenth of the time.
+    /// Keeps arrays of numbers under a name, as [`Journal::save`] keeps values.
     pub fn save_arrays(&self, name: &str, arrays: &[&[u8]]) {
         if self.trouble().is_none()
             && let Err(e) = self.keep_arrays(name, arrays)
