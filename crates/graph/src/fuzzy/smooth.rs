@@ -61,7 +61,25 @@ pub(super) fn curve(distances: &Distances, set_op_mix_ratio: f32, local_connecti
 
 /// A cell's distance to its `local_connectivity`-th neighbour (rho) and the scale (sigma) at which its memberships sum to
 /// log2(k + 1): umap-learn, smooth_knn_dist. `row` ascends and lacks the cell itself.
-fn smooth_knn_dist(row: &[f32], &Curve { local_connectivity, mean, target, .. }: &Curve) -> (f32, f64) {
+///
+/// Compiled for AVX2, too, where the processor has it: nothing is fused, so the bits are the same.
+fn smooth_knn_dist(row: &[f32], curve: &Curve) -> (f32, f64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn avx2(row: &[f32], curve: &Curve) -> (f32, f64) {
+            plain(row, curve)
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: this processor has AVX2, as has just been seen.
+            return unsafe { avx2(row, curve) };
+        }
+    }
+    plain(row, curve)
+}
+
+#[inline(always)]
+fn plain(row: &[f32], &Curve { local_connectivity, mean, target, .. }: &Curve) -> (f32, f64) {
     let zeros = row.iter().take_while(|&&d| d == 0.0).count();
     let positive = &row[zeros..];
     let index = local_connectivity.floor() as usize;
