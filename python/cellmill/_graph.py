@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._matrix import lent
+from ._matrix import home, lent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ def parts(graph: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``indptr``, ``indices`` and float32 weights of a square matrix."""
     import scipy.sparse as sp
 
+    graph = home(graph)
     graph = graph if sp.issparse(graph) and graph.format == "csr" else sp.csr_matrix(graph)
     return lent(graph.indptr), lent(graph.indices), lent(graph.data, np.float32)
 

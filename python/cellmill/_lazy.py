@@ -155,6 +155,14 @@ class AnnData(Written, anndata.AnnData):
 
     T = property(transpose)
 
+    def to_gpu(self) -> anndata.AnnData:
+        """An AnnData whose X is a CSR matrix of CuPy on the GPU that ``cellmill.settings.device`` names, as rapids-singlecell takes it; layers too."""
+        frames = self._frames().copy()
+        frames.X = self.X.to_gpu()
+        for name in self.layers:
+            frames.layers[name] = self.layers[name].to_gpu()
+        return frames
+
     def to_dask(self, chunks: int = ROWS) -> anndata.AnnData:
         """An AnnData whose X is a Dask array of blocks of ``chunks`` rows."""
         frames = self._frames().copy()

@@ -39,9 +39,30 @@ def is_backed(x: Any) -> bool:
     return type(x).__name__ in {"_CSRDataset", "_CSCDataset", "CSRDataset", "CSCDataset"} or type(x).__module__.startswith(("h5py", "zarr"))
 
 
+def is_on_gpu(x: Any) -> bool:
+    """Whether ``x`` is an array or a sparse matrix of CuPy; CuPy is not imported for the question."""
+    return type(x).__module__.split(".")[0] in {"cupy", "cupyx"}
+
+
+def home(x: Any) -> Any:
+    """``x`` in main memory."""
+    return x.get() if is_on_gpu(x) else x
+
+
+def there(x: Any) -> Any:
+    """An array, or a scipy matrix, on CuPy's current GPU."""
+    import cupy
+
+    if not is_sparse(x):
+        return cupy.asarray(x)
+    import cupyx.scipy.sparse as sparse
+
+    return getattr(sparse, f"{x.format}_matrix")(x)
+
+
 def lent(a: np.ndarray, dtype: Any = None) -> np.ndarray:
     """An array as the engine borrows it: C order, aligned, bytes in the machine's order. What comes from other processes may be neither."""
-    a = np.asarray(a)
+    a = np.asarray(home(a))
     return np.require(a, np.dtype(dtype or a.dtype).newbyteorder("="), ["C", "A"])
 
 
@@ -62,12 +83,13 @@ def matrix_of(x: Any) -> Matrix:
     Parameters
     ----------
     x
-        scipy CSR, CSC or other sparse matrix, numpy array, backed matrix, Dask array of blocks of rows, or a lazy matrix.
+        scipy CSR, CSC or other sparse matrix, numpy array, one of CuPy, backed matrix, Dask array of blocks of rows, or a lazy matrix.
     """
     if isinstance(x, Matrix):
         return x
     if hasattr(x, "_cellmill_matrix"):
         return x._cellmill_matrix
+    x = home(x)
     if is_dask(x):
         from .dask import matrix_of_dask
 
@@ -106,7 +128,7 @@ def remade(origin: tuple[Any, ...], shape: tuple[int, int], keep: np.ndarray | N
 
 
 def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
-    """What stands in X, a layer, or raw: the array itself."""
+    """What stands in X, a layer, or raw: the array itself, or a copy in main memory of one on a GPU."""
     if layer is not None and use_raw:
         msg = "Cannot specify `layer` and have `use_raw=True`."
         raise ValueError(msg)
@@ -114,21 +136,23 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
         if adata.raw is None:
             msg = "Received `use_raw=True`, but `adata.raw` is empty."
             raise ValueError(msg)
-        return adata.raw.X
+        return home(adata.raw.X)
     if layer is None:
         x = adata.X
         if x is None:
             msg = "X: there is none, but cells by genes are expected"
             raise ValueError(msg)
-        return x
+        return home(x)
     if layer not in adata.layers:
         msg = f"layers: there is no {layer!r}; there are: {', '.join(name for name in adata.layers if name)}"
         raise KeyError(msg)
-    return adata.layers[layer]
+    return home(adata.layers[layer])
 
 
 def put(adata: AnnData, x: Any, layer: str | None = None) -> None:
-    """Sets X or a layer."""
+    """Sets X or a layer; on the GPU, if that is where it was."""
+    if is_on_gpu(adata.layers.get(layer) if layer is not None else None if is_lazy(adata) else adata.X):
+        x = there(x)
     if layer is None:
         adata.X = x
     else:
@@ -148,6 +172,8 @@ def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
         Type of the values; that of ``like`` if not given.
     """
     dtype = np.dtype(dtype or like.dtype)
+    if is_on_gpu(like):
+        return there(land(matrix, home(like), dtype))
     if hasattr(like, "_cellmill_matrix"):
         from ._rows import LazyMatrix
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import scipy.sparse as sp
 
+    from ._cellmill import DeviceArray
+
 _ALL = slice(None)
 
 #: Rows that are written, or that a Dask block has, at a time.
@@ -100,6 +102,26 @@ class LazyMatrix:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         out = self.to_memory(dense=True)
         return out if dtype is None else out.astype(dtype)
+
+    def on_device(self) -> tuple[DeviceArray, DeviceArray, DeviceArray]:
+        """The values in the memory of the GPU that ``cellmill.settings.device`` names, as ``indptr`` and ``indices`` (int32) and ``data`` (float32) of a CSR
+        matrix of fewer than 2³¹ entries. Rows travel packed, and steps are done there: main memory never holds them all.
+
+        Each is an object with ``__cuda_array_interface__``, of which ``cupy.asarray``, ``torch.as_tensor`` or ``numba.cuda.as_cuda_array`` make arrays
+        without a copy, and ``get()``, which copies it to main memory.
+        """
+        from ._cellmill import on_device
+
+        if self._cellmill_matrix.base() is not None:
+            msg = "values are centred, so no entry is zero: to_memory() has them as an array"
+            raise ValueError(msg)
+        return on_device(self._cellmill_matrix)
+
+    def to_gpu(self) -> Any:
+        """The values as a CSR matrix of CuPy, made of what :meth:`on_device` gives without a copy."""
+        from ._device import csr_on_cupy
+
+        return csr_on_cupy(self.on_device(), self.shape)
 
     def to_dask(self, chunks: int = ROWS) -> Any:
         """A Dask array of blocks of ``chunks`` rows, CSR float32, which the engine reads."""

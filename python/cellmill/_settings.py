@@ -20,6 +20,9 @@ class Settings:
     device
         What ``pp.pca``, ``pp.neighbors``, ``tl.umap`` and ``tl.leiden`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
         ``"cuda:N"`` or, for several GPUs, ``"cuda:N,M"``. Also ``CELLMILL_DEVICE``.
+    keep_on_device
+        Whether ``obsm['X_pca']`` of ``pp.pca`` stays in the memory of the GPU that finds it, as an array of CuPy, as in rapids-singlecell; False by
+        default. Verbs take such arrays, and X, layers and graphs of CuPy, too. With several GPUs, or where the CPU computes, results are numpy's.
     verbosity
         0: warnings alone; 1, the default: progress bars in terminals and notebooks; 2: a log line for each verb.
     client
@@ -46,6 +49,7 @@ class Settings:
         self.verbosity = 1
         self.device = os.environ.get("CELLMILL_DEVICE") or "cpu"
         self.client: Any = None
+        self._keep_on_device = False
         self._configure()
 
     def _configure(self) -> None:
@@ -81,6 +85,16 @@ class Settings:
     def device(self, word: str) -> None:
         _cellmill.choose_device(word)
         self._device = word
+
+    @property
+    def keep_on_device(self) -> bool:
+        return self._keep_on_device
+
+    @keep_on_device.setter
+    def keep_on_device(self, keep: bool) -> None:
+        if keep:
+            import cupy  # noqa: F401 — an error now is better than after the work
+        self._keep_on_device = bool(keep)
 
     def __repr__(self) -> str:
         return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity}, device={self.device!r})"

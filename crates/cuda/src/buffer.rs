@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys;
 
+use crate::device::Device;
 use crate::stream::Queue;
 
 /// Numbers that are the same bytes on host and device; all bytes are a value.
@@ -46,6 +47,11 @@ impl<T: Plain> Buffer<T> {
     /// Whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Its GPU.
+    pub fn device(&self) -> &Arc<Device> {
+        &self.queue.device
     }
 
     /// Bytes.

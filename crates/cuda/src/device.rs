@@ -115,6 +115,11 @@ impl Device {
         Ok(device)
     }
 
+    /// Waits until all that was queued on this GPU is done, also by others in the process.
+    pub fn synchronize(&self) -> Result<()> {
+        self.check("waiting for the device", self.context.synchronize())
+    }
+
     /// Number among the GPUs that the driver shows.
     pub fn ordinal(&self) -> usize {
         self.ordinal

@@ -2,8 +2,8 @@
 
 use cellmill_cuda::Source;
 
-/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them.
-pub const SOURCES: [Source; 10] = [
+/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them. Those of [`USUAL`] come first.
+pub const SOURCES: [Source; 11] = [
     crate::decode::cuda::LZ4,
     crate::decode::zstd::cuda::SOURCE,
     crate::decode::cuda::ROWS,
@@ -14,4 +14,8 @@ pub const SOURCES: [Source; 10] = [
     crate::gram::cuda::SOURCE,
     crate::project::cuda::SOURCE,
     crate::grouped::cuda::SOURCE,
+    crate::pack::compact::SOURCE,
 ];
+
+/// So many of them are what a run needs.
+pub const USUAL: usize = 9;

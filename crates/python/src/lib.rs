@@ -6,6 +6,7 @@ mod convert;
 mod dataset;
 mod dense;
 mod device;
+mod device_array;
 mod error;
 mod groups;
 mod hvg;
@@ -44,6 +45,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add_class::<matrix::Matrix>()?;
     m.add_class::<dataset::Store>()?;
+    m.add_class::<device_array::DeviceArray>()?;
     m.add_function(wrap_pyfunction!(pool::configure, m)?)?;
     m.add_function(wrap_pyfunction!(pool::available_memory, m)?)?;
     m.add_function(wrap_pyfunction!(pool::parse_memory, m)?)?;
@@ -52,6 +54,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(qc::highly_expressed, m)?)?;
     m.add_function(wrap_pyfunction!(moments::moments, m)?)?;
     m.add_function(wrap_pyfunction!(pca::pca, m)?)?;
+    m.add_function(wrap_pyfunction!(device_array::on_device, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable_v3, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable_pearson, m)?)?;

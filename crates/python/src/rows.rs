@@ -42,6 +42,12 @@ pub fn columns_first(steps: &[Step]) -> Vec<Step> {
     out
 }
 
+/// Everything up to the last choice of rows or columns, which selects, and the rest, which transforms.
+pub fn selecting(recipe: &[Step]) -> (&[Step], &[Step]) {
+    let last = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. }));
+    recipe.split_at(last.map_or(0, |at| at + 1))
+}
+
 /// What a zero becomes, f32, if the last step on values centres them: `(n_vars,)`.
 pub fn base(steps: &[Step]) -> Option<Vec<f32>> {
     let mut base: Option<Vec<f32>> = None;

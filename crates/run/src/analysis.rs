@@ -220,7 +220,7 @@ impl Analysis {
         let watch = observer.stage("principal components", "cells");
         let columns = Columns { detection, bound, largest, centred: true };
         let crew = input.cluster.map(|c| c as &dyn Crew);
-        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew };
+        let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew, stay: None };
         let result = pca(rows, &columns, n_comps, input.selected, input.journal, &input.processor.get()?, &watch)
             .map_err(|e| e.at(&Place::store(source.location())))?;
         watch.finish(n_obs as u64, result.nnz, result.source_reads);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use cellmill_cuda::{Device, Memory, Options, Processor, Source};
+use cellmill_kernels::cuda as kernels;
 use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +122,7 @@ impl Choice {
         let memory = self.memory;
         let open = move |ordinals: Vec<usize>| {
             let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
-            let devices = ordinals.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+            let devices = all_at_once(&ordinals, one)?;
             let opened = devices.clone();
             Ok((Processor::Cuda(devices), Preparing::begin(opened)))
         };
@@ -131,6 +132,15 @@ impl Choice {
         };
         Ok(Opening { auto, listener, state: Mutex::new(state) })
     }
+}
+
+/// Opens each GPU on a thread of its own: contexts take a fifth of a second or more.
+fn all_at_once(ordinals: &[usize], open: impl Fn(usize) -> Result<Arc<Device>> + Sync) -> Result<Vec<Arc<Device>>> {
+    let open = &open;
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = ordinals.iter().map(|&ordinal| scope.spawn(move || open(ordinal))).collect();
+        opening.into_iter().map(|thread| thread.join().map_err(|_| Error::bug("a thread that opens a GPU has panicked"))?).collect()
+    })
 }
 
 /// Bytes of the machine's own memory that so many GPUs take.
@@ -197,7 +207,7 @@ struct Work {
 
 impl Preparing {
     fn begin(devices: Vec<Arc<Device>>) -> Self {
-        let sources = cellmill_kernels::cuda::SOURCES.into_iter().chain(cellmill_graph::cuda::usual()).collect();
+        let sources = kernels::SOURCES.into_iter().take(kernels::USUAL).chain(cellmill_graph::cuda::usual()).collect();
         let work = Arc::new(Work { devices, sources, next: AtomicUsize::new(0), stop: AtomicBool::new(false) });
         let mut threads = Vec::with_capacity(COMPILERS + 1);
         for _ in 0..COMPILERS {

@@ -153,6 +153,8 @@ impl Job {
     fn run_here(&self, dispatcher: Option<&dyn Dispatcher>, choice: &Choice, start: Instant, listener: &dyn Listener) -> Result<Summary> {
         self.recipe.check()?;
         self.check_paths()?;
+        // A GPU that was asked for opens while the input does.
+        let named = matches!(self.device.device, Word::Cuda(_)).then(|| self.device.open(u64::MAX, listener)).transpose()?;
         pool(self.threads)?.install(|| {
             let data = self.open(listener)?;
             data.warnings.iter().for_each(|w| listener.warn(w));
@@ -163,7 +165,7 @@ impl Job {
                 _ => (plan(&data, self)?, true),
             };
             plan.check(self.memory)?;
-            let processor = self.device.open(plan.nnz, listener)?;
+            let processor = named.map_or_else(|| self.device.open(plan.nnz, listener), Ok)?;
             let objects = if is_url(&self.input) { data.objects()? } else { Vec::new() };
             let identity = identity(&self.input, &objects, self.genome.as_deref(), &self.recipe)?;
             let journal = self.journal(&identity, listener)?;
@@ -175,7 +177,7 @@ impl Job {
                     Cluster::begin(dispatcher, &journal, &identity, &about, (objects, turned), gpus)
                 })
                 .transpose()
-                .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, listener))
+                .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, (listener, start)))
                 .map(|summary| Summary { wall_s: start.elapsed().as_secs_f64(), ..summary });
             match &done {
                 // What a run that was stopped has finished is good; what bad input has led to is not.
@@ -197,10 +199,10 @@ impl Job {
         journal: &Journal,
         cluster: Option<&Cluster<'_>>,
         processor: &Opening<'_>,
-        listener: &dyn Listener,
+        (listener, start): (&dyn Listener, Instant),
     ) -> Result<Summary> {
         let source = &*data.source;
-        let observer = Observer::new(listener, source);
+        let observer = Observer::new(listener, source).since(start);
         let allowance = Allowance::new(plan.stage_bytes);
         let scratch = self.scratch();
         let spill = Arc::new(Spill::new(self.spill_dir.as_deref().unwrap_or(&scratch)));

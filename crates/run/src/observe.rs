@@ -38,6 +38,8 @@ impl Listener for Silence {
 pub struct StageTrace {
     /// Its name.
     pub stage: String,
+    /// Seconds from the start of the run to its own.
+    pub start_s: f64,
     /// Wall-clock seconds.
     pub wall_s: f64,
     /// CPU seconds of all threads, those of stages beside it counted.
@@ -60,6 +62,7 @@ pub struct StageTrace {
 pub struct Observer<'a> {
     listener: &'a dyn Listener,
     source: &'a dyn Source,
+    start: Instant,
     stages: Mutex<Vec<StageTrace>>,
 }
 
@@ -76,9 +79,14 @@ pub struct StageWatch<'a> {
 }
 
 impl<'a> Observer<'a> {
-    /// An observer of a run over a source.
+    /// An observer of a run over a source, which begins now.
     pub fn new(listener: &'a dyn Listener, source: &'a dyn Source) -> Self {
-        Observer { listener, source, stages: Mutex::new(Vec::new()) }
+        Observer { listener, source, start: Instant::now(), stages: Mutex::new(Vec::new()) }
+    }
+
+    /// The run began earlier.
+    pub fn since(self, start: Instant) -> Self {
+        Observer { start, ..self }
     }
 
     /// Begins a stage.
@@ -121,6 +129,7 @@ impl StageWatch<'_> {
         let source = self.observer.source;
         let trace = StageTrace {
             stage: self.stage,
+            start_s: (self.start - self.observer.start).as_secs_f64(),
             wall_s: self.start.elapsed().as_secs_f64(),
             cpu_s: cpu_seconds() - self.cpu,
             rows,

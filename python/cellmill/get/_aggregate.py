@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _cellmill
 from .._crew import workers
-from .._matrix import is_backed, is_dask, mask_of, matrix_of, values_of
+from .._matrix import home, is_backed, is_dask, mask_of, matrix_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,7 +92,7 @@ def aggregate(
         raise ValueError(msg)
     if mask is not None:
         mask = mask_of(frame, mask, "var" if of_genes else "obs")
-    x = adata.varm[varm] if varm is not None else adata.obsm[obsm] if obsm is not None else values_of(adata, layer)
+    x = home(adata.varm[varm]) if varm is not None else home(adata.obsm[obsm]) if obsm is not None else values_of(adata, layer)
     matrix = _rows(x, of_genes and varm is None)
     streamed = [name for name in funcs if name != "median"]
     found: dict[str, Any] = {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._labels import categories_of
-from .._matrix import mask_of
+from .._matrix import home, mask_of
 from ._axes import finish, grid
 from ._column import column, is_categorical
 from ._dots import DPI, MANY, paint
@@ -215,7 +215,7 @@ def _places(adata: AnnData, basis: str, dimensions: tuple[int, int]) -> tuple[st
     if key not in adata.obsm:
         msg = f"Could not find {basis!r} or {key!r} in .obsm; there are: {', '.join(adata.obsm)}"
         raise KeyError(msg)
-    whole = adata.obsm[key]
+    whole = home(adata.obsm[key])
     whole = whole.to_numpy() if hasattr(whole, "to_numpy") else whole
     if max(dimensions) >= whole.shape[1]:
         msg = f"dimensions: {max(dimensions)}, but {key} has {whole.shape[1]} (0 to {whole.shape[1] - 1})"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._cellmill import neighbors as search
-from .._matrix import check_adata, is_dask, is_sparse, lent, seed_of
+from .._matrix import check_adata, home, is_dask, is_sparse, lent, seed_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ def representation(adata: AnnData, use_rep: str | None, n_pcs: int | None) -> np
     else:
         msg = f"Did not find {use_rep} in `.obsm.keys()`. You need to compute it first."
         raise ValueError(msg)
+    x = home(x)
     if hasattr(x, "_cellmill_matrix"):
         x = x.to_memory()
     if is_dask(x):

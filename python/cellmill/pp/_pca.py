@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._cellmill import DeviceArray
 from .._cellmill import pca as components
+from .._device import on_cupy
 from .._matrix import is_dask, is_sparse, mask_of, matrix_of, values_of
 from .._report import _outside, say
+from .._settings import settings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -84,7 +87,7 @@ def pca(
     The scores, if ``data`` is an array. Else sets the following fields:
 
     ``adata.obsm['X_pca']`` : float32, `(n_obs, n_comps)`
-        Scores; a Dask array if X is one.
+        Scores; a Dask array if X is one, and one of CuPy with ``cellmill.settings.keep_on_device``.
     ``adata.varm['PCs']`` : float64, `(n_vars, n_comps)`
         Loadings, 0 for genes that are not used. In each the entry of largest magnitude is positive.
     ``adata.uns['pca']``
@@ -121,8 +124,11 @@ def pca(
         hint = f"n_components={n_comps} must be between 1 and one below {smallest} with svd_solver='arpack'"
         msg = f"n_comps: {n_comps}, but {n_obs} cells and {n_vars} genes {allowed} ({hint})"
         raise ValueError(msg)
-    found = components(matrix, int(n_comps), zero_center)
-    scores = found["scores"].astype(dtype, copy=False)
+    found = components(matrix, int(n_comps), zero_center, settings.keep_on_device and not is_dask(x))
+    scores = found["scores"]
+    if isinstance(scores, DeviceArray):
+        scores = on_cupy(scores)
+    scores = scores.astype(dtype, copy=False)
     if is_dask(x):
         from ..dask import from_rows
 

@@ -11,7 +11,7 @@ from .._calls import old_positionals
 from .._cellmill import find_ab
 from .._cellmill import umap as layout
 from .._graph import neighbors_of, parts
-from .._matrix import check_adata, is_dask, lent, seed_of
+from .._matrix import check_adata, home, is_dask, lent, seed_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
     """How a layout starts, and from which coordinates."""
 
     def plain(x: Any) -> np.ndarray:
-        x = x.compute() if is_dask(x) else x
+        x = x.compute() if is_dask(x) else home(x)
         return lent(np.asarray(x)[:, :d], np.float32)
 
     def whole(x: Any) -> np.ndarray:
@@ -151,7 +151,7 @@ def _start(adata: AnnData, init: Any, params: dict[str, Any], d: int, seed: int,
         lie = adata.obsm.get(params.get("use_rep", "X_pca"))
         if lie is None:
             return "spectral", None
-        lie = lie.compute() if is_dask(lie) else lie
+        lie = lie.compute() if is_dask(lie) else home(lie)
         return "spectral", lent(np.asarray(lie)[:, : params.get("n_pcs")], np.float32)
     if isinstance(init, str) and init == "random":
         return "random", None

@@ -67,7 +67,7 @@ pub(super) fn covariance(
     let Some((mut grams, nnz)) = summed(devices, pass, columns, all, selected, watch)? else { return Ok(None) };
     let (mut gram, stream) = grams.remove(0);
     for (mut other, _) in grams {
-        gram.merge(&other.totals()?, other.n_rows())?;
+        gram.merge(&mut other)?;
     }
     let n_obs = gram.n_rows();
     let (covariance, sums) = gram.covariance()?;
@@ -206,8 +206,15 @@ pub(super) fn scores(
     let mut lanes = feeder.lanes()?;
     let streams = devices.iter().map(Device::stream).collect::<Result<Vec<_>>>()?;
     let projections = streams.iter().map(|stream| Projection::new(stream, components, p, shift)).collect::<Result<Vec<_>>>()?;
+    let mut staying = match (pass.rows.stay, &streams[..]) {
+        (Some(stay), [stream]) => Some((stay, stream.alloc::<f32>(n_rows * k)?, 0)),
+        _ => None,
+    };
     streams.iter().try_for_each(Stream::synchronize)?;
-    let mut scores = Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_rows * k).unwrap_or_else(|| pages(n_rows * k));
+    let mut scores = match staying {
+        Some(_) => Vec::new(),
+        None => Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_rows * k).unwrap_or_else(|| pages(n_rows * k)),
+    };
     let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
     let tasks = &feeder.tasks;
     in_order(
@@ -227,6 +234,11 @@ pub(super) fn scores(
             let turn = turn(i, devices.len());
             lanes[turn].rows(loaded, |lane, rows| {
                 let scores = projections[turn].scores(lane, rows)?;
+                if let Some((_, all, at)) = &mut staying {
+                    lane.copy(&scores, all, *at)?;
+                    *at += scores.len();
+                    return Ok(());
+                }
                 let target = match arriving.free.pop().filter(|pinned| pinned.len() >= scores.len()) {
                     Some(pinned) => pinned,
                     None => devices[turn].pinned(scores.len())?,
@@ -240,11 +252,19 @@ pub(super) fn scores(
     while !arriving.waiting.is_empty() {
         arriving.take()?;
     }
-    let short = !arriving.rest.is_empty();
+    let short = match &staying {
+        Some((_, all, at)) => *at < all.len(),
+        None => !arriving.rest.is_empty(),
+    };
     lanes.into_iter().try_for_each(Lanes::finish)?;
     projections.iter().zip(&streams).try_for_each(|(projection, stream)| projection.check(stream))?;
     if short {
         return Err(Error::bug("fewer rows in the projection than in the covariance"));
+    }
+    if let Some((stay, all, _)) = staying {
+        // Nobody else sets it.
+        let _ = stay.set(all);
+        return Ok(Some(Vec::new()));
     }
     Ok(Some(scores))
 }
@@ -280,17 +300,17 @@ impl Arriving<'_> {
 }
 
 /// Puts the packed rows of tasks into page-locked memory: what the threads do.
-struct Feeder<'a> {
+pub(super) struct Feeder<'a> {
     devices: &'a [Arc<Device>],
     pass: Pass<'a>,
     route: Route<'a>,
-    tasks: Vec<Range<u64>>,
+    pub tasks: Vec<Range<u64>>,
     n_lanes: u64,
     memory: Mutex<Vec<Pinned<u8>>>,
 }
 
 /// A task that waits for its upload, or is there already.
-enum Loaded {
+pub(super) enum Loaded {
     Here(Laid),
     There(Arc<Resident>),
 }
@@ -345,7 +365,7 @@ pub(crate) fn most_entries(source: &dyn Source, tasks: &[Range<u64>]) -> u64 {
 
 impl<'a> Feeder<'a> {
     /// `None` if there is no device, or one has no room for a task beside `bytes` bytes.
-    fn new(devices: &'a [Arc<Device>], pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
+    pub(super) fn new(devices: &'a [Arc<Device>], pass: Pass<'a>, bytes: u64) -> Result<Option<Self>> {
         let source = pass.rows.feed.source;
         let tasks = cut(source.shape().n_obs);
         let most = most_entries(source, &tasks);
@@ -376,7 +396,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// The packed rows of a task. `chosen` gives its chosen columns, transformed, where the device is not to do that.
-    fn load(&self, task: usize, chosen: impl FnOnce() -> Result<Chunk>) -> Result<Loaded> {
+    pub(super) fn load(&self, task: usize, chosen: impl FnOnce() -> Result<Chunk>) -> Result<Loaded> {
         let Some(filters) = self.route.staged else {
             let mut bytes = Vec::new();
             pack(&chosen()?.x, &mut bytes);
@@ -408,7 +428,7 @@ impl<'a> Feeder<'a> {
     }
 
     /// The lanes of each device.
-    fn lanes(&self) -> Result<Vec<Lanes<'_>>> {
+    pub(super) fn lanes(&self) -> Result<Vec<Lanes<'_>>> {
         self.devices.iter().map(|device| self.lanes_of(device)).collect()
     }
 
@@ -433,7 +453,7 @@ impl<'a> Feeder<'a> {
 }
 
 /// Streams in turn: while one task travels, another is unpacked and a third is multiplied.
-struct Lanes<'a> {
+pub(super) struct Lanes<'a> {
     streams: Vec<Stream>,
     unpack: Unpack,
     transform: Transform,
@@ -448,7 +468,7 @@ struct Lanes<'a> {
 
 impl Lanes<'_> {
     /// Queues the upload of a task's rows and what makes them the chosen columns, transformed; then what `then` queues on the same stream.
-    fn rows(&mut self, loaded: Loaded, then: impl FnOnce(&Stream, &Rows) -> Result<()>) -> Result<()> {
+    pub(super) fn rows(&mut self, loaded: Loaded, then: impl FnOnce(&Stream, &Rows) -> Result<()>) -> Result<()> {
         let stream = &self.streams[self.next % self.streams.len()];
         self.next += 1;
         let mut rows = match loaded {
@@ -484,7 +504,7 @@ impl Lanes<'_> {
     }
 
     /// Waits for all that was queued.
-    fn finish(self) -> Result<()> {
+    pub(super) fn finish(self) -> Result<()> {
         self.streams.iter().try_for_each(Stream::synchronize)
     }
 }

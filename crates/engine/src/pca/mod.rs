@@ -2,6 +2,7 @@
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
 pub mod ahead;
+pub mod csr;
 mod gpu;
 #[cfg(test)]
 pub(crate) mod held;
@@ -10,11 +11,11 @@ mod route;
 mod wide;
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cellmill_cuda::Processor;
+use cellmill_cuda::{Buffer, Processor};
 use cellmill_kernels::gram::{BLOCK, Gram, MAX_COLUMNS, Work};
 use cellmill_matrix::{Csr, Error, Result, Watch};
 use serde::{Deserialize, Serialize};
@@ -34,7 +35,7 @@ pub use part::{Crew, Products, Sums, products, scores, scores_on};
 /// Principal components.
 #[derive(Clone, Debug)]
 pub struct Pca {
-    /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32.
+    /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32; empty where they [stay](Rows::stay).
     pub scores: Vec<f32>,
     /// Loadings V: `(n_genes, n_comps)` row-major, orthonormal columns; in each the entry of largest magnitude is positive.
     pub components: Vec<f64>,
@@ -77,6 +78,8 @@ pub struct Rows<'a> {
     pub last: bool,
     /// Who reads them, if it is not this process: the pass for a covariance, and the projection.
     pub crew: Option<&'a dyn Crew>,
+    /// Where the scores stay, if one GPU finds them: there, and not on the host.
+    pub stay: Option<&'a OnceLock<Buffer<f32>>>,
 }
 
 /// What one pass over all rows finds: enough to project them.
@@ -148,7 +151,8 @@ pub fn pca(
         (None, Some(crew)) => crew.scores(&rows, &fit, watch)?,
         (None, None) => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
     };
-    if scores.len() != fit.n_scores() {
+    let stayed = rows.stay.is_some_and(|stay| stay.get().is_some());
+    if scores.len() != fit.n_scores() && !stayed {
         return Err(Error::bug("other rows in the projection than in the covariance"));
     }
     let Fit { components, variance, variance_ratio, nnz, .. } = fit;
@@ -232,7 +236,7 @@ fn fit(
     let on_gpu = matches!(covariance, Covariance::Device(..));
     let covariance = match columns.centred {
         // While a GPU looks for them, all threads make the pages of the scores: the one that copies scores into them would take as long.
-        true if on_gpu && rows.rows.crew.is_none() => {
+        true if on_gpu && rows.rows.crew.is_none() && rows.rows.stay.is_none() => {
             let pages = || rows.memory.scores.give(gpu::pages(n_obs as usize * n_comps));
             rayon::join(|| gpu::eigenpairs(covariance, p, n_comps), pages).0?
         }

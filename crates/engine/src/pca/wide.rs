@@ -151,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let selected = Stage::new(3, &allowance, Some(Arc::new(Spill::new(dir.path()))));
         let decoded = AtomicBool::new(false);
-        let rows = Rows { feed: Feed::source(&source), select: &[], n_genes: p, transform: &[], last: true, crew: None };
+        let rows = Rows { feed: Feed::source(&source), select: &[], n_genes: p, transform: &[], last: true, crew: None, stay: None };
         let columns = Columns { detection: vec![0.2; p], bound: 0.0, largest: None, centred: true };
         let found = fit(Pass { rows, decoded: &decoded, memory: &Memory::default() }, &columns, k, &selected, &()).unwrap();
         assert_eq!(selected.n_kept(), 3);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cellmill_cuda::{Device, Memory, Options, Stream};
 use cellmill_kernels::gram::{self, cuda::Gram};
 use cellmill_kernels::moments::{self, cuda::Input, cuda::Moments, cuda::Sums};
-use cellmill_kernels::pack::{self, cuda::ABSENT, cuda::Batch, cuda::Rows, cuda::Unpack, pack};
+use cellmill_kernels::pack::{self, compact::Compact, cuda::ABSENT, cuda::Batch, cuda::Rows, cuda::Unpack, pack};
 use cellmill_kernels::project::{self, cuda::Projection};
 use cellmill_kernels::select::{keep_columns, renumbering};
 use cellmill_kernels::totals::{column_totals, look, row_totals};
@@ -114,6 +114,11 @@ fn unpacked(stream: &Stream, unpack: &Unpack, name: &str, csr: &Csr) -> Result<b
     let back = rows.to_csr(stream)?;
     let same = back.indptr == csr.indptr && back.indices == csr.indices && bits(&back.data) == bits(&csr.data);
     let fine = must(&format!("unpack {name}"), same, format!("{} entries", csr.nnz()));
+    let entries = Compact::new(stream.device())?.entries(stream, &rows)?;
+    let (columns, values) = (stream.download(&entries.columns, csr.nnz())?, stream.download(&entries.values, csr.nnz())?);
+    let lens: Vec<u32> = csr.indptr.windows(2).map(|w| (w[1] - w[0]) as u32).collect();
+    let same = entries.columns.len() == csr.nnz() && entries.lens == lens && columns == csr.indices && bits(&values) == bits(&csr.data);
+    let fine = fine & must(&format!("compact {name}"), same, format!("{} entries", csr.nnz()));
     let (found, expected) = (rows.totals(stream)?, row_totals(csr));
     let same = found.n_genes == expected.n_genes && found.total == expected.total;
     Ok(fine & must(&format!("totals {name}"), same, format!("{} rows", csr.n_rows())))
@@ -280,12 +285,15 @@ fn multiplied(stream: &Stream, unpack: &Unpack, transform: &Transform, counts: &
     for (what, bounds, order) in
         [("bounds of columns", largest.clone(), [0, 1, 2]), ("another order", largest, [2, 0, 1]), ("one bound", vec![9.22; p], [0, 1, 2])]
     {
-        let mut gram = Gram::new(stream, &bounds)?;
-        for i in order {
+        // In another order, in two parts.
+        let mut grams = [Gram::new(stream, &bounds)?, Gram::new(stream, &bounds)?];
+        for (turn, i) in order.into_iter().enumerate() {
             let mut rows = upload(stream, unpack, &pieces[i])?;
             transform.apply_own(stream, &mut rows, &how)?;
-            gram.add(&rows)?;
+            grams[usize::from(turn == 2 && what == "another order")].add(&rows)?;
         }
+        let [mut gram, mut other] = grams;
+        gram.merge(&mut other)?;
         let (found, sums) = gram.covariance()?;
         let found = stream.download(&found, p * p)?;
         gram.check()?;

@@ -8,14 +8,17 @@
 //! Tolerance against the CPU: a value is off by at most `bound · 2^-22`, rounded to nearest; a product by `bound_i bound_j · 2^-30`.
 //! Both have no preferred sign, so covariances agree to about 1e-7 of `σ_i σ_j`.
 
-use cellmill_cuda::{Blas, Buffer, Grid, Kernel, Operand, Source, Stream};
+use std::collections::VecDeque;
+
+use cellmill_cuda::{Blas, Buffer, Grid, Kernel, Operand, Pending, Source, Stream};
 use cellmill_matrix::{Error, Place, Result};
 
 use super::{MAX_COLUMNS, Totals};
 use crate::pack::cuda::{Found, Rows};
 
 /// The kernels.
-pub const SOURCE: Source = Source { name: "gram", parts: &[include_str!("gram.cu")], kernels: &["digits", "fold", "covariance", "sums"] };
+pub const SOURCE: Source =
+    Source { name: "gram", parts: &[include_str!("gram.cu")], kernels: &["digits", "fold", "covariance", "sums", "add"] };
 
 /// Rows whose digits are multiplied at once.
 pub const BLOCK: usize = 16_384;
@@ -23,6 +26,8 @@ pub const BLOCK: usize = 16_384;
 const ROWS_A_FOLD: usize = 65_536;
 /// Columns of the products that are known to be symmetric are taken in panels, and only their upper parts.
 const PANEL: usize = 1_280;
+/// Numbers that go from one device to another at a time: 8 MiB.
+const PIECE: usize = 1 << 20;
 /// Largest |q|: all three digits 127.
 const LARGEST: f64 = 8_355_711.0;
 
@@ -31,7 +36,7 @@ const LARGEST: f64 = 8_355_711.0;
 pub struct Gram {
     stream: Stream,
     blas: Blas,
-    kernels: [Kernel; 4],
+    kernels: [Kernel; 5],
     p: usize,
     /// `p + 1` and what the products like.
     n_pad: usize,
@@ -69,7 +74,13 @@ impl Gram {
         Ok(Gram {
             stream: stream.clone(),
             blas: Blas::new(stream)?,
-            kernels: [program.kernel("digits")?, program.kernel("fold")?, program.kernel("covariance")?, program.kernel("sums")?],
+            kernels: [
+                program.kernel("digits")?,
+                program.kernel("fold")?,
+                program.kernel("covariance")?,
+                program.kernel("sums")?,
+                program.kernel("add")?,
+            ],
             p,
             n_pad,
             shifts: stream.upload(&shifts)?,
@@ -172,8 +183,8 @@ impl Gram {
         Ok(())
     }
 
-    /// The totals of all rows, to be merged with those of another device by addition: `(n, n)`, n = p + 1 and a little.
-    pub fn totals(&mut self) -> Result<Vec<i64>> {
+    /// The totals of all rows: `(n, n)`, n = p + 1 and a little.
+    fn totals(&mut self) -> Result<Vec<i64>> {
         self.multiply()?;
         self.fold()?;
         self.stream.download(&self.totals, self.totals.len())
@@ -186,15 +197,38 @@ impl Gram {
         Ok(Totals { shifts: self.stream.download(&self.shifts, self.p)?, n_rows: self.n_rows, products })
     }
 
-    /// Adds the totals of another device, made with the same bounds.
-    pub fn merge(&mut self, totals: &[i64], n_rows: u64) -> Result<()> {
-        let mut mine = self.totals()?;
-        if mine.len() != totals.len() {
+    /// Adds the totals of another device, made with the same bounds: piece by piece through page-locked memory, of which one comes while
+    /// another goes.
+    pub fn merge(&mut self, other: &mut Gram) -> Result<()> {
+        for gram in [&mut *self, &mut *other] {
+            gram.multiply()?;
+            gram.fold()?;
+        }
+        let len = self.totals.len();
+        if other.totals.len() != len {
             return Err(Error::bug("two Gram matrices of different genes are merged"));
         }
-        mine.iter_mut().zip(totals).for_each(|(a, b)| *a = a.wrapping_add(*b));
-        self.totals = self.stream.upload(&mine)?;
-        self.n_rows += n_rows;
+        let mut free = Vec::new();
+        let mut coming: VecDeque<(usize, usize, Pending<i64>)> = VecDeque::new();
+        let mut starts = (0..len).step_by(PIECE);
+        loop {
+            let start = starts.next();
+            if let Some(at) = start {
+                let piece = other.stream.part(&other.totals, at..(at + PIECE).min(len))?;
+                let memory = free.pop().map_or_else(|| other.stream.device().pinned(PIECE), Ok)?;
+                coming.push_back((at, piece.len(), other.stream.download_later(&piece, memory)?));
+            }
+            if start.is_some() && coming.len() < 2 {
+                continue;
+            }
+            let Some((at, n, pending)) = coming.pop_front() else { break };
+            let (piece, lent) = self.stream.upload_later(pending.wait()?, 0..n)?;
+            let args = [(&piece).into(), (n as u32).into(), (at as u64).into(), (&mut self.totals).into()];
+            // SAFETY: the arguments of `add`: n numbers from `at` on lie in the totals.
+            unsafe { self.stream.launch(&self.kernels[4], Grid::over(n, 256), &args)? };
+            free.push(lent.wait()?);
+        }
+        self.n_rows += other.n_rows;
         Ok(())
     }
 

@@ -87,3 +87,9 @@ extern "C" __global__ void sums(const long long* totals, unsigned n, unsigned p,
     const unsigned j = blockIdx.x * blockDim.x + threadIdx.x;
     if (j < p) out[j] = scalbn((double)totals[(u64)p * n + j], -8 - shifts[j]);
 }
+
+// Adds n of another device's totals to those from `at` on.
+extern "C" __global__ void __launch_bounds__(256) add(const long long* from, unsigned n, u64 at, long long* totals) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) totals[at + i] += from[i];
+}

@@ -32,6 +32,7 @@ mod avx2;
 mod block;
 mod checksum;
 mod columns;
+pub mod compact;
 pub mod cuda;
 mod decode;
 mod encode;

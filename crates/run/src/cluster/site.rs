@@ -374,7 +374,7 @@ impl Site {
     }
 
     fn rows<'a, T>(&'a self, (select, transform, n_genes, _): &'a Chosen<T>) -> Rows<'a> {
-        Rows { feed: self.feed(), select, n_genes: *n_genes, transform, last: true, crew: None }
+        Rows { feed: self.feed(), select, n_genes: *n_genes, transform, last: true, crew: None, stay: None }
     }
 
     /// A pass, read once.

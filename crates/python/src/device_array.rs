@@ -1,0 +1,138 @@
+//! Arrays that stay in the memory of a GPU, for other libraries of the process: `__cuda_array_interface__`, version 3.
+
+use std::sync::Arc;
+
+use cellmill_cuda::{Buffer, Device};
+use cellmill_engine::pca::Rows;
+use cellmill_engine::pca::csr::{Csr, csr_on};
+use cellmill_matrix::Error;
+use numpy::{IntoPyArray, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::device::processor;
+use crate::error::raised;
+use crate::matrix::Matrix;
+use crate::{pool, rows};
+
+/// Numbers of one type.
+enum Numbers {
+    Floats(Buffer<f32>),
+    /// All below 2^31: other libraries take them for i32.
+    Whole(Buffer<u32>),
+}
+
+/// An array in the memory of a GPU, in C order. Whoever makes an array of it without a copy keeps it alive. What wrote it is done.
+#[pyclass(frozen, module = "cellmill._cellmill")]
+pub struct DeviceArray {
+    numbers: Numbers,
+    shape: Vec<usize>,
+}
+
+impl DeviceArray {
+    /// An array of f32.
+    pub fn floats(buffer: Buffer<f32>, shape: Vec<usize>) -> Self {
+        DeviceArray { numbers: Numbers::Floats(buffer), shape }
+    }
+
+    /// An array of i32.
+    fn whole(buffer: Buffer<u32>) -> Self {
+        DeviceArray { shape: vec![buffer.len()], numbers: Numbers::Whole(buffer) }
+    }
+
+    fn device(&self) -> &Arc<Device> {
+        match &self.numbers {
+            Numbers::Floats(buffer) => buffer.device(),
+            Numbers::Whole(buffer) => buffer.device(),
+        }
+    }
+
+    fn dtype(&self) -> &'static str {
+        match self.numbers {
+            Numbers::Floats(_) => "<f4",
+            Numbers::Whole(_) => "<i4",
+        }
+    }
+}
+
+/// Others may still read it on streams of their own.
+impl Drop for DeviceArray {
+    fn drop(&mut self) {
+        // A device that is lost has nobody who reads.
+        let _ = self.device().synchronize();
+    }
+}
+
+#[pymethods]
+impl DeviceArray {
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.shape)
+    }
+
+    /// Number of the GPU.
+    #[getter]
+    fn device_id(&self) -> usize {
+        self.device().ordinal()
+    }
+
+    #[getter]
+    fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let address = match &self.numbers {
+            Numbers::Floats(buffer) => buffer.address(),
+            Numbers::Whole(buffer) => buffer.address(),
+        };
+        let out = PyDict::new(py);
+        out.set_item("shape", self.shape(py)?)?;
+        out.set_item("typestr", self.dtype())?;
+        // Not to be written to behind our back, but it is the caller's.
+        out.set_item("data", (address, false))?;
+        out.set_item("strides", py.None())?;
+        out.set_item("stream", py.None())?;
+        out.set_item("version", 3)?;
+        Ok(out)
+    }
+
+    /// A copy in main memory.
+    fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let flat = match &self.numbers {
+            Numbers::Floats(buffer) => {
+                let numbers = py.detach(|| buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?;
+                return Ok(numbers.into_pyarray(py).reshape(self.shape.clone())?.into_any());
+            }
+            Numbers::Whole(buffer) => py.detach(|| buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?,
+        };
+        // The same bits.
+        let flat: Vec<i32> = flat.into_iter().map(|number| number as i32).collect();
+        Ok(flat.into_pyarray(py).reshape(self.shape.clone())?.into_any())
+    }
+
+    fn __len__(&self) -> usize {
+        self.shape.first().copied().unwrap_or(0)
+    }
+
+    fn __repr__(&self) -> String {
+        let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
+        format!("DeviceArray of {} {} on cuda:{}", shape.join(" × "), self.dtype(), self.device_id())
+    }
+}
+
+/// The rows of a matrix after its steps on the GPU that was chosen: `indptr`, `indices`, `data` of a CSR matrix.
+#[pyfunction]
+pub fn on_device(py: Python<'_>, matrix: &Matrix) -> PyResult<(DeviceArray, DeviceArray, DeviceArray)> {
+    let recipe = matrix.whole_recipe();
+    let (select, transform) = rows::selecting(&recipe);
+    let found = matrix.feed(py, |feed| {
+        let rows = Rows { feed, select, n_genes: matrix.n_vars(), transform, last: false, crew: None, stay: None };
+        pool::run(py, "to the GPU", |call| {
+            let processor = processor(call)?;
+            let device =
+                processor.device().ok_or_else(|| Error::option("device", "cpu", "arrays stay on a GPU if settings.device names one"))?;
+            let short = || Error::option("device", device.to_string(), "it has no room for rows that are unpacked");
+            csr_on(device, rows, call)?.ok_or_else(short)
+        })
+    })?;
+    let Csr { indptr, columns, values, .. } = found;
+    let n = values.len();
+    Ok((DeviceArray::whole(indptr), DeviceArray::whole(columns), DeviceArray::floats(values, vec![n])))
+}
