@@ -2,14 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cellmill_cuda::{Device, Event, Pinned, Stream, Tray};
+use cellmill_cuda::{Buffer, Device, Event, Pinned, Stream, Tray};
 use cellmill_kernels::grouped::cuda::{Grouped, Kept, Sums, Totals};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
+use cellmill_kernels::ranked::{self, cuda::Part, cuda::RankSums, cuda::Ranked};
 use cellmill_kernels::transform::cuda::Logged;
-use cellmill_matrix::{Error, Result, Source, Watch};
+use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
 
 use crate::exec::{Feed, cut, in_order};
 use crate::fold::{GroupStats, GroupedStats};
+use crate::host::rank::GeneRanks;
 use crate::pca::{Laid, MOST_ENTRIES, again, lay, most_entries, turn};
 use crate::reader::Reader;
 use crate::stage::Piece;
@@ -36,6 +38,8 @@ pub struct Question<'a> {
     pub totals_of_genes: bool,
     /// What is done to values first.
     pub how: Logged,
+    /// Whether ranks are asked for, too.
+    pub ranked: bool,
 }
 
 /// What is found.
@@ -43,6 +47,8 @@ pub struct Question<'a> {
 pub struct Found {
     /// Of the genes that were asked for; `None` if values were not whole, or too large for sums of fixed point.
     pub stats: Option<GroupedStats>,
+    /// Rank sums of each gene over the groups and the rest, among all of these, if they were asked for.
+    pub ranks: Vec<GeneRanks>,
     /// Whether rows were decoded.
     pub decoded: bool,
 }
@@ -53,10 +59,19 @@ struct Desk<'a> {
     kernels: Grouped,
     kept: Kept,
     sums: Sums,
+    ranks: Option<Ranks>,
     /// Sums and genes are there.
     ready: Event,
     /// Tasks take them in turn.
     lanes: Vec<Mutex<Lane>>,
+}
+
+/// What ranks are made of.
+struct Ranks {
+    kernels: Ranked,
+    parts: Mutex<Vec<Part>>,
+    /// Whether a value was seen that has no place among them.
+    negative: Buffer<u32>,
 }
 
 struct Lane {
@@ -73,7 +88,7 @@ pub fn host_bytes(source: &dyn Source, n_groups: usize, n_kept: usize, n_devices
 }
 
 /// Answers on `devices`, to the same bits however many there are; `None` where they are not fit for it: rows that are staged behind filters,
-/// values that lie too far apart for fixed point, no room. Tolerance: see [`cellmill_kernels::grouped::cuda`].
+/// values that lie too far apart for fixed point, no room. Tolerance: see [`cellmill_kernels::grouped::cuda`]. Ranks are the first's alone.
 pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watch: &dyn Watch) -> Result<Option<Found>> {
     let shape = feed.source.shape();
     let n_kept = ask.genes.map_or(shape.n_vars, |genes| genes.iter().filter(|keep| **keep).count());
@@ -84,6 +99,11 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
     }
     let n_sums = ask.n_groups + 1;
     let a_lane = Batch::device_bytes(most);
+    let devices = if ask.ranked { &devices[..1] } else { devices };
+    let waiting = if ask.ranked { rank_bytes(feed.source, n_kept, n_sums, tasks.len()) } else { 0 };
+    if waiting > 0 && !ranks_fit(&devices[0], shape.n_obs, n_sums, waiting + Sums::bytes(n_sums, n_kept) + 2 * LANES * a_lane)? {
+        return Ok(None);
+    }
     for device in devices {
         if !device.has_room(Sums::bytes(n_sums, n_kept) + a_lane, "statistics of groups")? {
             return Ok(None);
@@ -97,14 +117,17 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
             Some(genes) => Kept::some(&stream, genes, ask.totals_of_genes)?,
             None => Kept::all(shape.n_vars),
         };
-        desks.push(Desk { device, kernels: Grouped::new(device)?, kept, sums, ready: stream.record()?, lanes: Vec::new() });
+        let ranks =
+            || -> Result<Ranks> { Ok(Ranks { kernels: Ranked::new(device)?, parts: Mutex::default(), negative: stream.zeros(1)? }) };
+        let ranks = ask.ranked.then(ranks).transpose()?;
+        desks.push(Desk { device, kernels: Grouped::new(device)?, kept, sums, ranks, ready: stream.record()?, lanes: Vec::new() });
     }
     let reader = Reader::new(feed.source);
     if let Some(reader) = &reader {
         reader.open(devices, rayon::current_num_threads())?;
     }
     for (i, desk) in desks.iter_mut().enumerate() {
-        let taken = reader.as_ref().map_or(0, |reader| reader.reserved(i));
+        let taken = waiting + reader.as_ref().map_or(0, |reader| reader.reserved(i));
         let n_lanes = (desk.device.room()?.saturating_sub(taken) / a_lane).clamp(1, LANES);
         for _ in 0..n_lanes {
             let stream = desk.device.stream()?;
@@ -134,7 +157,7 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
                     let codes = tray.upload(&codes)?;
                     let stream = tray.stream();
                     stream.wait(&desk.ready)?;
-                    desk.kernels.add(stream, rows, &ask.how, &desk.kept, &codes, &desk.sums)
+                    desk.rows(stream, rows, &ask.how, &codes, n_sums)
                 };
                 if reader.rows(&rows, add)?.is_some() {
                     return Ok(true);
@@ -145,7 +168,7 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
                 Some(pieces) => pieces,
                 None => again(feed.source, &[], &rows)?,
             };
-            desks[turn(i, desks.len())].add(i, &pieces, &codes, &ask.how)?;
+            desks[turn(i, desks.len())].add(i, &pieces, &codes, ask)?;
             Ok(decoded)
         },
         |i, was_decoded| {
@@ -158,7 +181,7 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
     for desk in &desks {
         let Some(more) = desk.sums.totals(&desk.device.stream()?)? else {
             desk.device.leave("values are not whole, or too large for sums of fixed point".into());
-            return Ok(Some(Found { stats: None, decoded }));
+            return Ok(Some(Found { stats: None, ranks: Vec::new(), decoded }));
         };
         match &mut totals {
             None => totals = Some(more),
@@ -166,7 +189,36 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
         }
     }
     let totals = totals.ok_or_else(|| Error::bug("no GPU has sums"))?;
-    Ok(Some(Found { stats: Some(stats(ask, &totals, n_kept)), decoded }))
+    let stats = stats(ask, &totals, n_kept);
+    let Some(desk) = desks.pop().filter(|_| ask.ranked) else { return Ok(Some(Found { stats: Some(stats), ranks: Vec::new(), decoded })) };
+    let Some(ranks) = desk.into_ranks(&stats, n_kept)? else { return Ok(Some(Found { stats: None, ranks: Vec::new(), decoded })) };
+    Ok(Some(Found { stats: Some(stats), ranks, decoded }))
+}
+
+/// Bytes of device memory for ranks.
+fn rank_bytes(source: &dyn Source, n_kept: usize, n_sums: usize, n_tasks: usize) -> u64 {
+    let n_obs = source.shape().n_obs;
+    // Blocks of entries are filled up.
+    let entries = source.entries_before(SourceRow(n_obs)) / 16 * 17;
+    entries * ranked::cuda::ENTRY_BYTES + Ranked::bytes(n_obs, n_kept, n_sums, n_tasks)
+}
+
+/// Whether a device can rank so many cells in so many groups. If not, that is no error: the CPU does it.
+fn ranks_fit(device: &Device, n_obs: u64, n_sums: usize, bytes: u64) -> Result<bool> {
+    // A reader takes a quarter, and whoever unpacks some.
+    let room = device.room()? / 2;
+    let fit = n_obs <= ranked::cuda::MOST_ROWS && n_sums <= ranked::cuda::MOST_GROUPS && bytes <= room;
+    if !fit {
+        let most = (ranked::cuda::MOST_ROWS, ranked::cuda::MOST_GROUPS);
+        device.leave(format!(
+            "ranks of {n_obs} cells in {n_sums} groups (up to {} in {}) need {} MiB, and {} are left",
+            most.0,
+            most.1,
+            bytes >> 20,
+            room >> 20
+        ));
+    }
+    Ok(fit)
 }
 
 /// Each group's.
@@ -181,8 +233,39 @@ fn stats(ask: &Question<'_>, totals: &Totals, n_kept: usize) -> GroupedStats {
 }
 
 impl Desk<'_> {
+    /// Adds rows, each with its group.
+    fn rows(&self, stream: &Stream, rows: &mut Rows, how: &Logged, codes: &Buffer<u32>, n_sums: usize) -> Result<()> {
+        self.kernels.add(stream, rows, how, &self.kept, codes, &self.sums)?;
+        if let Some(Ranks { kernels, parts, negative }) = &self.ranks {
+            let part = kernels.part(stream, rows, how, &self.kept, codes, n_sums, negative)?;
+            parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+        }
+        Ok(())
+    }
+
+    /// The ranks of all rows that were added; `None` if a value has no place among them.
+    fn into_ranks(self, stats: &GroupedStats, n_kept: usize) -> Result<Option<Vec<GeneRanks>>> {
+        let Some(Ranks { kernels, parts, negative }) = self.ranks else { return Ok(None) };
+        let stream = self.device.stream()?;
+        if stream.download(&negative, 1)?[0] != 0 {
+            self.device.leave("values below zero have ranks there".into());
+            return Ok(None);
+        }
+        let sizes: Vec<u64> = stats.groups.iter().chain([&stats.rest]).map(|group| group.n_obs).collect();
+        let (n_sums, n_rows) = (sizes.len(), sizes.iter().sum());
+        let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let RankSums { twice, ties, lens } = kernels.sums(&stream, &parts, n_kept, n_sums, n_rows)?;
+        let gene = |j: usize| {
+            let mut twice = twice[j * n_sums..(j + 1) * n_sums].to_vec();
+            let zeros = stats.groups.iter().chain([&stats.rest]).map(|group| group.n_obs - group.n_cells[j]);
+            let of_zeros = ranked::add_zeros(&mut twice, zeros, n_rows - u64::from(lens[j]));
+            GeneRanks { twice, ties: of_zeros + ties[j] as f64 }
+        };
+        Ok(Some((0..n_kept).map(gene).collect()))
+    }
+
     /// Adds the packed rows of a task, each with its group.
-    fn add(&self, task: usize, pieces: &[Piece], codes: &[u32], how: &Logged) -> Result<()> {
+    fn add(&self, task: usize, pieces: &[Piece], codes: &[u32], ask: &Question<'_>) -> Result<()> {
         let mut lane = self.lanes[task % self.lanes.len()].lock().unwrap_or_else(PoisonError::into_inner);
         let Laid { memory, batch } = lay(self.device, lane.memory.take(), pieces, Piece::bytes, Piece::read)?;
         if batch.n_rows() != codes.len() {
@@ -192,7 +275,7 @@ impl Desk<'_> {
         let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
         let mut rows = lane.unpack.rows(stream, &bytes, &batch)?;
         let codes = stream.upload(codes)?;
-        self.kernels.add(stream, &mut rows, how, &self.kept, &codes, &self.sums)?;
+        self.rows(stream, &mut rows, &ask.how, &codes, ask.n_groups + 1)?;
         // Waits for all of it.
         rows.found(stream)?;
         lane.memory = Some(lent.wait()?);
@@ -206,7 +289,7 @@ mod tests {
 
     use super::*;
     use crate::exec::{self, Aside, Scratch, Task};
-    use crate::fold::{At, Collect, Grouped as Fold, NO_GROUP};
+    use crate::fold::{At, ByGene, Collect, Grouped as Fold, NO_GROUP};
     use crate::pca::held::Held;
     use crate::reader::tests::{Chunked, HOW, N_VARS, counts};
     use crate::recipe::{Rows, Step};
@@ -235,7 +318,7 @@ mod tests {
     #[test]
     fn without_a_gpu_there_is_no_answer() {
         let source = Held(counts());
-        let ask = Question { codes: &codes(), n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW };
+        let ask = Question { codes: &codes(), n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW, ranked: false };
         assert!(grouped(&[], Feed::source(&source), &ask, &()).unwrap().is_none());
     }
 
@@ -250,7 +333,7 @@ mod tests {
         let values = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }];
         let keep_rows = Step::KeepObs { rows: Rows::Mask { keep: rows.clone(), first: 0 } };
         let keep_genes = Step::KeepVar { mask: genes.clone() };
-        let all = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW };
+        let all = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW, ranked: false };
         let some = Question { rows: Some(&rows), genes: Some(&genes), ..all };
         let n_kept = genes.iter().filter(|keep| **keep).count();
         for (ask, select, n_vars) in [
@@ -280,12 +363,49 @@ mod tests {
     }
 
     #[test]
+    fn ranks_are_those_of_the_cpu() {
+        let Ok(device) = Device::open(&Options::default()) else { return };
+        let devices = [device];
+        let (held, chunked, codes) = (Held(counts()), Chunked(Held(counts())), codes());
+        let rows: Vec<bool> = (0..9000).map(|i| i % 5 != 2 && i / 4096 != 1).collect();
+        let genes: Vec<bool> = (0..N_VARS).map(|j| j % 3 != 0).collect();
+        let n_kept = genes.iter().filter(|keep| **keep).count();
+        let select =
+            [Step::KeepObs { rows: Rows::Mask { keep: rows.clone(), first: 0 } }, Step::TakeTotals, Step::KeepVar { mask: genes.clone() }];
+        let all = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW, ranked: true };
+        for how in [HOW, Logged::IDENTITY] {
+            for (ask, select, n_vars) in
+                [(all, &[][..], N_VARS), (Question { rows: Some(&rows), genes: Some(&genes), ..all }, &select[..], n_kept)]
+            {
+                let values = [Step::NormalizeTotal { target_sum: 1e4 }, Step::Log1p { base: None }];
+                let steps: Vec<Step> = select.iter().chain(if how == HOW { &values[..] } else { &[] }).cloned().collect();
+                let fold = At { step: steps.len(), fold: (Fold { n_vars, n_groups: 6 }, ByGene { n_vars }) };
+                let (stats, parts) =
+                    exec::run(Feed::source(&held), &steps, &fold, &Aside { batch: Some(&codes) }, None, &()).unwrap().output;
+                let sizes: Vec<u64> = stats.groups.iter().chain([&stats.rest]).map(|group| group.n_obs).collect();
+                let mut ranks = crate::host::rank::Ranks::new(&sizes);
+                for source in [&chunked as &dyn Source, &held] {
+                    let found = grouped(&devices, Feed::source(source), &Question { how, ..ask }, &()).unwrap().unwrap();
+                    alike(found.stats.as_ref().unwrap(), &stats, how == Logged::IDENTITY);
+                    assert_eq!(found.ranks.len(), n_vars);
+                    for (j, found) in found.ranks.iter().enumerate() {
+                        ranks.clear();
+                        parts.iter().map(|part| part.gene(j)).for_each(|(values, groups)| ranks.add(values, groups));
+                        assert_eq!(found, ranks.all(), "gene {j}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn fractions_are_left_to_the_cpu() {
         let Ok(device) = Device::open(&Options::default()) else { return };
         let mut x = counts();
         x.data[1000] = 0.5;
         let codes = codes();
-        let ask = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: Logged::IDENTITY };
+        let ask =
+            Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: Logged::IDENTITY, ranked: false };
         let found = grouped(std::slice::from_ref(&device), Feed::source(&Held(x.clone())), &ask, &()).unwrap().unwrap();
         assert!(found.stats.is_none() && found.decoded);
         assert!(device.left().iter().any(|why| why.contains("not whole")));

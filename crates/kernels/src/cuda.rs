@@ -3,7 +3,7 @@
 use cellmill_cuda::Source;
 
 /// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them. Those of [`USUAL`] come first.
-pub const SOURCES: [Source; 11] = [
+pub const SOURCES: [Source; 12] = [
     crate::decode::cuda::LZ4,
     crate::decode::zstd::cuda::SOURCE,
     crate::decode::cuda::ROWS,
@@ -15,6 +15,7 @@ pub const SOURCES: [Source; 11] = [
     crate::project::cuda::SOURCE,
     crate::grouped::cuda::SOURCE,
     crate::pack::compact::SOURCE,
+    crate::ranked::cuda::SOURCE,
 ];
 
 /// So many of them are what a run needs.

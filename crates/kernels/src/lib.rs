@@ -33,6 +33,7 @@ pub mod moments;
 pub mod pack;
 pub mod product;
 pub mod project;
+pub mod ranked;
 pub mod residual;
 pub mod select;
 pub mod totals;

@@ -1,9 +1,12 @@
 //! Tables as text: comma- or tab-separated values with a header.
 
+use std::fmt::{Display, LowerExp, Write as _};
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use cellmill_matrix::{Column, Error, Place, Result, Table, Values};
+use rayon::prelude::*;
 
 /// What stands between the values of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,37 +57,49 @@ fn write(table: &Table, out: &mut dyn Write, delimiter: Delimiter) -> std::io::R
     let mut header: Vec<String> = if indexed { vec![quoted(&table.index_name, between)] } else { Vec::new() };
     header.extend(table.names().map(|n| quoted(n, between)));
     writeln!(out, "{}", header.join(between))?;
-    for i in 0..table.n_rows() {
-        if indexed {
-            write!(out, "{}", quoted(&table.index[i], between))?;
-        }
-        for (at, (_, column)) in table.columns.iter().enumerate() {
-            let comma = if at > 0 || indexed { between } else { "" };
-            write!(out, "{comma}{}", quoted(&cell(column, i), between))?;
-        }
-        writeln!(out)?;
+    // Numbers are turned into text by all threads, some lines at a time.
+    let starts: Vec<usize> = (0..table.n_rows()).step_by(LINES).collect();
+    for starts in starts.chunks(2 * rayon::current_num_threads()) {
+        let lines = |&start: &usize| lines(table, start..(start + LINES).min(table.n_rows()), between, indexed);
+        let texts: Vec<String> = starts.par_iter().map(lines).collect();
+        texts.iter().try_for_each(|text| out.write_all(text.as_bytes()))?;
     }
     Ok(())
 }
 
-/// An entry as text; empty where it is missing.
-fn cell(column: &Column, i: usize) -> String {
-    match column {
-        Column::Plain(Values::F32(v)) => number(f64::from(v[i]), &v[i].to_string(), &format!("{:e}", v[i])),
-        Column::Plain(Values::F64(v)) => number(v[i], &v[i].to_string(), &format!("{:e}", v[i])),
-        other => other.text(i).unwrap_or_default(),
+/// Lines that one thread writes at a time.
+const LINES: usize = 1 << 11;
+
+/// Some rows as lines.
+fn lines(table: &Table, rows: Range<usize>, between: &str, indexed: bool) -> String {
+    let mut out = String::new();
+    for i in rows {
+        if indexed {
+            out.push_str(&quoted(&table.index[i], between));
+        }
+        for (at, (_, column)) in table.columns.iter().enumerate() {
+            out.push_str(if at > 0 || indexed { between } else { "" });
+            match column {
+                Column::Plain(Values::F32(v)) => number(&mut out, f64::from(v[i]), v[i]),
+                Column::Plain(Values::F64(v)) => number(&mut out, v[i], v[i]),
+                // Empty where it is missing.
+                other => out.push_str(&quoted(&other.text(i).unwrap_or_default(), between)),
+            }
+        }
+        out.push('\n');
     }
+    out
 }
 
-/// A number with all of its digits, with an exponent where it is far from 1.
-fn number(x: f64, plain: &str, scientific: &str) -> String {
-    if x.is_nan() {
-        String::new()
-    } else if x == 0.0 || (1e-4..1e16).contains(&x.abs()) || x.is_infinite() {
-        plain.to_string()
-    } else {
-        scientific.to_string()
-    }
+/// A number with all of its digits, with an exponent where it is far from 1; nothing for NaN.
+fn number(out: &mut String, x: f64, digits: impl Display + LowerExp) {
+    let plain = x == 0.0 || (1e-4..1e16).contains(&x.abs()) || x.is_infinite();
+    // A string takes all that is written to it.
+    let _ = match plain {
+        _ if x.is_nan() => Ok(()),
+        true => write!(out, "{digits}"),
+        false => write!(out, "{digits:e}"),
+    };
 }
 
 /// RFC 4180: quoted where it holds a delimiter, a quote or a line's end.

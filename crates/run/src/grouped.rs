@@ -1,7 +1,7 @@
 //! Statistics of every gene in each group, under the memory ceiling: in one pass, or gene run by gene run where groups are very many.
 
 use cellmill_engine::fold::{Fold, Grouped, GroupedStats};
-use cellmill_engine::groups::{self as gpu, Question};
+use cellmill_engine::groups::{self as gpu, Found, Question};
 use cellmill_engine::recipe::{Rows, Step};
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Error, ErrorKind, Result, Watch};
@@ -14,8 +14,8 @@ use crate::view::{Groups, View, mask_of, runs};
 pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(GroupedStats, u32)> {
     view.check()?;
     view.check_codes(groups.codes)?;
-    let (found, wasted) = on_gpus(view, groups, watch)?;
-    if let Some(found) = found {
+    let (found, wasted) = on_gpus(view, groups, false, watch)?;
+    if let Some(Found { stats: Some(found), .. }) = found {
         return Ok((found, wasted));
     }
     let fold = Grouped { n_vars: view.n_vars, n_groups: groups.names.len() };
@@ -54,13 +54,13 @@ pub(crate) fn fits_gpus(view: &View<'_>, n_groups: usize, n_devices: usize) -> b
     gpu::host_bytes(view.feed.source, n_groups, view.n_vars, n_devices) <= view.memory
 }
 
-/// The same by GPUs, if there are any and they are fit for it; and the reads that it took.
-fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(Option<GroupedStats>, u32)> {
+/// The same by GPUs, if there are any and they are fit for it, and ranks, if they are asked for; and the reads that it took.
+pub(crate) fn on_gpus(view: &View<'_>, groups: &Groups<'_>, ranked: bool, watch: &dyn Watch) -> Result<(Option<Found>, u32)> {
     let Some(device) = view.gpus.first() else { return Ok((None, 0)) };
     if view.cluster.is_some() {
         return Ok((None, 0));
     }
-    let Some(ask) = question(view.select, view.values, groups) else {
+    let Some(ask) = question(view.select, view.values, groups).map(|ask| Question { ranked, ..ask }) else {
         device.leave("it knows no sums over groups after these steps".into());
         return Ok((None, 0));
     };
@@ -77,7 +77,10 @@ fn on_gpus(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(O
             device.leave(error.to_string());
             Ok((None, 0))
         }
-        found => Ok(found?.map_or((None, 0), |found| (found.stats, u32::from(found.decoded)))),
+        found => Ok(found?.map_or((None, 0), |found| {
+            let decoded = u32::from(found.decoded);
+            (Some(found), decoded)
+        })),
     }
 }
 
@@ -98,7 +101,7 @@ fn question<'a>(select: &'a [Step], values: &[Step], groups: &Groups<'a>) -> Opt
         [Step::TakeTotals, Step::KeepVar { mask }] => (Some(&mask[..]), false),
         _ => return None,
     };
-    Some(Question { codes: groups.codes, n_groups: groups.names.len(), rows, genes, totals_of_genes, how })
+    Some(Question { codes: groups.codes, n_groups: groups.names.len(), rows, genes, totals_of_genes, how, ranked: false })
 }
 
 /// Refuses groups of fewer than two cells: they have no variance.

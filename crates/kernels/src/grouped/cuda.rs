@@ -46,6 +46,21 @@ impl Kept {
         let (map, n_kept) = crate::select::renumbering(mask);
         Ok(Kept { map: Some(stream.upload(&map)?), n_kept, totals })
     }
+
+    /// How many are kept.
+    pub fn n_kept(&self) -> usize {
+        self.n_kept
+    }
+
+    /// The number of each column among those that are kept; `None`: all are.
+    pub(crate) fn map(&self) -> Option<&Buffer<u32>> {
+        self.map.as_ref()
+    }
+
+    /// Whether rows of so many columns are meant.
+    pub(crate) fn fits(&self, n_cols: usize) -> bool {
+        self.map.as_ref().map_or(n_cols == self.n_kept, |map| map.len() >= n_cols)
+    }
 }
 
 /// Sums of some rows so far: fixed point in device memory.
@@ -141,8 +156,7 @@ impl Grouped {
     /// Adds the values of each row, transformed on the fly, to the sums of its group: [`super::add_row`] after the steps. `groups`:
     /// `(n_rows,)`, others than `0..n_groups` are left out. Several streams may add to the same sums.
     pub fn add(&self, stream: &Stream, rows: &mut Rows, how: &Logged, kept: &Kept, groups: &Buffer<u32>, into: &Sums) -> Result<()> {
-        let short = kept.map.as_ref().map_or(rows.n_cols != kept.n_kept, |map| map.len() < rows.n_cols);
-        if short || groups.len() < rows.n_rows || into.n_kept != kept.n_kept {
+        if !kept.fits(rows.n_cols) || groups.len() < rows.n_rows || into.n_kept != kept.n_kept {
             return Err(Error::bug(format!("sums of {} groups of {} columns, of {}", into.n_groups, into.n_kept, rows.n_cols)));
         }
         let [starts, ends] = rows.spans();

@@ -16,6 +16,7 @@ use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
 pub use self::job::{Gene, Group, Job, Output, Summary};
+use self::ranks::Entries;
 pub use self::table::{Params, table, uns};
 use crate::grouped::{check_sizes, grouped};
 use crate::view::{Groups, View};
@@ -222,10 +223,16 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
     let values: Vec<Step> = view.values.iter().cloned().chain([Step::Expm1 { base: options.log_base }]).collect();
     let linear = View { values: &values, ..*view };
     let together = options.method == Method::Wilcoxon && ranks::fits(view, groups);
-    let (stats, genes) = if together {
+    let by_gpu = match options.method {
+        Method::Wilcoxon => ranks::by_gpu(view, groups, options, &mut out, watch)?,
+        _ => None,
+    };
+    let (stats, genes) = if let Some((stats, ranks)) = by_gpu {
+        (stats, Some(Entries::Ranked(ranks)))
+    } else if together {
         let (stats, genes, reads) = ranks::one_pass(view, groups, watch)?;
         out.reads += reads;
-        (stats, Some(genes))
+        (stats, Some(Entries::Listed(genes)))
     } else {
         let tests_linear = options.means_of_expm1 && options.method != Method::Wilcoxon;
         let (stats, reads) = grouped(if tests_linear { &linear } else { view }, groups, watch)?;
@@ -240,7 +247,8 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
             ranks::warn_of_few(&sizes, &against, options.reference, &mut out.warnings);
             let ask = ranks::Ask { against: &against, reference: options.reference, sizes: &sizes, options };
             match genes {
-                Some(genes) => ask.of_genes(&genes, view.n_vars),
+                Some(Entries::Ranked(genes)) => ask.of_ranks(&genes),
+                Some(Entries::Listed(genes)) => ask.of_genes(&genes, view.n_vars),
                 None => ask.in_runs(view, groups, &stats, &mut out, watch)?,
             }
         }
@@ -260,15 +268,16 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
         Some(reference) => Other::Group(&means.groups[reference as usize]),
         None => Other::Rest(complement_of_sums(means, group)),
     };
-    for (&group, (scores, pvals)) in against.iter().zip(scores) {
+    let list = |(&group, (scores, pvals)): (&u32, (Vec<f64>, Vec<f64>))| {
         let reference = other(group);
         let own = &means.groups[group as usize];
         let change = |j: usize| match options.means_of_expm1 {
             true => log2_ratio(own.mean(j), reference.mean(j)),
             false => log_fold_change(own.mean(j), reference.mean(j), options.log_base),
         };
-        out.ranked.push(listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options)?);
-    }
+        listed(group, &scores, Some((&pvals[..], &change as &dyn Fn(usize) -> f64)), options)
+    };
+    out.ranked = against.par_iter().zip(scores).map(list).collect::<Result<_>>()?;
     if options.pts {
         let within = tested.iter().map(|&g| (0..view.n_vars).map(|j| stats.groups[g as usize].share(j)).collect()).collect();
         let rest = options.reference.is_none().then(|| tested.iter().map(|&g| rest_shares(&stats, g)).collect());

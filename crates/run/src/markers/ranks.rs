@@ -8,6 +8,7 @@ use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 use rayon::prelude::*;
 
 use super::{Markers, Options, Scores};
+use crate::grouped::on_gpus;
 use crate::plan::densest_task;
 use crate::view::{Groups, View, mask_of, runs};
 
@@ -37,6 +38,30 @@ pub(super) fn fits(view: &View<'_>, groups: &Groups<'_>) -> bool {
     let stats = Grouped { n_vars: view.n_vars, n_groups: groups.names.len() }.state_bytes() * (view.states() + 1);
     let entries = view.entries() * ByGene::ENTRY_BYTES + starts_bytes(view, view.n_vars) + open_bytes(view);
     view.flight_bytes() + stats + entries <= view.memory
+}
+
+/// What ranks are made of: what one pass has found of all genes.
+pub(super) enum Entries {
+    /// Their entries.
+    Listed(Vec<Genes>),
+    /// Their rank sums.
+    Ranked(Vec<GeneRanks>),
+}
+
+/// Statistics and rank sums of all genes among all cells by a GPU, if there is one that is fit for it.
+pub(super) fn by_gpu(
+    view: &View<'_>,
+    groups: &Groups<'_>,
+    options: &Options,
+    out: &mut Markers,
+    watch: &dyn Watch,
+) -> Result<Option<(GroupedStats, Vec<GeneRanks>)>> {
+    if options.reference.is_some() || options.n_bins.is_some() {
+        return Ok(None);
+    }
+    let (found, reads) = on_gpus(view, groups, true, watch)?;
+    out.reads += reads;
+    Ok(found.and_then(|found| Some((found.stats?, found.ranks))))
 }
 
 /// Statistics and entries of all genes, and whether the source was decoded.
@@ -126,26 +151,35 @@ impl Ask<'_> {
         (0..self.against.len()).map(|k| by_gene.iter().map(|gene| gene[k]).unzip()).collect()
     }
 
+    /// Scores and p-values from rank sums of all genes.
+    pub fn of_ranks(&self, genes: &[GeneRanks]) -> Vec<Scores> {
+        let by_gene: Vec<Vec<(f64, f64)>> = genes.par_iter().map(|gene| self.among_all(gene)).collect();
+        (0..self.against.len()).map(|k| by_gene.iter().map(|gene| gene[k]).unzip()).collect()
+    }
+
+    fn score(&self, twice: u64, cubes: f64, n: u64, n_all: u64) -> (f64, f64) {
+        let Options { tie_correct, use_continuity, return_u_values, .. } = *self.options;
+        let (z, p) = GeneRanks::test(twice, tie_correct.then_some(cubes), use_continuity, n, n_all);
+        // U = R − n (n + 1) / 2.
+        (if return_u_values { (twice as f64 - (n * (n + 1)) as f64) / 2.0 } else { z }, p)
+    }
+
+    /// Scores and p-values of one gene, of groups among all cells.
+    fn among_all(&self, all: &GeneRanks) -> Vec<(f64, f64)> {
+        let n_all = self.sizes.iter().sum();
+        let of = |&g: &u32| self.score(all.twice[g as usize], all.ties, self.sizes[g as usize], n_all);
+        self.against.iter().map(of).collect()
+    }
+
     /// Scores and p-values of one gene.
     fn test(&self, ranks: &mut Ranks, lists: &mut Vec<Vec<u32>>) -> Vec<(f64, f64)> {
-        let Options { tie_correct, use_continuity, return_u_values, .. } = *self.options;
-        let score = |twice: u64, cubes: f64, n: u64, n_all: u64| {
-            let (z, p) = GeneRanks::test(twice, tie_correct.then_some(cubes), use_continuity, n, n_all);
-            // U = R − n (n + 1) / 2.
-            (if return_u_values { (twice as f64 - (n * (n + 1)) as f64) / 2.0 } else { z }, p)
-        };
-        let Some(reference) = self.reference else {
-            let all = ranks.all();
-            let n_all = self.sizes.iter().sum();
-            let of = |&g: &u32| score(all.twice[g as usize], all.ties, self.sizes[g as usize], n_all);
-            return self.against.iter().map(of).collect();
-        };
+        let Some(reference) = self.reference else { return self.among_all(ranks.all()) };
         ranks.by_group(lists);
         let list = |g: u32| (&lists[g as usize][..], self.sizes[g as usize]);
         let of = |&g: &u32| {
             let (own, other) = (list(g), list(reference));
             let (twice, cubes) = pair(own, other);
-            score(twice, cubes, own.1, own.1 + other.1)
+            self.score(twice, cubes, own.1, own.1 + other.1)
         };
         self.against.iter().map(of).collect()
     }
