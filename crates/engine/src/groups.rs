@@ -87,14 +87,14 @@ pub fn host_bytes(source: &dyn Source, n_groups: usize, n_kept: usize, n_devices
     PACKED * tasks * most_entries(source, &cut(source.shape().n_obs)) + 48 * (n_groups as u64 + 1) * n_kept as u64
 }
 
-/// Answers on `devices`, to the same bits however many there are; `None` where they are not fit for it: rows that are staged behind filters,
-/// values that lie too far apart for fixed point, no room. Tolerance: see [`cellmill_kernels::grouped::cuda`]. Ranks are the first's alone.
+/// Answers on `devices`, to the same bits however many there are; `None` where they are not fit for it: values that lie too far apart for
+/// fixed point, no room. Tolerance: see [`cellmill_kernels::grouped::cuda`]. Ranks are the first's alone.
 pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watch: &dyn Watch) -> Result<Option<Found>> {
     let shape = feed.source.shape();
     let n_kept = ask.genes.map_or(shape.n_vars, |genes| genes.iter().filter(|keep| **keep).count());
     let tasks = cut(shape.n_obs);
     let most = most_entries(feed.source, &tasks);
-    if devices.is_empty() || most > MOST_ENTRIES || feed.stage.is_some_and(|stage| !stage.is_unfiltered()) {
+    if devices.is_empty() || most > MOST_ENTRIES {
         return Ok(None);
     }
     let n_sums = ask.n_groups + 1;
@@ -150,7 +150,8 @@ pub fn grouped(devices: &[Arc<Device>], feed: Feed<'_>, ask: &Question<'_>, watc
             if codes.iter().all(|&code| code == LEFT_OUT) {
                 return Ok(false);
             }
-            let staged = feed.stage.and_then(|stage| stage.task(i));
+            // Rows that were staged behind filters are not those that are asked for.
+            let staged = feed.stage.filter(|stage| stage.is_unfiltered()).and_then(|stage| stage.task(i));
             if let (None, Some(reader)) = (&staged, &reader) {
                 let add = |number: usize, tray: &mut Tray, rows: &mut Rows| {
                     let desk: &Desk<'_> = &desks[number];

@@ -175,14 +175,14 @@ impl Subject {
         }
     }
 
-    /// Opens the GPUs that sums over `n_groups` groups are taken on, if there are any, the matrix is worth it and workers don't read it. With
-    /// `auto`, a ceiling without room for that leaves it to the CPU.
-    pub fn processor<'a>(&self, ask: &Ask, workers: bool, n_groups: usize, listener: &'a dyn Listener) -> Result<Opening<'a>> {
+    /// Opens the GPUs that sums over `n_groups` groups are taken on, if there are any, the matrix is worth it and it is not `elsewhere` that
+    /// they are taken. With `auto`, a ceiling without room for that leaves it to the CPU.
+    pub fn processor<'a>(&self, ask: &Ask, elsewhere: bool, n_groups: usize, listener: &'a dyn Listener) -> Result<Opening<'a>> {
         let view = self.view();
         let nnz = view.entries();
         let room = View { memory: view.memory.saturating_sub(ask.device.host_bytes(nnz)), ..view };
         let low = ask.device.device == Word::Auto && !fits_gpus(&room, n_groups, 1);
-        let choice = if workers || low { Choice::default() } else { ask.device.clone() };
+        let choice = if elsewhere || low { Choice::default() } else { ask.device.clone() };
         choice.open(nnz, listener)
     }
 

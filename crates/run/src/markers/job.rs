@@ -125,8 +125,6 @@ impl Job {
             let column = subject.obs.column(&self.groupby).ok_or_else(|| Error::missing(place, &self.groupby, subject.obs.names()))?;
             let (codes, values) = categories(column, subject.obs.n_rows());
             let names: Vec<String> = (0..values.len()).map(|i| values.text(i)).collect();
-            // Sums over groups are all that a t-test asks for.
-            let processor = subject.processor(&self.ask, staged || dispatcher.is_some(), names.len(), listener)?;
             let missing = codes.iter().filter(|c| **c == NO_GROUP).count();
             if missing > 0 {
                 listener.warn(&format!("{missing} cells have no label in {}; they are compared with, not tested", self.groupby));
@@ -143,6 +141,8 @@ impl Job {
                 _ => Some(number(&self.reference)?),
             };
             options.log_base = subject.log_base;
+            let here = dispatcher.is_none() && options.is_for_gpus();
+            let processor = subject.processor(&self.ask, !here, names.len(), listener)?;
             let spread = subject.spread(&codes);
             let beside = match &self.output {
                 Output::Text(path, _) | Output::Store(path, _) => path,

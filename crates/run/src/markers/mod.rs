@@ -122,6 +122,17 @@ pub struct Options {
     pub order: Option<Order>,
 }
 
+impl Options {
+    /// Whether GPUs know what is asked of the groups: their sums, or their ranks among all cells.
+    pub fn is_for_gpus(&self) -> bool {
+        match self.method {
+            Method::LogReg => false,
+            Method::Wilcoxon => self.reference.is_none() && self.n_bins.is_none(),
+            Method::TTest | Method::TTestOverestimVar => true,
+        }
+    }
+}
+
 /// Gives the places of so many of some scores, `(n_vars,)`, best first.
 pub type BestFirst = dyn Fn(&[f64], usize) -> Result<Vec<u32>> + Send + Sync;
 

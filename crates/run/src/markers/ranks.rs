@@ -56,7 +56,7 @@ pub(super) fn by_gpu(
     out: &mut Markers,
     watch: &dyn Watch,
 ) -> Result<Option<(GroupedStats, Vec<GeneRanks>)>> {
-    if options.reference.is_some() || options.n_bins.is_some() {
+    if !options.is_for_gpus() {
         return Ok(None);
     }
     let (found, reads) = on_gpus(view, groups, true, watch)?;
