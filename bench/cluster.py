@@ -102,7 +102,7 @@ def passes(stream, began):
     found = {}
     for task in stream:
         spans = [span for span in task["startstops"] if span["action"] == "compute"]
-        found.setdefault(task["key"].rsplit("-", 5)[0], []).extend((span["start"] - began, span["stop"] - began) for span in spans)
+        found.setdefault(task["key"].replace("-again", "").rsplit("-", 5)[0], []).extend((span["start"] - began, span["stop"] - began) for span in spans)
     return {
         name: {"orders": len(spans), "from": round(min(spans)[0], 3), "to": round(max(end for _, end in spans), 3), "work_s": round(sum(b - a for a, b in spans), 3)}
         for name, spans in found.items()

@@ -20,13 +20,16 @@ import cellmill as cm
 from cellmill._crew import Crew
 
 distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
 
 PROGRAM = os.environ.get("CELLMILL", ROOT / "target" / "debug" / "cellmill")
 
 
 @pytest.fixture(scope="module")
 def client():
-    with distributed.LocalCluster(n_workers=3, **LOCAL) as cluster, cluster.get_client() as client:
+    """Workers that take no order from each other on a busy machine: one that has not the rows would read them again."""
+    placed = dask.config.set({"distributed.scheduler.work-stealing": False})
+    with placed, distributed.LocalCluster(n_workers=3, **LOCAL) as cluster, cluster.get_client() as client:
         yield client
 
 

@@ -16,50 +16,12 @@ from pathlib import Path
 
 import pytest
 from kinds import ROOT
+from trouble import Trouble
 from workers import LOCAL, RECIPE, same
 
 import cellmill as cm
 
 distributed = pytest.importorskip("distributed")
-
-
-class Trouble(distributed.WorkerPlugin):
-    """Something happens to a worker at one of its orders: those of a pass whose name begins so."""
-
-    name = "trouble"
-
-    def __init__(self, what: str, passes: str, orders: set[int], folder: str) -> None:
-        self.what, self.passes, self.orders, self.folder = what, passes, orders, folder
-
-    def setup(self, worker: distributed.Worker) -> None:
-        import cellmill._crew
-
-        module = cellmill._crew
-        native = self.native = module._cellmill
-        seen = iter(range(10**9))
-
-        def work(order: str, *rest):
-            hit = json.loads(order)["pass"].startswith(self.passes) and next(seen) in self.orders
-            if hit:
-                Path(self.folder, f"hit-{os.getpid()}").touch()
-            if hit and self.what == "killed before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if hit and self.what == "slow":
-                time.sleep(1)
-            if hit and self.what == "no folder":
-                order = order.replace("there.zarr.journal", "elsewhere.zarr.journal")
-            answer = native.work(order, *rest)
-            if hit and self.what == "killed after":
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-        others = {name: staticmethod(getattr(native, name)) for name in ("leave", "room", "no_gpu")}
-        module._cellmill = type("Native", (), {"work": staticmethod(work), **others})
-
-    def teardown(self, worker: distributed.Worker) -> None:
-        import cellmill._crew
-
-        cellmill._crew._cellmill = self.native
 
 
 @pytest.fixture
@@ -99,6 +61,16 @@ def test_a_worker_is_killed(cells, here, what, passes):
         trouble(client, here, what, passes, {0})
         cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
     assert hits(here) == 1
+    same(here)
+
+
+def test_a_worker_that_takes_too_much_memory_is_ended(cells, here):
+    """By its nanny; its orders go to the other."""
+    with workers(2, memory_limit="600MB") as client:
+        trouble(client, here, "out of memory", "covariance", {0})
+        cm.run(cells, here / "there.zarr", RECIPE, through="pca", client=client)
+        (hit,) = (here.parent / "hits").iterdir()
+        assert int(hit.name.removeprefix("hit-")) not in client.run(os.getpid).values()
     same(here)
 
 

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cellmill_engine::exec::cut;
@@ -9,7 +10,6 @@ use cellmill_engine::pca::{Columns, Crew, Fit, Products, Rows, TASKS_A_BLOCK};
 use cellmill_engine::recipe::{Rows::Mask, Step};
 use cellmill_graph::knn;
 use cellmill_matrix::{Error, Place, Result, Watch};
-use rayon::prelude::*;
 
 use super::{Cluster, Ground, MOST_ORDERS, What, spans};
 use crate::analysis::kept;
@@ -93,27 +93,34 @@ impl Cluster<'_> {
             false => self.parts(),
         };
         // Each part's scores go to their place, whichever comes first.
-        let mut ends = Vec::with_capacity(parts.len());
-        for part in &parts {
-            let kept = n_kept(rows.select, &((tasks.rows_before)(part.start)..(tasks.rows_before)(part.end)))?;
-            ends.push(ends.last().unwrap_or(&0) + kept * fit.n_comps());
-        }
-        if ends.last().copied().unwrap_or(0) != fit.n_scores() {
+        let n_kept = |part: &Range<usize>| n_kept(rows.select, &((tasks.rows_before)(part.start)..(tasks.rows_before)(part.end)));
+        let sizes = parts.iter().map(|part| Ok(n_kept(part)? * fit.n_comps())).collect::<Result<Vec<_>>>()?;
+        if sizes.iter().sum::<usize>() != fit.n_scores() {
             return Err(Error::bug("other rows are projected than were multiplied"));
         }
-        let mut scores = Vec::new();
+        let mut scores = vec![0f32; fit.n_scores()];
+        let mut rest = &mut scores[..];
+        let mut places: Vec<_> = sizes.iter().filter_map(|&size| rest.split_off_mut(..size)).collect();
+        let read = |record: &str, place: &mut [f32]| {
+            let bytes = bytemuck::cast_slice_mut::<_, u8>(place);
+            self.seen(record, || self.journal.read_bytes(record, bytes).then_some(()))
+        };
         let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus));
-        self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
-            if scores.is_empty() {
-                // Not before workers have something to do: it takes a while to make so many pages.
-                scores = vec![0f32; fit.n_scores()];
-                scores.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
-            }
-            let first = if number == 0 { 0 } else { ends[number - 1] };
-            let place = &mut scores[first..ends[number]];
-            self.seen(record, || self.journal.read_bytes(record, bytemuck::cast_slice_mut(place)).then_some(()))
+        let failed = OnceLock::new();
+        // Several threads read: pages that nobody has touched yet take longer than the record.
+        rayon::in_place_scope(|scope| {
+            self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
+                let place = std::mem::take(&mut places[number]);
+                if rayon::current_num_threads() == 1 {
+                    return read(record, place);
+                }
+                let (record, read, failed) = (record.to_string(), &read, &failed);
+                // Of several errors the first will do.
+                scope.spawn(move |_| read(&record, place).unwrap_or_else(|error| failed.set(error).unwrap_or(())));
+                Ok(())
+            })
         })?;
-        Ok(scores)
+        failed.into_inner().map_or(Ok(scores), Err)
     }
 
     fn search_by(
