@@ -39,6 +39,107 @@ def test_neighbors_are_scanpys(embedded, metric, method):
     assert abs(c - f).sum() / f.sum() < 0.01
 
 
+METRICS = ["l2", "sqeuclidean", "correlation", "manhattan", "cityblock", "l1", "chebyshev", "canberra", "braycurtis", "hamming", "minkowski"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_are_scanpys(embedded, metric):
+    embedded = embedded[:900].copy()
+    if metric == "hamming":
+        # Some components are equal then.
+        embedded.obsm["X_pca"] = np.round(embedded.obsm["X_pca"], 1)
+    ours, theirs = embedded.copy(), embedded.copy()
+    options = dict(n_neighbors=12, n_pcs=20, metric=metric, metric_kwds=dict(p=3) if metric == "minkowski" else {})
+    cm.pp.neighbors(ours, **options)
+    sc.pp.neighbors(theirs, transformer="sklearn", **options)
+    assert ours.uns["neighbors"]["params"] == theirs.uns["neighbors"]["params"]
+    d, e = (adata.obsp["distances"] for adata in (ours, theirs))
+    np.testing.assert_allclose(d.data.reshape(900, 11), np.sort(e.data.reshape(900, 11)), rtol=1e-5, atol=1e-6)
+    # Equal distances, of which it has many, may be in another order.
+    if metric != "hamming":
+        assert (d != 0).multiply(e != 0).nnz / e.nnz > 0.999
+        c, f = (adata.obsp["connectivities"] for adata in (ours, theirs))
+        assert abs(c - f).sum() / f.sum() < 1e-3
+
+
+@pytest.mark.parametrize("metric", ["jensenshannon", "hellinger", "inner_product"])
+def test_metrics_that_scanpy_lacks(embedded, metric):
+    from scipy.spatial.distance import cdist, jensenshannon
+
+    x = abs(embedded.obsm["X_pca"][:300])
+    x[7] = x[5]
+    adata = embedded[:300].copy()
+    adata.obsm["X_shifted"] = x
+    cm.pp.neighbors(adata, n_neighbors=8, use_rep="X_shifted", metric=metric)
+    x = x.astype(np.float64)
+    shares = x / x.sum(axis=1, keepdims=True)
+    if metric == "inner_product":
+        truth = -(x @ x.T)
+    elif metric == "hellinger":
+        truth = cdist(np.sqrt(shares), np.sqrt(shares)) / np.sqrt(2)
+    else:
+        truth = cdist(shares, shares, lambda p, q: jensenshannon(p, q))
+    np.fill_diagonal(truth, np.inf)
+    found = adata.obsp["distances"].data.reshape(300, 7)
+    np.testing.assert_allclose(-found if metric == "inner_product" else found, np.sort(truth)[:, :7], rtol=1e-5, atol=1e-7)
+    weights = adata.obsp["connectivities"]
+    assert (weights.data > 0).all() and (weights.data <= 1).all() and abs(weights - weights.T).max() == 0
+    if metric == "inner_product":
+        with pytest.raises(ValueError, match="-1.*from 0"):
+            adata.obsm["X_shifted"][3, 4] = -1
+            cm.pp.neighbors(adata, use_rep="X_shifted", metric="hellinger")
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_all_pairs(embedded, metric):
+    ours, theirs = embedded[:400].copy(), embedded[:400].copy()
+    options = dict(n_neighbors=10, method="gauss", knn=False, metric=metric)
+    cm.pp.neighbors(ours, **options)
+    sc.pp.neighbors(theirs, **options)
+    for key in ("distances", "connectivities"):
+        a, b = ours.obsp[key], theirs.obsp[key]
+        assert type(a) is type(b) is np.ndarray
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3 if key == "distances" else 1e-6)
+    with pytest.raises(ValueError, match="only with `knn = True`"):
+        cm.pp.neighbors(ours, knn=False)
+
+
+def test_transformers_and_functions(embedded):
+    from scipy.spatial.distance import cityblock
+    from sklearn.neighbors import KNeighborsTransformer
+
+    embedded = embedded[:300].copy()
+    by_name, by_object, by_function, theirs = (embedded.copy() for _ in range(4))
+    cm.pp.neighbors(by_name, n_neighbors=9, metric="manhattan")
+    transformer = KNeighborsTransformer(n_neighbors=9, metric="manhattan", algorithm="kd_tree")
+    cm.pp.neighbors(by_object, transformer=transformer)
+    sc.pp.neighbors(theirs, transformer=transformer)
+    cm.pp.neighbors(by_function, n_neighbors=9, metric=cityblock)
+    assert by_object.uns["neighbors"]["params"] == theirs.uns["neighbors"]["params"]
+    assert (by_object.obsp["distances"] != theirs.obsp["distances"]).nnz == 0
+    weights = theirs.obsp["connectivities"].toarray()
+    for adata in (by_name, by_object, by_function):
+        np.testing.assert_allclose(adata.obsp["connectivities"].toarray(), weights, atol=1e-4)
+    assert by_function.obsp["distances"].nnz == 300 * 8
+    with pytest.raises(ValueError, match="has 5 others, but 8"):
+        cm.pp.neighbors(by_object, transformer=Fewer(n_neighbors=9))
+
+
+class Fewer:
+    """A transformer that finds less than it says."""
+
+    def __init__(self, n_neighbors):
+        self.n_neighbors = n_neighbors
+
+    def get_params(self):
+        return dict(n_neighbors=self.n_neighbors)
+
+    def fit_transform(self, x):
+        from sklearn.neighbors import kneighbors_graph
+
+        return kneighbors_graph(x, 5, mode="distance")
+
+
 def test_keys_and_names_of_algorithms(embedded):
     adata = embedded.copy()
     cm.pp.neighbors(adata, n_neighbors=10, algorithm="ivfflat", key_added="other", rng=3)
@@ -49,8 +150,10 @@ def test_keys_and_names_of_algorithms(embedded):
         cm.pp.neighbors(adata[:200].copy(), n_neighbors=5, algorithm=name)
     with pytest.raises(ValueError, match="algorithm"):
         cm.pp.neighbors(adata, algorithm="guess")
-    with pytest.raises(ValueError, match="metric"):
-        cm.pp.neighbors(adata, metric="manhattan")
+    with pytest.raises(ValueError, match="mahalanobis.*euclidean, l2.*manhattan, cityblock"):
+        cm.pp.neighbors(adata, metric="mahalanobis")
+    with pytest.raises(ValueError, match="metric_kwds: w"):
+        cm.pp.neighbors(adata, metric="minkowski", metric_kwds=dict(w=[1.0]))
     with pytest.raises(ValueError, match="n_neighbors"):
         cm.pp.neighbors(adata[:3].copy(), n_neighbors=15)
 

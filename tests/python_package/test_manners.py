@@ -79,7 +79,7 @@ def test_other_threads_run_meanwhile():
     from cellmill._cellmill import neighbors
 
     before = counted[0]
-    neighbors(x, 15, "exact", "euclidean", "umap", 0)
+    neighbors(x, 15, "exact", "euclidean", None, "umap", 0)
     after = counted[0]
     over.set()
     thread.join()

@@ -198,9 +198,12 @@ pub struct RecipeOptions {
     /// Components used for neighbours
     #[arg(long, value_name = "N")]
     pub n_pcs: Option<usize>,
-    /// Distance: euclidean or cosine
+    /// What near means: euclidean, cosine, correlation, manhattan or others; an unknown name lists them
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
+    /// Exponent of the metric minkowski
+    #[arg(long, value_name = "P")]
+    pub minkowski_p: Option<f64>,
     /// Neighbour search: exact, accurate or fast
     #[arg(long, value_name = "NAME")]
     pub knn: Option<String>,
@@ -330,6 +333,7 @@ impl RecipeOptions {
         set(&mut r.neighbors.n_neighbors, &self.n_neighbors);
         set_some(&mut r.neighbors.n_pcs, self.n_pcs);
         set(&mut r.neighbors.metric, &self.metric);
+        set_some(&mut r.neighbors.p, self.minkowski_p);
         set(&mut r.neighbors.mode, &self.knn);
         set(&mut r.neighbors.method, &self.method);
         set_some(&mut r.neighbors.key_added, self.neighbors_key.clone());

@@ -27,8 +27,18 @@ fn main() -> ExitCode {
 fn all(n: usize) -> Result<bool> {
     let gpu = Processor::Cuda(vec![Device::open(&Options::default())?]);
     let mut fine = true;
-    for (d, k, metric) in [(50, 15, Metric::Euclidean), (20, 31, Metric::Cosine), (80, 10, Metric::Euclidean)] {
-        let x = cells(n.min(40_000), d);
+    let searches = [
+        (50, 15, Metric::Euclidean),
+        (20, 31, Metric::Cosine),
+        (80, 10, Metric::Euclidean),
+        (50, 15, Metric::SqEuclidean),
+        (50, 15, Metric::Hellinger),
+    ];
+    for (d, k, metric) in searches {
+        let mut x = cells(n.min(40_000), d);
+        if metric == Metric::Hellinger {
+            x.iter_mut().for_each(|x| *x = x.abs());
+        }
         let exact = knn::Options { n_neighbors: k, mode: Mode::Exact, metric, seed: 0 };
         let here = knn_on(Embedding::new(&x, d)?, &exact, &Processor::Cpu, None, &())?.in_original_order();
         let there = knn_on(Embedding::new(&x, d)?, &exact, &gpu, None, &())?.in_original_order();

@@ -59,6 +59,7 @@ fn _cellmill(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_function(wrap_pyfunction!(hvg::highly_variable_v3, m)?)?;
     m.add_function(wrap_pyfunction!(hvg::highly_variable_pearson, m)?)?;
     m.add_function(wrap_pyfunction!(neighbors::neighbors, m)?)?;
+    m.add_function(wrap_pyfunction!(neighbors::connectivities, m)?)?;
     m.add_function(wrap_pyfunction!(umap::umap, m)?)?;
     m.add_function(wrap_pyfunction!(umap::find_ab, m)?)?;
     m.add_function(wrap_pyfunction!(cluster::cluster, m)?)?;

@@ -269,7 +269,7 @@ fn elsewhere<'a>(recipe: &Recipe, needs: u64, through: Through, input: &Input<'a
 
 /// Weights between neighbours.
 pub(crate) fn weights(distances: &Distances, recipe: &Recipe, processor: &Processor) -> Result<Connectivities> {
-    fuzzy::connectivities_on(distances, method(recipe), processor)
+    fuzzy::connectivities_on(&metric(recipe)?.for_weights(distances), method(recipe), processor)
 }
 
 /// Neighbours and the weights between them; whether the weights are new to the journal.
@@ -281,6 +281,7 @@ fn neighbors(
     observer: &Observer<'_>,
 ) -> Result<(Made, bool)> {
     let watch = observer.stage("neighbors", "cells");
+    let options = search(recipe)?;
     let known = input.journal.and_then(found_of);
     let journal = input.journal.filter(|_| known.is_none());
     let crew = input.cluster.map(|c| c as &dyn knn::Crew);
@@ -289,11 +290,11 @@ fn neighbors(
         (None, Scores::Memory(all, wide, d)) => {
             let x = Embedding::columns(all, *wide, *d)?;
             let processor = input.processor.get()?;
-            while_kept(input.journal, |journal| keep_scores(journal, all), || knn::knn_on(x, &search(recipe), &processor, crew, &watch))?
+            while_kept(input.journal, |journal| keep_scores(journal, all), || knn::knn_on(x, &options, &processor, crew, &watch))?
         }
         (None, Scores::File(file)) => {
             let folder = input.scratch.ok_or_else(|| Error::bug("a file of components and no folder"))?;
-            knn_streamed(*file, &search(recipe), folder, crew, &watch)?
+            knn_streamed(*file, &options, folder, crew, &watch)?
         }
     };
     watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
@@ -350,18 +351,23 @@ pub(crate) fn graph_of(journal: &Journal) -> Option<Connectivities> {
 }
 
 /// What a recipe says of the search.
-fn search(recipe: &Recipe) -> knn::Options {
+fn search(recipe: &Recipe) -> Result<knn::Options> {
     let options = &recipe.neighbors;
-    knn::Options {
+    Ok(knn::Options {
         n_neighbors: options.n_neighbors,
         mode: match options.mode.as_str() {
             "exact" => knn::Mode::Exact,
             "fast" => knn::Mode::Fast,
             _ => knn::Mode::Accurate,
         },
-        metric: if options.metric == "cosine" { knn::Metric::Cosine } else { knn::Metric::Euclidean },
+        metric: metric(recipe)?,
         seed: recipe.seed,
-    }
+    })
+}
+
+/// What near means to a recipe.
+pub(crate) fn metric(recipe: &Recipe) -> Result<knn::Metric> {
+    knn::Metric::named(&recipe.neighbors.metric, recipe.neighbors.p)
 }
 
 /// What a recipe says of the weights.
@@ -451,7 +457,7 @@ fn named(key: &Option<String>, name: &str) -> String {
 
 fn neighbors_params(recipe: &Recipe, n_pcs: usize) -> Element {
     let n = &recipe.neighbors;
-    let params = vec![
+    let mut params = vec![
         ("n_neighbors".to_string(), Element::int(n.n_neighbors as i64)),
         ("method".into(), Element::string(n.method.clone())),
         ("random_state".into(), Element::int(recipe.seed as i64)),
@@ -459,6 +465,9 @@ fn neighbors_params(recipe: &Recipe, n_pcs: usize) -> Element {
         ("n_pcs".into(), Element::int(n_pcs as i64)),
         ("use_rep".into(), Element::string(keys::X_PCA)),
     ];
+    if let Some(p) = n.p {
+        params.push(("metric_kwds".into(), Element::Dict(vec![("p".into(), Element::float(p))])));
+    }
     Element::Dict(vec![
         ("connectivities_key".into(), Element::string(named(&n.key_added, keys::CONNECTIVITIES))),
         ("distances_key".into(), Element::string(named(&n.key_added, keys::DISTANCES))),

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cluster::no_room;
 use crate::device::HOST_BYTES;
+use crate::graph::metric;
 use crate::job::Job;
 use crate::recipe::{DEFAULT_COMPS, DEFAULT_PCS, DEFAULT_TOP_GENES, Recipe, Stage, Target, TargetWord};
 
@@ -52,6 +53,8 @@ pub struct Plan {
 const READ_RATE: f64 = 6.0e7;
 /// Seconds a cell and core of neighbours, layout and clusters (measured at 1.3 million cells: BENCHMARKS.md).
 const NEIGHBORS: f64 = 45e-6;
+/// Seconds and cores a pair of cells and dimension, where the metric wants all pairs compared.
+const PAIRS: f64 = 0.1e-9;
 const LAYOUT: f64 = 90e-6;
 const CLUSTERS: f64 = 13e-6;
 /// Products of the Gram matrix, a second and core.
@@ -222,12 +225,13 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
     let (mut aside, mut beside) = (false, false);
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
+    let of_pairs = metric(r).is_ok_and(knn::Metric::is_of_pairs);
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads, driver > 0);
         let rest = if elsewhere { graph.handed } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
-        let can = r.neighbors.mode != "exact" && n > knn::ALL_PAIRS as u64;
+        let can = r.neighbors.mode != "exact" && !of_pairs && n > knn::ALL_PAIRS as u64;
         let rows = 4 * n * n_pcs;
         let streamed = (graph.search - rows + threads * LISTS_IN_FLIGHT.min(3 * rows)).max(rest);
         let at_hand = graph.search.max(rest);
@@ -265,7 +269,8 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
         ));
     }
     if job.through >= Stage::Neighbors {
-        seconds.push(("neighbors".into(), n as f64 * NEIGHBORS / cores));
+        let a_cell = if of_pairs { (n * n_pcs) as f64 * PAIRS } else { NEIGHBORS };
+        seconds.push(("neighbors".into(), n as f64 * a_cell / cores));
     }
     if job.through >= Stage::Umap {
         seconds.push(("umap".into(), n as f64 * LAYOUT / cores));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use cellmill_engine::host::hvg::Flavor;
 use cellmill_engine::recipe::Expression;
+use cellmill_graph::knn::Metric;
 use cellmill_matrix::{Error, Place, Result};
 use serde::{Deserialize, Serialize};
 
@@ -235,8 +236,11 @@ pub struct Neighbors {
     /// Components used. Without, 50 or as many as there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_pcs: Option<usize>,
-    /// `euclidean` or `cosine`.
+    /// What near means: a metric by scanpy's or rapids-singlecell's name ([`Metric::named`]).
     pub metric: String,
+    /// Exponent of `minkowski`; 2 without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p: Option<f64>,
     /// `exact`, `accurate` (recall at least 0.99) or `fast` (0.95).
     pub mode: String,
     /// `umap`, `gauss` or `jaccard`.
@@ -394,6 +398,7 @@ impl Default for Neighbors {
             n_neighbors: 15,
             n_pcs: None,
             metric: "euclidean".into(),
+            p: None,
             mode: "accurate".into(),
             method: "umap".into(),
             key_added: None,
@@ -500,7 +505,7 @@ impl Recipe {
                 "a cell counts itself, so at least 2 are needed",
             ));
         }
-        one_of("neighbors.metric", &self.neighbors.metric, &["euclidean", "cosine"])?;
+        Metric::named(&self.neighbors.metric, self.neighbors.p)?;
         one_of("neighbors.mode", &self.neighbors.mode, &["exact", "accurate", "fast"])?;
         one_of("neighbors.method", &self.neighbors.method, &["umap", "gauss", "jaccard"])?;
         if self.umap.init_pos.is_empty() {
@@ -578,7 +583,7 @@ fn every_key() -> BTreeMap<String, Vec<String>> {
         hvg: Hvg { n_top_genes: Some(1), batch_key: Some(String::new()), theta: Some(1.0), clip: Some(1.0), ..Hvg::default() },
         scale: Scale { max_value: Some(1.0), ..Scale::default() },
         pca: Pca { n_comps: Some(1), ..Pca::default() },
-        neighbors: Neighbors { n_pcs: Some(1), key_added: Some(String::new()), ..Neighbors::default() },
+        neighbors: Neighbors { n_pcs: Some(1), p: Some(2.0), key_added: Some(String::new()), ..Neighbors::default() },
         umap: Umap { maxiter: Some(1), a: Some(1.0), b: Some(1.0), key_added: Some(String::new()), ..Umap::default() },
         leiden: Leiden { restrict_to: Some(Default::default()), key_added: Some(String::new()), ..Leiden::default() },
         ..Recipe::default()

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._cellmill import connectivities as weigh
 from .._cellmill import neighbors as search
 from .._matrix import check_adata, home, is_dask, is_sparse, lent, seed_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    import scipy.sparse as sp
     from anndata import AnnData
 
 #: What each word of scanpy and rapids-singlecell means here.
@@ -46,9 +48,9 @@ def neighbors(
     use_rep: str | None = None,
     knn: bool = True,
     method: str = "umap",
-    transformer: str | None = None,
+    transformer: Any = None,
     algorithm: str | None = None,
-    metric: str = "euclidean",
+    metric: str | Callable[[np.ndarray, np.ndarray], float] = "euclidean",
     metric_kwds: Mapping[str, Any] | None = None,
     algorithm_kwds: Mapping[str, Any] | None = None,
     random_state: Any = 0,
@@ -69,16 +71,22 @@ def neighbors(
     use_rep
         Key of obsm, or ``'X'``; ``X_pca`` without.
     knn
-        Only True: weights between neighbours alone.
+        Whether weights are between neighbours alone. False, for ``method='gauss'``: dense matrices of all pairs.
     method
         ``'umap'``, ``'gauss'`` or ``'jaccard'``.
     transformer, algorithm
         ``'exact'``, ``'accurate'`` (recall at least 0.99, the default) or ``'fast'`` (0.95). Names of rapids-singlecell and scanpy are taken for
-        the nearest of these; uns says which.
+        the nearest of these; uns says which. A transformer as scikit-learn's ``KNeighborsTransformer`` finds the neighbours itself;
+        `n_neighbors` and `metric` are its own then.
     metric
-        ``'euclidean'`` or ``'cosine'``.
-    metric_kwds, algorithm_kwds
-        Have no meaning.
+        ``'euclidean'`` (``'l2'``), ``'sqeuclidean'``, ``'cosine'``, ``'correlation'``, ``'hellinger'``, by the algorithm's search. All pairs
+        are compared, on the CPU, by ``'manhattan'`` (``'cityblock'``, ``'l1'``, ``'taxicab'``), ``'chebyshev'`` (``'linf'``),
+        ``'minkowski'`` (``'lp'``), ``'canberra'``, ``'braycurtis'``, ``'hamming'``, ``'jensenshannon'``, and by ``'inner_product'``, whose
+        ``distances`` are similarities. A function of two rows goes to scikit-learn.
+    metric_kwds
+        ``p``, the exponent of ``'minkowski'``: 2 without.
+    algorithm_kwds
+        Has no meaning.
     random_state, rng
         Where random numbers start.
     key_added
@@ -105,32 +113,51 @@ def neighbors(
     >>> adata.obsp["distances"].nnz
     200
     """
-    import scipy.sparse as sp
-
     check_adata(adata)
-    if not knn:
-        msg = "knn: False, but weights are those of the nearest neighbours alone (True)"
+    if not knn and (method != "gauss" or transformer is not None):
+        msg = f"knn: False, but `method = {method!r}` only with `knn = True`; `method = 'gauss'` finds all pairs itself"
         raise ValueError(msg)
-    word = algorithm if algorithm is not None else transformer
-    if not (word is None or isinstance(word, str)) or word not in ALGORITHMS:
-        msg = f"algorithm: {word!r}, but it is one of {', '.join(str(name) for name in ALGORITHMS if name)}"
+    word: Any = algorithm if algorithm is not None else transformer
+    if callable(metric) and isinstance(word, str | None):
+        from sklearn.neighbors import KNeighborsTransformer
+
+        k = n_neighbors if knn else adata.n_obs - 1
+        word = KNeighborsTransformer(n_neighbors=k, algorithm="brute", metric=metric, metric_params=dict(metric_kwds or {}))
+    if hasattr(word, "fit_transform"):
+        mode = type(word).__name__
+        n_neighbors = word.get_params()["n_neighbors"] if knn else n_neighbors
+    elif word in ALGORITHMS:
+        mode = ALGORITHMS[word]
+    else:
+        msg = f"algorithm: {word!r}, but it is one of {', '.join(str(name) for name in ALGORITHMS if name)}, or a transformer of scikit-learn"
         raise ValueError(msg)
-    mode = ALGORITHMS[word]
     adata = adata.copy() if copy else adata
     if adata.is_view:
         adata._init_as_actual(adata.copy())
     seed = seed_of(random_state, rng)
     x = representation(adata, use_rep, n_pcs)
-    distances, connectivities = search(x, int(n_neighbors), mode, metric, method, seed)
     n = x.shape[0]
+    distances: Any
+    connectivities: Any = None
+    if isinstance(word, str | None):
+        k, mode = (int(n_neighbors), mode) if knn else (n, "exact")
+        found, weights = search(x, k, mode, str(metric), exponent(metric_kwds), method if knn else None, seed)
+        distances = matrix(found, n)
+        connectivities = matrix(weights, n) if weights is not None else None
+    else:
+        distances = word.fit_transform(x)
+        if knn:
+            ids, lengths = nearest(distances, n_neighbors - 1)
+            connectivities = matrix(weigh(ids, lengths, method), n)
+            if callable(metric):
+                # The transformer is ours: no more neighbours than were asked for.
+                distances = matrix((np.arange(n + 1) * (n_neighbors - 1), ids.ravel(), lengths.ravel()), n)
+    if not knn:
+        distances = distances.toarray()
+        connectivities = of_all_pairs(distances, int(n_neighbors))
     key, dists, conns = ("neighbors", "distances", "connectivities")
     if key_added is not None and key_added != "neighbors":
         key, dists, conns = key_added, f"{key_added}_distances", f"{key_added}_connectivities"
-
-    def matrix(parts: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Any:
-        indptr, indices, data = parts
-        return sp.csr_matrix((data, indices, indptr), shape=(n, n), copy=False)
-
     params: dict[str, Any] = dict(n_neighbors=n_neighbors, method=method, random_state=random_state, metric=metric)
     if metric_kwds:
         params["metric_kwds"] = dict(metric_kwds)
@@ -138,15 +165,60 @@ def neighbors(
         params["use_rep"] = use_rep
     if n_pcs is not None:
         params["n_pcs"] = n_pcs
-    if word is not None:
+    if isinstance(word, str):
         params["algorithm"] = word
         if word != mode:
             params["algorithm_used"] = mode
     adata.uns[key] = dict(connectivities_key=conns, distances_key=dists, params=params)
-    adata.obsp[dists] = matrix(distances)
-    adata.obsp[conns] = matrix(connectivities)
+    adata.obsp[dists] = distances
+    adata.obsp[conns] = connectivities
     say(f"neighbors: {n_neighbors} of {n} cells in {x.shape[1]} dimensions ({mode})")
     return adata if copy else None
+
+
+def exponent(metric_kwds: Mapping[str, Any] | None) -> float | None:
+    """What options of a metric say: ``p`` alone."""
+    others = set(metric_kwds or {}) - {"p"}
+    if others:
+        msg = f"metric_kwds: {', '.join(sorted(others))}, but a metric has no option but minkowski's p; transformer= takes scikit-learn's"
+        raise ValueError(msg)
+    return float(metric_kwds["p"]) if metric_kwds else None
+
+
+def matrix(parts: tuple[np.ndarray, np.ndarray, np.ndarray], n: int) -> sp.csr_matrix:
+    """A square CSR matrix of ``(indptr, indices, data)``."""
+    import scipy.sparse as sp
+
+    indptr, indices, data = parts
+    return sp.csr_matrix((data, indices, indptr), shape=(n, n), copy=False)
+
+
+def nearest(distances: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `k` nearest others of each row of a sparse matrix of distances: ids (u32) and distances (f32), `(n_obs, k)`."""
+    pairs = distances.tocoo()
+    others = pairs.row != pairs.col
+    row, col, data = pairs.row[others], pairs.col[others], pairs.data[others]
+    order = np.lexsort((col, data, row))
+    row = row[order]
+    starts = np.searchsorted(row, np.arange(distances.shape[0]))
+    place = np.arange(len(row)) - starts[row]
+    counts = np.bincount(row, minlength=distances.shape[0])
+    if counts.min(initial=k) < k:
+        at = int(counts.argmin())
+        msg = f"transformer: row {at} of its distances has {counts[at]} others, but {k} are needed"
+        raise ValueError(msg)
+    kept = order[place < k]
+    return col[kept].reshape(-1, k).astype(np.uint32), data[kept].reshape(-1, k).astype(np.float32)
+
+
+def of_all_pairs(distances: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """scanpy's Gauss kernel without a threshold: s² is a quarter of the square of the distance to the last of the neighbours."""
+    squares = distances.astype(np.float64) ** 2
+    widths = np.partition(squares, n_neighbors - 1, axis=1)[:, n_neighbors - 1] / 4
+    sums = np.add.outer(widths, widths)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.sqrt(2 * np.sqrt(np.multiply.outer(widths, widths)) / sums) * np.exp(-squares / sums)
+    return np.where(weights > 1e-14, weights, 0).astype(np.float32)
 
 
 def representation(adata: AnnData, use_rep: str | None, n_pcs: int | None) -> np.ndarray:

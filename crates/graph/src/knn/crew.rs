@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::kernel::Simd;
 use super::lists::Lists;
+use super::metric::Scale;
 use super::rows::{RowFile, Rows, Shelf};
-use super::{MOST_ON_GPU, Metric, cuda, join};
+use super::{MOST_ON_GPU, cuda, join};
 
 /// What is searched for: everything that the rows don't say. Mostly the means of lists of about 512 cells: 0.4 bytes a cell of 50 dimensions.
 #[derive(Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub struct Order {
     /// Lists looked at around a list, and how near they must be.
     pub(super) width: usize,
     pub(super) reach: f32,
-    pub(super) metric: Metric,
+    pub(super) scale: Scale,
 }
 
 /// The neighbours of the cells of some lists, one list after the other.
@@ -74,7 +75,7 @@ impl Order {
         let asked = self.cells_before(lists.start) as usize..self.cells_before(lists.end) as usize;
         // Every list was searched.
         let searched = vec![u64::MAX; asked.len() * join::WORDS];
-        let found = cuda::neighbours_of(asked, device, (&x, rows.d()), self.k, self.metric == Metric::Cosine)?;
+        let found = cuda::neighbours_of(asked, device, (&x, rows.d()), self.k, self.scale)?;
         Ok(found.map(|(indices, distances)| Found { indices, distances, searched }))
     }
 }

@@ -13,6 +13,8 @@ use cellmill_cuda::{Device, Grid, Source};
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
+use super::metric::Scale;
+
 /// The kernels for rows of so many times 32 dimensions and so many candidates. They need compute capability 8.0.
 macro_rules! source {
     ($pairs:literal, $kept:literal) => {
@@ -48,15 +50,15 @@ const LARGEST: f32 = 256.0;
 /// Neighbours of each row: ids and distances, `(n, k)`, ascending by (distance, id).
 pub type Found = (Vec<u32>, Vec<f32>);
 
-/// The `k` nearest other rows of each row of `x`, `(n, d)`, finite. Distances are Euclidean, or half their squares with `halve` (the
-/// cosine distance of rows of length 1). Rows are dealt to the devices, at least one. `Ok(None)`: these cards or these sizes are beyond
+/// The `k` nearest other rows of each row of `x`, `(n, d)`, finite. Distances are what `scale` makes of
+/// squared Euclidean ones. Rows are dealt to the devices, at least one. `Ok(None)`: these cards or these sizes are beyond
 /// the kernels.
-pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve: bool, watch: &dyn Watch) -> Result<Option<Found>> {
+pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, scale: Scale, watch: &dyn Watch) -> Result<Option<Found>> {
     let n = x.len().checked_div(d).unwrap_or(0);
     if !fit(devices, n, d, k)? {
         return Ok(None);
     }
-    let task = Task::new((x, d), k, halve, watch)?;
+    let task = Task::new((x, d), k, scale, watch)?;
     let share = n.div_ceil(devices.len()).next_multiple_of(BLOCK);
     let parts = devices.par_iter().enumerate().map(|(i, device)| task.search(device, (i * share).min(n)..((i + 1) * share).min(n)));
     let (ids, distances): (Vec<_>, Vec<_>) = parts.collect::<Result<Vec<Found>>>()?.into_iter().unzip();
@@ -64,9 +66,9 @@ pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, halve:
 }
 
 /// [`neighbours`] of some of the rows, `(asked, k)`, on one device: the bits that they have among those of all.
-pub fn neighbours_of(asked: Range<usize>, device: &Arc<Device>, (x, d): (&[f32], usize), k: usize, halve: bool) -> Result<Option<Found>> {
+pub fn neighbours_of(asked: Range<usize>, device: &Arc<Device>, (x, d): (&[f32], usize), k: usize, scale: Scale) -> Result<Option<Found>> {
     match fit(std::slice::from_ref(device), x.len().checked_div(d).unwrap_or(0), d, k)? {
-        true => Task::new((x, d), k, halve, &())?.search(device, asked).map(Some),
+        true => Task::new((x, d), k, scale, &())?.search(device, asked).map(Some),
         false => Ok(None),
     }
 }
@@ -119,7 +121,7 @@ struct Task<'a> {
     x: &'a [f32],
     d: usize,
     k: usize,
-    halve: bool,
+    scale: Scale,
     centre: Vec<f32>,
     unit: f32,
     /// Rows that are found.
@@ -128,13 +130,13 @@ struct Task<'a> {
 }
 
 impl<'a> Task<'a> {
-    fn new((x, d): (&'a [f32], usize), k: usize, halve: bool, watch: &'a dyn Watch) -> Result<Self> {
+    fn new((x, d): (&'a [f32], usize), k: usize, scale: Scale, watch: &'a dyn Watch) -> Result<Self> {
         let n = x.len() / d;
         if n <= k || n >= 1 << 31 || x.len() != n * d {
             return Err(Error::bug(format!("{k} neighbours of {} numbers in rows of {d}", x.len())));
         }
         let (centre, unit) = scaling(x, d);
-        Ok(Task { x, d, k, halve, centre, unit, done: AtomicUsize::new(0), watch })
+        Ok(Task { x, d, k, scale, centre, unit, done: AtomicUsize::new(0), watch })
     }
 
     /// The neighbours of some rows.
@@ -181,7 +183,7 @@ impl<'a> Task<'a> {
                 (first as u32).into(),
                 (queries as u32).into(),
                 (k as u32).into(),
-                u32::from(self.halve).into(),
+                (self.scale as u32).into(),
                 (&lists).into(),
                 (&mut ids).into(),
                 (&mut distances).into(),

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
-use super::Metric;
 use super::join::Joined;
 use super::kernel::Simd;
+use super::metric::Scale;
 use super::progress::Progress;
 use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
@@ -72,7 +72,7 @@ impl Reverse {
 }
 
 /// One pass over all rows; neighbours of neighbours are looked at where either row has changed. `list_of` is the list of each position.
-pub(super) fn pass(simd: Simd, x: Shelf<'_>, joined: &mut Joined, list_of: &[u32], metric: Metric, progress: &Progress) -> Result<()> {
+pub(super) fn pass(simd: Simd, x: Shelf<'_>, joined: &mut Joined, list_of: &[u32], scale: Scale, progress: &Progress) -> Result<()> {
     let (n, k) = (x.n(), joined.distances.k);
     let frozen = joined.distances.indices.clone();
     let reverse = Reverse::new(n, &frozen, k);
@@ -95,7 +95,7 @@ pub(super) fn pass(simd: Simd, x: Shelf<'_>, joined: &mut Joined, list_of: &[u32
                     work.start(joined.searched.of(own, list_of[own]));
                     work.offer(own, &frozen, k, &reverse, list_of, &joined.changed);
                     let span = slot * k..(slot + 1) * k;
-                    *now = work.take(simd, reader, own, metric, &mut indices[span.clone()], &mut distances[span])?;
+                    *now = work.take(simd, reader, own, scale, &mut indices[span.clone()], &mut distances[span])?;
                 }
                 progress.add(rows, "descent")
             },
@@ -196,7 +196,7 @@ impl Work {
         simd: Simd,
         x: &mut Reader<'_>,
         own: usize,
-        metric: Metric,
+        scale: Scale,
         indices: &mut [u32],
         distances: &mut [f32],
     ) -> Result<bool> {
@@ -210,7 +210,7 @@ impl Work {
         let mut farthest = self.row[last];
         let mut any = false;
         for (&id, &squared) in self.offers.iter().zip(&self.squared) {
-            let key = scan::key(metric.distance(squared), id);
+            let key = scan::key(scale.distance(squared), id);
             if key < farthest {
                 simd.insert(&mut self.row, key);
                 farthest = self.row[last];

@@ -8,8 +8,8 @@ use std::ops::Range;
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
-use super::Metric;
 use super::kernel::{CANDIDATES, Form, Simd};
+use super::metric::Scale;
 use super::progress::Progress;
 use super::rank::{self, Ranking};
 use super::rows::{Reader, Shelf};
@@ -24,7 +24,7 @@ const RUN: usize = 16;
 const PACK: usize = 16 * 512;
 
 /// The `k` nearest others of each cell, `k < n`.
-pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, progress: &Progress) -> Result<Distances> {
+pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, scale: Scale, progress: &Progress) -> Result<Distances> {
     let (n, d) = (x.n(), x.d);
     let keep = rank::keep(k, n);
     let mut indices = vec![0u32; n * k];
@@ -44,9 +44,9 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
             let mut doubtful = Vec::new();
             for (slot, &row) in rows.iter().enumerate() {
                 let nearest = &work.best[slot * keep..(slot + 1) * keep];
-                let ranked = work.ranking.rank(simd, &mut reader, metric, row, nearest, &[])?;
+                let ranked = work.ranking.rank(simd, &mut reader, scale, row, nearest, &[])?;
                 let span = slot * k..(slot + 1) * k;
-                let farthest = metric.squared(emit(ranked, &mut indices[span.clone()], &mut distances[span]));
+                let farthest = scale.squared(emit(ranked, &mut indices[span.clone()], &mut distances[span]));
                 // Anyone nearer than `farthest` lies within |x| + farthest of the centre.
                 let norm = f64::from(work.queries.norm(slot)).sqrt();
                 let reach = norm + farthest.sqrt();
@@ -76,14 +76,14 @@ pub(super) fn neighbours(simd: Simd, x: Embedding, k: usize, metric: Metric, pro
         let (mut ranking, mut reader) = (Ranking::default(), Shelf::Memory(x).reader());
         for (row, nearest) in again.iter().flatten() {
             let span = *row as usize * k..(*row as usize + 1) * k;
-            emit(ranking.rank(simd, &mut reader, metric, *row, nearest, &[])?, &mut indices[span.clone()], &mut distances[span]);
+            emit(ranking.rank(simd, &mut reader, scale, *row, nearest, &[])?, &mut indices[span.clone()], &mut distances[span]);
         }
     }
     Ok(Distances { k, indices, distances })
 }
 
 /// The exact nearest others of a few rows: keys with the metric's distance, `k` a row.
-pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: Metric, progress: &Progress) -> Result<Vec<Vec<Key>>> {
+pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, scale: Scale, progress: &Progress) -> Result<Vec<Vec<Key>>> {
     let (n, d) = (x.n(), x.d());
     let keep = rank::keep(k, n);
     let centre = rank::centre(x)?;
@@ -121,7 +121,7 @@ pub(super) fn sample(simd: Simd, x: Shelf<'_>, rows: &[u32], k: usize, metric: M
         keys.truncate(keep);
         reader.start();
         let mut ranking = Ranking::default();
-        Ok(ranking.rank(simd, reader, metric, row, &keys, &[])?[..k].to_vec())
+        Ok(ranking.rank(simd, reader, scale, row, &keys, &[])?[..k].to_vec())
     };
     rows.par_iter().enumerate().map_init(|| x.reader(), nearest).collect()
 }

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
-use super::Metric;
 use super::crew::{Crew, Found, Order};
 use super::exact::emit;
 use super::kernel::{CANDIDATES, Form, Simd};
 use super::lists::{Lists, around};
+use super::metric::Scale;
 use super::progress::Progress;
 use super::rank::{self, Ranking};
 use super::rows::{Reader, Shelf};
@@ -109,7 +109,7 @@ pub(super) fn join(
     lists: &Lists,
     joined: &mut Joined,
     reach: Reach,
-    metric: Metric,
+    scale: Scale,
     progress: &Progress,
 ) -> Result<()> {
     let Searched { near, width, bits } = &mut joined.searched;
@@ -117,7 +117,7 @@ pub(super) fn join(
     let before = std::mem::replace(&mut joined.reach, reach);
     let Distances { k, indices, distances } = &mut joined.distances;
     let own = Own { indices, values: distances, searched: bits, changed: &mut joined.changed };
-    search(simd, x, lists, 0..lists.len(), near, own, *k, (before, reach), metric, progress)
+    search(simd, x, lists, 0..lists.len(), near, own, *k, (before, reach), scale, progress)
 }
 
 /// Rows of results, of the positions of some lists.
@@ -159,7 +159,7 @@ fn search(
     mut all: Own<'_>,
     k: usize,
     (before, reach): (Reach, Reach),
-    metric: Metric,
+    scale: Scale,
     progress: &Progress,
 ) -> Result<()> {
     let keep = rank::keep(k, x.n());
@@ -205,7 +205,7 @@ fn search(
             let (indices, values) = (&mut indices[slot * k..(slot + 1) * k], &mut values[slot * k..(slot + 1) * k]);
             let known: &[u32] = if anew { &[] } else { indices };
             let best = &work.best[slot * keep..(slot + 1) * keep];
-            let ranked = work.ranking.rank(simd, reader, metric, base + slot as u32, best, known)?;
+            let ranked = work.ranking.rank(simd, reader, scale, base + slot as u32, best, known)?;
             changed[slot] = anew || ranked.iter().zip(&*indices).any(|(&key, &id)| scan::id(key) != id);
             emit(ranked, indices, values);
         }
@@ -246,7 +246,7 @@ pub(super) fn part(simd: Simd, x: Shelf<'_>, order: &Order, span: Range<usize>) 
     let mut changed = vec![true; rows];
     let own = Own { indices: &mut found.indices, values: &mut found.distances, searched: &mut found.searched, changed: &mut changed };
     let reach = Reach { width: order.width, reach: order.reach };
-    search(simd, x, lists, span, &near, own, k, (Reach::NOWHERE, reach), order.metric, &Progress::new(&(), 0))?;
+    search(simd, x, lists, span, &near, own, k, (Reach::NOWHERE, reach), order.scale, &Progress::new(&(), 0))?;
     Ok(found)
 }
 

@@ -230,9 +230,15 @@ extern "C" __global__ void __launch_bounds__(256) scan(const u16* rows, const fl
     scan_pairs<PAIRS, KEPT>(rows, norms, n_pad, first, lists);
 }
 
+// The distance for a squared Euclidean distance: `Scale` of metric.rs, by its numbers.
+__device__ float scaled(u32 scale, float squared) {
+    const float part = scale == 1 || scale == 3 ? 0.5f * squared : squared;
+    return scale == 0 || scale == 3 ? __fsqrt_rn(part) : part;
+}
+
 // Exact distances of the candidates, ascending by (distance, row), the query itself left out. A warp a query.
 template <int KEEP>
-__device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_queries, u32 k, u32 halve, const u64* lists, u32* ids,
+__device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_queries, u32 k, u32 scale, const u64* lists, u32* ids,
                           float* distances) {
     constexpr int E = KEEP / 32;
     const u32 lane = threadIdx.x % 32, q = blockIdx.x * 8 + threadIdx.x / 32;
@@ -264,7 +270,7 @@ __device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_q
                 }
             }
             const float squared = ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
-            const float distance = halve ? 0.5f * squared : __fsqrt_rn(squared);
+            const float distance = scaled(scale, squared);
             key[e] = (u64)__float_as_uint(distance) << 32 | id;
         }
     }
@@ -279,9 +285,9 @@ __device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_q
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) rank(const float* x, u32 n, u32 d, u32 first, u32 n_queries, u32 k, u32 halve,
+extern "C" __global__ void __launch_bounds__(256) rank(const float* x, u32 n, u32 d, u32 first, u32 n_queries, u32 k, u32 scale,
                                                        const u64* lists, u32* ids, float* distances) {
-    rank_rows<KEPT>(x, n, d, first, n_queries, k, halve, lists, ids, distances);
+    rank_rows<KEPT>(x, n, d, first, n_queries, k, scale, lists, ids, distances);
 }
 
 #endif

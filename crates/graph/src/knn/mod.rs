@@ -1,6 +1,6 @@
 //! The k nearest other cells of each cell.
 //!
-//! `exact` compares all pairs. `accurate` and `fast` cut the cells into lists of near ones, renumber the cells by list, search for
+//! `exact` compares all pairs, as metrics that are no function of the Euclidean distance always do. `accurate` and `fast` cut the cells into lists of near ones, renumber the cells by list, search for
 //! each cell the few lists nearest to it, and repair what lies across borders by neighbours of neighbours. How many lists are
 //! searched is decided by the recall on a sample of cells whose neighbours are found exactly, so hard data cost more time and
 //! not quality.
@@ -13,6 +13,8 @@ mod join;
 mod kernel;
 mod lists;
 mod means;
+mod metric;
+mod pairs;
 mod parts;
 mod progress;
 mod rank;
@@ -29,12 +31,13 @@ use std::sync::Arc;
 use cellmill_cuda::{Device, Processor};
 use cellmill_matrix::{Error, Place, Result, Watch};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 pub use self::crew::{Crew, Found, Order};
 pub(crate) use self::cuda::{SOURCES, USUAL};
 use self::join::{Joined, Reach};
 use self::kernel::Simd;
+pub use self::metric::Metric;
+use self::metric::{Scale, Turned};
 use self::parts::Cells;
 use self::progress::Progress;
 use self::rows::Shelf;
@@ -54,36 +57,8 @@ pub enum Mode {
     Fast,
 }
 
-/// What near means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Metric {
-    /// `sqrt(Σ (x − y)²)`.
-    #[default]
-    Euclidean,
-    /// `1 − x·y / (|x| |y|)`; a row of zeros is at distance 1 from every other row.
-    Cosine,
-}
-
-impl Metric {
-    /// The distance for a squared Euclidean distance (of rows of length 1 for the cosine: `1 − cos = |x − y|² / 2`).
-    fn distance(self, squared: f32) -> f32 {
-        match self {
-            Metric::Euclidean => squared.sqrt(),
-            Metric::Cosine => 0.5 * squared,
-        }
-    }
-
-    /// The squared Euclidean distance for a distance.
-    fn squared(self, distance: f32) -> f64 {
-        match self {
-            Metric::Euclidean => f64::from(distance) * f64::from(distance),
-            Metric::Cosine => 2.0 * f64::from(distance),
-        }
-    }
-}
-
 /// What neighbours are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options {
     /// Neighbours of a cell, the cell itself counted, as in scanpy (default 15: 14 others a row). From 1 to the number of cells;
     /// more make the graph smoother and every later stage slower.
@@ -151,8 +126,6 @@ fn renumbered(Distances { k, indices, distances }: &Distances, from: &[u32], nam
 pub const ALL_PAIRS: usize = 16_384;
 /// Up to this many cells, a GPU that compares all pairs is faster than a search in lists.
 const MOST_ON_GPU: usize = 6_000_000;
-/// Largest magnitude of a coordinate: its square, times any number of dimensions in use, is finite in f32.
-const LARGEST: f32 = 1e17;
 
 /// Finds the `n_neighbors − 1` nearest other cells of each cell of `x`, `(n, d)`.
 ///
@@ -187,32 +160,35 @@ pub fn knn_streamed(rows: &dyn Rows, options: &Options, scratch: &Path, crew: Op
 fn stream(engine: &Engine<'_>, rows: &dyn Rows, options: &Options, scratch: &Path, watch: &dyn Watch) -> Result<Knn> {
     let (n, d) = (rows.n(), rows.d());
     check_sizes(n, options)?;
-    if n <= engine.all_pairs || options.mode == Mode::Exact {
+    let Some(scale) = options.metric.scale().filter(|_| n > engine.all_pairs && options.mode != Mode::Exact) else {
         // All pairs are compared with everything at hand.
         let mut data = vec![0.0; n * d];
         rows.copy(0, &mut data)?;
         return run(engine, Embedding::of(&data, d), options, watch);
-    }
+    };
+    let turn = options.metric.turn();
     const BLOCK: usize = 1 << 12;
     let block = |at: usize| -> Result<Vec<u32>> {
         let mut data = vec![0.0; BLOCK.min(n - at * BLOCK) * d];
         rows.copy(at * BLOCK, &mut data)?;
         let x = Embedding::of(&data, d);
-        check(x, at * BLOCK)?;
-        Ok(zero_rows(x).into_iter().map(|row| row + (at * BLOCK) as u32).collect())
+        check(x, at * BLOCK, options.metric)?;
+        Ok(turn.map_or_else(Vec::new, |turn| turn.blanks(x)).into_iter().map(|row| row + (at * BLOCK) as u32).collect())
     };
-    let zero: Vec<Vec<u32>> = (0..n.div_ceil(BLOCK)).into_par_iter().map(block).collect::<Result<_>>()?;
+    let blank: Vec<Vec<u32>> = (0..n.div_ceil(BLOCK)).into_par_iter().map(block).collect::<Result<_>>()?;
     let k = options.n_neighbors - 1;
     if k == 0 {
         return Ok(nobody(n));
     }
-    match options.metric {
-        Metric::Euclidean => by_lists(engine, Cells::Stream(rows, scratch), k, options, watch),
-        Metric::Cosine => {
-            let zero = zero.concat();
-            let rows = Normalised { rows, wider: !zero.is_empty() };
-            let mut found = by_lists(engine, Cells::Stream(&rows, scratch), k, options, watch)?;
-            level(&mut found, &zero);
+    match turn {
+        None => by_lists(engine, Cells::Stream(rows, scratch), k, scale, options, watch),
+        Some(turn) => {
+            let blank = blank.concat();
+            let rows = Turned { rows, turn, wider: !blank.is_empty() };
+            let mut found = by_lists(engine, Cells::Stream(&rows, scratch), k, scale, options, watch)?;
+            if turn.levels() {
+                level(&mut found, &blank);
+            }
             Ok(found)
         }
     }
@@ -242,22 +218,24 @@ fn nobody(n: usize) -> Knn {
 fn run(engine: &Engine<'_>, x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
     let n = x.n();
     check_sizes(n, options)?;
-    check(x, 0)?;
+    check(x, 0, options.metric)?;
     let k = options.n_neighbors - 1;
     if k == 0 {
         return Ok(nobody(n));
     }
-    match options.metric {
-        Metric::Euclidean => search(engine, x, k, options, watch),
-        Metric::Cosine => {
-            let zero = zero_rows(x);
-            let rows = Normalised { rows: &x, wider: !zero.is_empty() };
+    match options.metric.turn() {
+        None => search(engine, x, k, options, watch),
+        Some(turn) => {
+            let blank = turn.blanks(x);
+            let rows = Turned { rows: &x, turn, wider: !blank.is_empty() };
             let d = rows.d();
             let mut data = vec![0f32; n * d];
             data.par_chunks_mut(4096 * d).enumerate().try_for_each(|(at, out)| rows.copy(at * 4096, out))?;
             let mut found = search(engine, Embedding::of(&data, d), k, options, watch)?;
             drop(data);
-            level(&mut found, &zero);
+            if turn.levels() {
+                level(&mut found, &blank);
+            }
             Ok(found)
         }
     }
@@ -266,10 +244,14 @@ fn run(engine: &Engine<'_>, x: Embedding, options: &Options, watch: &dyn Watch) 
 /// Neighbours of rows as they are.
 fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Knn> {
     let (n, simd) = (x.n(), engine.simd);
+    let Some(scale) = options.metric.scale() else {
+        let distances = pairs::neighbours(x, k, options.metric, &Progress::new(watch, n as u64))?;
+        return Ok(Knn { order: nobody(n).order, distances });
+    };
     let devices = engine.processor.devices();
     if !devices.is_empty()
         && n <= MOST_ON_GPU
-        && let Some(found) = on_gpu(devices, simd, x, k, options, watch)?
+        && let Some(found) = on_gpu(devices, simd, x, k, scale, options.seed, watch)?
     {
         return Ok(found);
     }
@@ -277,15 +259,15 @@ fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch:
         let progress = Progress::new(watch, n as u64);
         let rows = if x.whole().is_none() { lists::gather(x, &nobody(n).order) } else { Vec::new() };
         let x = if rows.is_empty() { x } else { Embedding::of(&rows, x.d) };
-        let distances = exact::neighbours(simd, x, k, options.metric, &progress)?;
+        let distances = exact::neighbours(simd, x, k, scale, &progress)?;
         return Ok(Knn { order: (0..n as u32).collect(), distances });
     }
-    by_lists(engine, Cells::Memory(x), k, options, watch)
+    by_lists(engine, Cells::Memory(x), k, scale, options, watch)
 }
 
 /// Neighbours by lists: sample, join and repair.
-fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, watch: &dyn Watch) -> Result<Knn> {
-    let (n, metric, simd) = (cells.n(), options.metric, engine.simd);
+fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, scale: Scale, options: &Options, watch: &dyn Watch) -> Result<Knn> {
+    let (n, simd) = (cells.n(), engine.simd);
     // Lists, sample, join and one repair pass over all cells.
     let progress = Progress::new(watch, 4 * n as u64);
     let (mut lists, parts) = lists::cut(simd, cells, options.seed, &progress)?;
@@ -306,7 +288,7 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
         }
     };
     let list_of = lists.of_position();
-    let sample = Sample::new(simd, x, k, metric, options.seed, &progress)?;
+    let sample = Sample::new(simd, x, k, scale, options.seed, &progress)?;
 
     let Goal { mut join, recall } = Goal::of(options.mode);
     let survey = sample.survey(simd, x, &lists, &list_of)?;
@@ -317,16 +299,16 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
         let width = survey.width(reach).max(least).min(lists.len());
         match engine.crew {
             Some(crew) if joined.is_nothing() => {
-                let order = Order { lists, k, width, reach, metric };
+                let order = Order { lists, k, width, reach, scale };
                 join::dealt(crew, simd, x, &order, &mut joined, &progress)?;
                 lists = order.lists;
             }
-            _ => join::join(simd, x, &lists, &mut joined, Reach { width, reach }, metric, &progress)?,
+            _ => join::join(simd, x, &lists, &mut joined, Reach { width, reach }, scale, &progress)?,
         }
         let before = sample.recall(&joined.distances);
         let mut found = before;
         if before < recall {
-            descent::pass(simd, x, &mut joined, &list_of, metric, &progress)?;
+            descent::pass(simd, x, &mut joined, &list_of, scale, &progress)?;
             found = sample.recall(&joined.distances);
         }
         if found >= recall || width == lists.len() && reach == f32::INFINITY {
@@ -342,17 +324,16 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, options: &Options, 
 
 /// All pairs on a GPU; `None` if they are beyond its kernels. The CPU meanwhile cuts the cells into lists, as its own search would: what
 /// comes after the search is faster where near cells have near numbers.
-fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, options: &Options, watch: &dyn Watch) -> Result<Option<Knn>> {
-    let halve = options.metric == Metric::Cosine;
+fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, scale: Scale, seed: u64, watch: &dyn Watch) -> Result<Option<Knn>> {
     let cells = nobody(x.n()).order;
     let rows = if x.whole().is_none() { lists::gather(x, &cells) } else { Vec::new() };
     let rows = x.whole().unwrap_or(&rows);
-    let compare = || cuda::neighbours(devices, rows, x.d, k, halve, watch);
+    let compare = || cuda::neighbours(devices, rows, x.d, k, scale, watch);
     let named = |found: Option<(Vec<u32>, Vec<f32>)>| found.map(|(indices, distances)| Distances { k, indices, distances });
     if x.n() <= ALL_PAIRS {
         return Ok(named(compare()?).map(|distances| Knn { order: cells, distances }));
     }
-    let cut = || lists::cut(simd, Cells::Memory(x), options.seed, &Progress::new(&(), x.n() as u64)).map(|(lists, _)| lists.order);
+    let cut = || lists::cut(simd, Cells::Memory(x), seed, &Progress::new(&(), x.n() as u64)).map(|(lists, _)| lists.order);
     let (order, found) = rayon::join(cut, compare);
     let (order, found) = (order?, named(found?));
     Ok(found.map(|distances| Knn { distances: renumbered(&distances, &order, &inverse(&order)), order }))
@@ -380,9 +361,10 @@ impl Goal {
 /// Lists looked at around a list, at least.
 const LOOK: usize = 64;
 
-/// Refuses what is not a finite number of a sensible size. The first row is that of cell `first`.
-fn check(x: Embedding, first: usize) -> Result<()> {
-    let wrong = |value: &f32| value.is_nan() || value.abs() > LARGEST;
+/// Refuses what the metric does not take: what is not finite, or too large. The first row is that of cell `first`.
+fn check(x: Embedding, first: usize, metric: Metric) -> Result<()> {
+    let taken = metric.takes();
+    let wrong = |value: &f32| !taken.contains(value);
     let bad = (0..x.n()).into_par_iter().with_min_len(1024).find_first(|&row| x.row(row).iter().any(wrong));
     bad.map_or(Ok(()), |row| {
         let cell = first + row;
@@ -391,60 +373,20 @@ fn check(x: Embedding, first: usize) -> Result<()> {
         Err(Error::invalid(
             place,
             format!("{} in dimension {dimension} of cell {cell}", x.row(row)[dimension]),
-            format!("coordinates are finite, up to {LARGEST:e}"),
+            format!("coordinates are numbers from {:e} to {:e}", taken.start(), taken.end()),
         ))
     })
 }
 
-/// Rows of zeros, ascending.
-fn zero_rows(x: Embedding) -> Vec<u32> {
-    (0..x.n() as u32).into_par_iter().filter(|&at| x.row(at as usize).iter().all(|&x| x == 0.0)).collect()
-}
-
-/// Rows of length 1. If any row is zero, rows get one more coordinate, 1 for the rows of zeros: these are then at `|x − y|² / 2 = 1` from
-/// all others.
-struct Normalised<'a> {
-    rows: &'a dyn Rows,
-    /// Whether there is one more coordinate.
-    wider: bool,
-}
-
-impl Rows for Normalised<'_> {
-    fn n(&self) -> usize {
-        self.rows.n()
-    }
-
-    fn d(&self) -> usize {
-        self.rows.d() + usize::from(self.wider)
-    }
-
-    fn copy(&self, first: usize, out: &mut [f32]) -> Result<()> {
-        let (narrow, d) = (self.rows.d(), self.d());
-        let mut rows = vec![0f32; out.len() / d * narrow];
-        self.rows.copy(first, &mut rows)?;
-        for (out, row) in out.chunks_exact_mut(d).zip(rows.chunks_exact(narrow)) {
-            let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-            out[narrow..].fill(0.0);
-            if norm > 0.0 {
-                out.iter_mut().zip(row).for_each(|(out, &x)| *out = (f64::from(x) / norm) as f32);
-            } else {
-                out[..narrow].fill(0.0);
-                out[narrow..].fill(1.0);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Gives the rows of zeros (cells `zero`, ascending) their neighbours: all others are at distance 1, so the first by number.
-fn level(found: &mut Knn, zero: &[u32]) {
-    if zero.is_empty() {
+/// Gives the blank rows (cells `blank`, ascending) their neighbours: all others are at distance 1, so the first by number.
+fn level(found: &mut Knn, blank: &[u32]) {
+    if blank.is_empty() {
         return;
     }
     let k = found.distances.k;
     let mut position = vec![0u32; found.order.len()];
     found.order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
-    for &cell in zero {
+    for &cell in blank {
         let at = position[cell as usize] as usize;
         let mut ids: Vec<u32> = (0..=k as u32).filter(|&other| other != cell).take(k).map(|other| position[other as usize]).collect();
         ids.sort_unstable();

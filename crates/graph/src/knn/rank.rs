@@ -3,8 +3,8 @@
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
-use super::Metric;
 use super::kernel::Simd;
+use super::metric::Scale;
 use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
 
@@ -23,7 +23,7 @@ impl Ranking {
         &mut self,
         simd: Simd,
         x: &mut Reader<'_>,
-        metric: Metric,
+        scale: Scale,
         own: u32,
         candidates: &[Key],
         known: &[u32],
@@ -33,7 +33,7 @@ impl Ranking {
         self.ids.extend(candidates.iter().filter(|&&key| key != scan::EMPTY).map(|&key| scan::id(key)));
         x.squared(simd, own as usize, &self.ids, &mut self.squared)?;
         self.keys.clear();
-        self.keys.extend(self.ids.iter().zip(&self.squared).map(|(&id, &squared)| scan::key(metric.distance(squared), id)));
+        self.keys.extend(self.ids.iter().zip(&self.squared).map(|(&id, &squared)| scan::key(scale.distance(squared), id)));
         self.keys.sort_unstable();
         self.keys.dedup();
         Ok(&self.keys)

@@ -1,5 +1,7 @@
 //! Neighbours against brute force in f64, on easy, hard and degenerate data.
 
+mod metrics;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cellmill_matrix::ErrorKind;
@@ -34,19 +36,7 @@ fn cells(n: usize, d: usize, signal: f64) -> Vec<f32> {
 
 /// All others of each cell in order of (distance, id), the distances in f64.
 fn brute(x: Embedding, row: usize, metric: Metric) -> Vec<(f64, u32)> {
-    let number = |x: &f32| f64::from(*x);
-    let norm = |row: &[f32]| row.iter().map(|x| number(x) * number(x)).sum::<f64>().sqrt();
-    let distance = |other: usize| {
-        let (a, b) = (x.row(row), x.row(other));
-        match metric {
-            Metric::Euclidean => a.iter().zip(b).map(|(a, b)| (number(a) - number(b)).powi(2)).sum::<f64>().sqrt(),
-            Metric::Cosine => {
-                let dot: f64 = a.iter().zip(b).map(|(a, b)| number(a) * number(b)).sum();
-                let norms = norm(a) * norm(b);
-                if norms > 0.0 { 1.0 - dot / norms } else { 1.0 }
-            }
-        }
-    };
+    let distance = |other: usize| metrics::distance(metric, x.row(row), x.row(other));
     let mut all: Vec<(f64, u32)> = (0..x.n()).filter(|&other| other != row).map(|other| (distance(other), other as u32)).collect();
     all.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     all
@@ -356,7 +346,7 @@ fn a_widened_join_finds_what_a_wide_one_finds() {
     let rows = lists::gather(x, &lists.order);
     let x = Shelf::Memory(Embedding::of(&rows, d));
     let join = |joined: &mut Joined, width: usize, reach: f32| {
-        join::join(simd, x, &lists, joined, Reach { width, reach }, Metric::Euclidean, &progress).unwrap();
+        join::join(simd, x, &lists, joined, Reach { width, reach }, Scale::Root, &progress).unwrap();
     };
     let [mut narrow, mut wide, mut widened] = [(); 3].map(|()| Joined::nothing(n, k));
     join(&mut narrow, 4, 0.2);

@@ -3,12 +3,12 @@
 use cellmill_matrix::Result;
 use rayon::prelude::*;
 
-use super::Metric;
 use super::exact::sample;
 use super::join::margin;
 use super::kernel::Simd;
 use super::lists::Lists;
 use super::means::stratified;
+use super::metric::Scale;
 use super::progress::Progress;
 use super::rows::{Reader, Shelf};
 use super::scan::{self, Key};
@@ -49,15 +49,15 @@ const MISSED: f64 = 0.001;
 pub(super) struct Sample {
     rows: Vec<u32>,
     truth: Vec<Vec<Key>>,
-    metric: Metric,
+    scale: Scale,
 }
 
 impl Sample {
     /// Finds the `k` nearest of a sample of rows by brute force.
-    pub(super) fn new(simd: Simd, x: Shelf<'_>, k: usize, metric: Metric, seed: u64, progress: &Progress) -> Result<Self> {
+    pub(super) fn new(simd: Simd, x: Shelf<'_>, k: usize, scale: Scale, seed: u64, progress: &Progress) -> Result<Self> {
         let rows = stratified(x.n(), SAMPLE.min(x.n()), seed ^ 0x7a1e);
-        let truth = sample(simd, x, &rows, k, metric, progress)?;
-        Ok(Sample { rows, truth, metric })
+        let truth = sample(simd, x, &rows, k, scale, progress)?;
+        Ok(Sample { rows, truth, scale })
     }
 
     /// What the lists would give the sample.
@@ -71,7 +71,7 @@ impl Sample {
             let own = list_of[row as usize];
             simd.squared(reader.row(row as usize)?, &lists.centres, &all, to_means);
             simd.squared(mean(own), &lists.centres, &all, apart);
-            let farthest = truth.last().map_or(0.0, |&key| self.metric.squared(scan::distance(key)).sqrt() as f32).max(f32::MIN_POSITIVE);
+            let farthest = truth.last().map_or(0.0, |&key| self.scale.squared(scan::distance(key)).sqrt() as f32).max(f32::MIN_POSITIVE);
             let ratio = |list: usize| match list as u32 == own {
                 true => f32::NEG_INFINITY,
                 false => margin(to_means[list], to_means[own as usize], apart[list].sqrt()) / farthest,
