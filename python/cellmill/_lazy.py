@@ -156,7 +156,8 @@ class AnnData(Written, anndata.AnnData):
     T = property(transpose)
 
     def to_gpu(self) -> anndata.AnnData:
-        """An AnnData whose X is a CSR matrix of CuPy on the GPU that ``cellmill.settings.device`` names, as rapids-singlecell takes it; layers too."""
+        """An AnnData whose X is a CSR matrix of CuPy on the GPU that ``cellmill.settings.device`` names, as rapids-singlecell takes it; layers too, but
+        not raw."""
         frames = self._frames().copy()
         frames.X = self.X.to_gpu()
         for name in self.layers:

@@ -40,8 +40,8 @@ def is_backed(x: Any) -> bool:
 
 
 def is_on_gpu(x: Any) -> bool:
-    """Whether ``x`` is an array or a sparse matrix of CuPy; CuPy is not imported for the question."""
-    return type(x).__module__.split(".")[0] in {"cupy", "cupyx"}
+    """Whether ``x`` is an array or a sparse matrix of CuPy, or a view of one; CuPy is not imported for the question."""
+    return any(kind.__module__.split(".")[0] in {"cupy", "cupyx"} for kind in type(x).__mro__)
 
 
 def home(x: Any) -> Any:

@@ -105,7 +105,8 @@ class LazyMatrix:
 
     def on_device(self) -> tuple[DeviceArray, DeviceArray, DeviceArray]:
         """The values in the memory of the GPU that ``cellmill.settings.device`` names, as ``indptr`` and ``indices`` (int32) and ``data`` (float32) of a CSR
-        matrix of fewer than 2³¹ entries. Rows travel packed, and steps are done there: main memory never holds them all.
+        matrix of fewer than 2³¹ entries. Rows travel packed, and main memory never holds them all unpacked. Where rows lie packed already and genes were
+        chosen, the GPU unpacks, chooses and transforms them; else the threads do, some thousand rows at a time.
 
         Each is an object with ``__cuda_array_interface__``, of which ``cupy.asarray``, ``torch.as_tensor`` or ``numba.cuda.as_cuda_array`` make arrays
         without a copy, and ``get()``, which copies it to main memory.

@@ -18,7 +18,7 @@ class Settings:
     memory
         Memory ceiling: bytes, or text such as ``"4GiB"``; 0, the default, takes 80 % of what is free. Also ``CELLMILL_MEMORY``.
     device
-        What ``pp.pca``, ``pp.neighbors``, ``tl.umap`` and ``tl.leiden`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
+        What ``pp.pca``, ``pp.neighbors``, ``tl.umap``, ``tl.leiden``, ``tl.rank_genes_groups`` and ``get.aggregate`` compute on: ``"cpu"``, the default, ``"auto"`` (a GPU if there is one), ``"cuda"``,
         ``"cuda:N"`` or, for several GPUs, ``"cuda:N,M"``. Also ``CELLMILL_DEVICE``.
     keep_on_device
         Whether ``obsm['X_pca']`` of ``pp.pca`` stays in the memory of the GPU that finds it, as an array of CuPy, as in rapids-singlecell; False by
@@ -97,7 +97,7 @@ class Settings:
         self._keep_on_device = bool(keep)
 
     def __repr__(self) -> str:
-        return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity}, device={self.device!r})"
+        return f"Settings(n_threads={self.n_threads}, memory={self.memory}, verbosity={self.verbosity}, device={self.device!r}, keep_on_device={self.keep_on_device})"
 
 
 settings = Settings()

@@ -91,7 +91,7 @@ def test_metrics_that_scanpy_lacks(embedded, metric):
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
-def test_all_pairs(embedded, metric):
+def test_all_pairs(embedded, metric, monkeypatch):
     ours, theirs = embedded[:400].copy(), embedded[:400].copy()
     options = dict(n_neighbors=10, method="gauss", knn=False, metric=metric)
     cm.pp.neighbors(ours, **options)
@@ -102,6 +102,13 @@ def test_all_pairs(embedded, metric):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3 if key == "distances" else 1e-6)
     with pytest.raises(ValueError, match="only with `knn = True`"):
         cm.pp.neighbors(ours, knn=False)
+    with pytest.raises(ValueError, match=r"n_neighbors: \d+, but there are \d+ cells"):
+        cm.pp.neighbors(ours, n_neighbors=ours.n_obs + 1, method="gauss", knn=False)
+    with pytest.raises(ValueError, match="similarities"):
+        cm.pp.neighbors(ours, method="gauss", knn=False, metric="inner_product")
+    monkeypatch.setattr(cm.settings, "_memory", 1 << 20)
+    with pytest.raises(MemoryError, match=r"all pairs of \d+ cells need \d+ MiB"):
+        cm.pp.neighbors(ours, method="gauss", knn=False)
 
 
 def test_transformers_and_functions(embedded):

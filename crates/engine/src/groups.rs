@@ -81,10 +81,12 @@ struct Lane {
 }
 
 /// Bytes of the machine's memory that an answer takes at most, beside what the rows come from: packed tasks of threads and of streams, and
-/// the sums as they come home.
-pub fn host_bytes(source: &dyn Source, n_groups: usize, n_kept: usize, n_devices: usize) -> u64 {
-    let tasks = rayon::current_num_threads() as u64 + LANES * n_devices as u64;
-    PACKED * tasks * most_entries(source, &cut(source.shape().n_obs)) + 48 * (n_groups as u64 + 1) * n_kept as u64
+/// the sums (`ranked`: and ranks, and where each gene of each task begins) as they come home.
+pub fn host_bytes(source: &dyn Source, n_groups: usize, n_kept: usize, n_devices: usize, ranked: bool) -> u64 {
+    let on_way = rayon::current_num_threads() as u64 + LANES * n_devices as u64;
+    let tasks = cut(source.shape().n_obs);
+    let (a_sum, of_tasks) = if ranked { (64, 8 * tasks.len() as u64 * (n_kept as u64 + 1)) } else { (48, 0) };
+    PACKED * on_way * most_entries(source, &tasks) + a_sum * (n_groups as u64 + 1) * n_kept as u64 + of_tasks
 }
 
 /// Answers on `devices`, to the same bits however many there are; `None` where they are not fit for it: values that lie too far apart for
@@ -276,9 +278,9 @@ impl Desk<'_> {
         let (bytes, lent) = stream.upload_later(memory, 0..batch.bytes())?;
         let mut rows = lane.unpack.rows(stream, &bytes, &batch)?;
         let codes = stream.upload(codes)?;
-        self.rows(stream, &mut rows, &ask.how, &codes, ask.n_groups + 1)?;
-        // Waits for all of it.
-        rows.found(stream)?;
+        let done = self.rows(stream, &mut rows, &ask.how, &codes, ask.n_groups + 1).and_then(|()| rows.found(stream));
+        // What was queued ends before what it works on is gone, also after an error.
+        stream.synchronize().and(done)?;
         lane.memory = Some(lent.wait()?);
         Ok(())
     }
@@ -369,8 +371,10 @@ mod tests {
         let devices = [device];
         let (held, chunked, codes) = (Held(counts()), Chunked(Held(counts())), codes());
         let rows: Vec<bool> = (0..9000).map(|i| i % 5 != 2 && i / 4096 != 1).collect();
-        let genes: Vec<bool> = (0..N_VARS).map(|j| j % 3 != 0).collect();
+        // The last of these genes is sorted by itself.
+        let genes: Vec<bool> = (0..N_VARS).map(|j| j % 7 != 0).collect();
         let n_kept = genes.iter().filter(|keep| **keep).count();
+        assert_eq!(n_kept % 256, 1);
         let select =
             [Step::KeepObs { rows: Rows::Mask { keep: rows.clone(), first: 0 } }, Step::TakeTotals, Step::KeepVar { mask: genes.clone() }];
         let all = Question { codes: &codes, n_groups: 6, rows: None, genes: None, totals_of_genes: false, how: HOW, ranked: true };

@@ -2,8 +2,8 @@
 
 use cellmill_cuda::Source;
 
-/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is; in the order in which a run needs them. Those of [`USUAL`] come first.
-pub const SOURCES: [Source; 12] = [
+/// What a run needs, in the order in which it does.
+pub const USUAL: [Source; 9] = [
     crate::decode::cuda::LZ4,
     crate::decode::zstd::cuda::SOURCE,
     crate::decode::cuda::ROWS,
@@ -13,10 +13,19 @@ pub const SOURCES: [Source; 12] = [
     crate::transform::cuda::SOURCE,
     crate::gram::cuda::SOURCE,
     crate::project::cuda::SOURCE,
+];
+
+/// What statistics of groups need.
+pub const OF_GROUPS: [Source; 6] = [
+    crate::decode::cuda::LZ4,
+    crate::decode::zstd::cuda::SOURCE,
+    crate::decode::cuda::ROWS,
+    crate::pack::cuda::SOURCE,
     crate::grouped::cuda::SOURCE,
-    crate::pack::compact::SOURCE,
     crate::ranked::cuda::SOURCE,
 ];
 
-/// So many of them are what a run needs.
-pub const USUAL: usize = 9;
+/// Every CUDA source of this crate, to be compiled where a GPU or NVRTC is.
+pub fn sources() -> impl Iterator<Item = Source> {
+    USUAL.into_iter().chain([crate::grouped::cuda::SOURCE, crate::ranked::cuda::SOURCE, crate::pack::compact::SOURCE])
+}

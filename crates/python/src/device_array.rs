@@ -25,30 +25,45 @@ enum Numbers {
 /// An array in the memory of a GPU, in C order. Whoever makes an array of it without a copy keeps it alive. What wrote it is done.
 #[pyclass(frozen, module = "cellmill._cellmill")]
 pub struct DeviceArray {
-    numbers: Numbers,
+    /// None only while it is dropped.
+    numbers: Option<Numbers>,
     shape: Vec<usize>,
+}
+
+/// Works on a thread of its own: which GPU is the caller's current one (CuPy's, PyTorch's) stays as it is. The interpreter is released.
+fn aside<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
+    py.detach(|| {
+        let done = std::thread::scope(|scope| scope.spawn(work).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl DeviceArray {
     /// An array of f32.
     pub fn floats(buffer: Buffer<f32>, shape: Vec<usize>) -> Self {
-        DeviceArray { numbers: Numbers::Floats(buffer), shape }
+        DeviceArray { numbers: Some(Numbers::Floats(buffer)), shape }
     }
 
     /// An array of i32.
     fn whole(buffer: Buffer<u32>) -> Self {
-        DeviceArray { shape: vec![buffer.len()], numbers: Numbers::Whole(buffer) }
+        DeviceArray { shape: vec![buffer.len()], numbers: Some(Numbers::Whole(buffer)) }
     }
 
+    fn numbers(&self) -> PyResult<&Numbers> {
+        self.numbers.as_ref().ok_or_else(|| raised(Error::bug("an array that is gone")))
+    }
+}
+
+impl Numbers {
     fn device(&self) -> &Arc<Device> {
-        match &self.numbers {
+        match self {
             Numbers::Floats(buffer) => buffer.device(),
             Numbers::Whole(buffer) => buffer.device(),
         }
     }
 
     fn dtype(&self) -> &'static str {
-        match self.numbers {
+        match self {
             Numbers::Floats(_) => "<f4",
             Numbers::Whole(_) => "<i4",
         }
@@ -58,8 +73,14 @@ impl DeviceArray {
 /// Others may still read it on streams of their own.
 impl Drop for DeviceArray {
     fn drop(&mut self) {
-        // A device that is lost has nobody who reads.
-        let _ = self.device().synchronize();
+        let Some(numbers) = self.numbers.take() else { return };
+        Python::attach(|py| {
+            aside(py, move || {
+                // A device that is lost has nobody who reads.
+                let _ = numbers.device().synchronize();
+                drop(numbers);
+            });
+        });
     }
 }
 
@@ -72,20 +93,20 @@ impl DeviceArray {
 
     /// Number of the GPU.
     #[getter]
-    fn device_id(&self) -> usize {
-        self.device().ordinal()
+    fn device_id(&self) -> PyResult<usize> {
+        Ok(self.numbers()?.device().ordinal())
     }
 
     #[getter]
     fn __cuda_array_interface__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let address = match &self.numbers {
+        let address = match self.numbers()? {
             Numbers::Floats(buffer) => buffer.address(),
             Numbers::Whole(buffer) => buffer.address(),
         };
         let out = PyDict::new(py);
         out.set_item("shape", self.shape(py)?)?;
-        out.set_item("typestr", self.dtype())?;
-        // Not to be written to behind our back, but it is the caller's.
+        out.set_item("typestr", self.numbers()?.dtype())?;
+        // It may be written to: nobody here looks at it again.
         out.set_item("data", (address, false))?;
         out.set_item("strides", py.None())?;
         out.set_item("stream", py.None())?;
@@ -95,25 +116,27 @@ impl DeviceArray {
 
     /// A copy in main memory.
     fn get<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let flat = match &self.numbers {
+        match self.numbers()? {
             Numbers::Floats(buffer) => {
-                let numbers = py.detach(|| buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?;
-                return Ok(numbers.into_pyarray(py).reshape(self.shape.clone())?.into_any());
+                let floats = aside(py, || buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?;
+                Ok(floats.into_pyarray(py).reshape(self.shape.clone())?.into_any())
             }
-            Numbers::Whole(buffer) => py.detach(|| buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?,
-        };
-        // The same bits.
-        let flat: Vec<i32> = flat.into_iter().map(|number| number as i32).collect();
-        Ok(flat.into_pyarray(py).reshape(self.shape.clone())?.into_any())
+            Numbers::Whole(buffer) => {
+                let whole = aside(py, || buffer.device().stream()?.download(buffer, buffer.len())).map_err(raised)?;
+                // The same bits.
+                let whole: Vec<i32> = whole.into_iter().map(u32::cast_signed).collect();
+                Ok(whole.into_pyarray(py).reshape(self.shape.clone())?.into_any())
+            }
+        }
     }
 
     fn __len__(&self) -> usize {
         self.shape.first().copied().unwrap_or(0)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self) -> PyResult<String> {
         let shape: Vec<String> = self.shape.iter().map(ToString::to_string).collect();
-        format!("DeviceArray of {} {} on cuda:{}", shape.join(" × "), self.dtype(), self.device_id())
+        Ok(format!("DeviceArray of {} {} on cuda:{}", shape.join(" × "), self.numbers()?.dtype(), self.device_id()?))
     }
 }
 

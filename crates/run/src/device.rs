@@ -113,6 +113,15 @@ impl Choice {
     /// Opens it on a thread of its own, which takes half a second or more. What is seen at once is an error at once: no driver, or no such
     /// GPU. With `auto`, a GPU that can't be used is no error, and nobody hears of one that is not there.
     pub fn open<'a>(&self, nnz: u64, listener: &'a dyn Listener) -> Result<Opening<'a>> {
+        self.open_for(kernels::USUAL.into_iter().chain(cellmill_graph::cuda::usual()).collect(), nnz, listener)
+    }
+
+    /// The same for statistics of groups, which need other kernels.
+    pub(crate) fn open_for_groups<'a>(&self, nnz: u64, listener: &'a dyn Listener) -> Result<Opening<'a>> {
+        self.open_for(kernels::OF_GROUPS.to_vec(), nnz, listener)
+    }
+
+    fn open_for<'a>(&self, sources: Vec<Source>, nnz: u64, listener: &'a dyn Listener) -> Result<Opening<'a>> {
         let auto = self.device == Word::Auto;
         let mut ordinals = self.ordinals(nnz);
         match auto {
@@ -124,7 +133,7 @@ impl Choice {
             let one = |ordinal| Device::open(&Options { ordinal, memory, required: !auto, cache: cache() });
             let devices = all_at_once(&ordinals, one)?;
             let opened = devices.clone();
-            Ok((Processor::Cuda(devices), Preparing::begin(opened)))
+            Ok((Processor::Cuda(devices), Preparing::begin(opened, sources)))
         };
         let state = match ordinals.is_empty() {
             true => State::Open(Processor::Cpu, None),
@@ -163,14 +172,21 @@ pub(crate) fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Option { name, .. } if name == OPTION)
 }
 
-/// Whether an error is a GPU's: one that refuses, or one that fails at its work.
+/// Whether an error is a GPU's: one that refuses, one that fails at its work, or that has no room for it.
 pub(crate) fn is_of_gpu(error: &Error) -> bool {
     let failed = |place: &Place| place.store.as_ref().is_some_and(|store| store.starts_with("cuda:"));
-    is_refusal(error) || matches!(error.kind(), ErrorKind::Io { place, .. } if failed(place))
+    match error.kind() {
+        ErrorKind::Option { name, .. } => name == OPTION || name == ROOM,
+        ErrorKind::Io { place, .. } => failed(place),
+        _ => false,
+    }
 }
 
 /// The option that chooses where to compute.
 const OPTION: &str = "device";
+
+/// The option that a lack of a GPU's memory is said by.
+const ROOM: &str = "gpu-memory-max";
 
 /// A processor that is opened while other work is done.
 pub struct Opening<'a> {
@@ -206,8 +222,7 @@ struct Work {
 }
 
 impl Preparing {
-    fn begin(devices: Vec<Arc<Device>>) -> Self {
-        let sources = kernels::SOURCES.into_iter().take(kernels::USUAL).chain(cellmill_graph::cuda::usual()).collect();
+    fn begin(devices: Vec<Arc<Device>>, sources: Vec<Source>) -> Self {
         let work = Arc::new(Work { devices, sources, next: AtomicUsize::new(0), stop: AtomicBool::new(false) });
         let mut threads = Vec::with_capacity(COMPILERS + 1);
         for _ in 0..COMPILERS {
@@ -369,6 +384,7 @@ mod tests {
         let at = |store: &str| Error::io(Place::store(store), &std::io::Error::other("gone"));
         assert!(is_of_gpu(&at("cuda:1")));
         assert!(is_of_gpu(&Error::option(OPTION, "cuda", "no compiler")));
+        assert!(is_of_gpu(&Error::option("gpu-memory-max", "1 MiB", "more is needed")));
         assert!(!is_of_gpu(&at("counts.zarr")));
         assert!(!is_of_gpu(&Error::option("threads", 0, "more")));
         assert!(!is_of_gpu(&Error::bug("another")));

@@ -49,9 +49,9 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
     Ok((whole, reads))
 }
 
-/// Whether so many GPUs can take the sums over `n_groups` groups in the memory that is left beside their drivers.
-pub(crate) fn fits_gpus(view: &View<'_>, n_groups: usize, n_devices: usize) -> bool {
-    gpu::host_bytes(view.feed.source, n_groups, view.n_vars, n_devices) <= view.memory
+/// Whether so many GPUs can take the sums (and the ranks) over `n_groups` groups in the memory that is left beside their drivers.
+pub(crate) fn fits_gpus(view: &View<'_>, n_groups: usize, n_devices: usize, ranked: bool) -> bool {
+    gpu::host_bytes(view.feed.source, n_groups, view.n_vars, n_devices, ranked) <= view.memory
 }
 
 /// The same by GPUs, if there are any and they are fit for it, and ranks, if they are asked for; and the reads that it took.
@@ -64,7 +64,7 @@ pub(crate) fn on_gpus(view: &View<'_>, groups: &Groups<'_>, ranked: bool, watch:
         device.leave("it knows no sums over groups after these steps".into());
         return Ok((None, 0));
     };
-    if !fits_gpus(view, groups.names.len(), view.gpus.len()) {
+    if !fits_gpus(view, groups.names.len(), view.gpus.len(), ranked) {
         device.leave("the memory ceiling has no room for packed rows on their way to it".into());
         return Ok((None, 0));
     }

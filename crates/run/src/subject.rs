@@ -181,9 +181,9 @@ impl Subject {
         let view = self.view();
         let nnz = view.entries();
         let room = View { memory: view.memory.saturating_sub(ask.device.host_bytes(nnz)), ..view };
-        let low = ask.device.device == Word::Auto && !fits_gpus(&room, n_groups, 1);
+        let low = ask.device.device == Word::Auto && !fits_gpus(&room, n_groups, 1, false);
         let choice = if elsewhere || low { Choice::default() } else { ask.device.clone() };
-        choice.open(nnz, listener)
+        choice.open_for_groups(nnz, listener)
     }
 
     /// The rows that statistics look at, read by the workers of a cluster or beside GPUs.

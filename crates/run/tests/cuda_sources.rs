@@ -17,7 +17,7 @@ fn every_source_compiles_with_all_its_kernels() {
         assert!(!needed, "{error}");
         return;
     }
-    for source in cellmill_kernels::cuda::SOURCES.into_iter().chain(cellmill_graph::cuda::sources()) {
+    for source in cellmill_kernels::cuda::sources().chain(cellmill_graph::cuda::sources()) {
         for capability in CAPABILITIES {
             if source.name.starts_with("knn") && capability < TENSOR_CORES {
                 continue;

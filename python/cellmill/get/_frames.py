@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._matrix import is_lazy, is_sparse
+from .._matrix import home, is_lazy, is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -119,7 +119,7 @@ class _Other:
         part = self.x[order] if self.axis == 0 else self.x[:, order]
         if self.lazy:
             part = part.to_memory(dense=True)
-        part = part.compute() if hasattr(part, "compute") else part
+        part = part.compute() if hasattr(part, "compute") else home(part)
         part = part.toarray() if is_sparse(part) else np.asarray(part)
         part = part if self.axis == 0 else part.T
         return {key: part[i] for key, i in zip(keys, back, strict=True)}

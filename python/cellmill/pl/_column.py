@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._matrix import is_sparse
+from .._matrix import home, is_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def genes(adata: AnnData, names: Sequence[str], *, layer: str | None = None, use
         values = x[:, order].to_memory(dense=True)[:, np.searchsorted(order, at)]
     else:
         values = x[:, at]
-        values = values.compute() if hasattr(values, "compute") else values
+        values = values.compute() if hasattr(values, "compute") else home(values)
         values = values.toarray() if is_sparse(values) else np.asarray(values)
     return pd.DataFrame(values, index=adata.obs_names, columns=list(names))
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._cellmill import available_memory
 from .._cellmill import connectivities as weigh
 from .._cellmill import neighbors as search
 from .._matrix import check_adata, home, is_dask, is_sparse, lent, seed_of
 from .._report import _outside, say
+from .._settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,10 +125,13 @@ def neighbors(
 
         k = n_neighbors if knn else adata.n_obs - 1
         word = KNeighborsTransformer(n_neighbors=k, algorithm="brute", metric=metric, metric_params=dict(metric_kwds or {}))
+    if not knn and str(metric) == "inner_product":
+        msg = "metric: 'inner_product' are similarities, and `knn = False` weighs distances"
+        raise ValueError(msg)
     if hasattr(word, "fit_transform"):
         mode = type(word).__name__
-        n_neighbors = word.get_params()["n_neighbors"] if knn else n_neighbors
-    elif word in ALGORITHMS:
+        n_neighbors = word.get_params().get("n_neighbors", n_neighbors) if knn else n_neighbors
+    elif isinstance(word, str | None) and word in ALGORITHMS:
         mode = ALGORITHMS[word]
     else:
         msg = f"algorithm: {word!r}, but it is one of {', '.join(str(name) for name in ALGORITHMS if name)}, or a transformer of scikit-learn"
@@ -137,6 +142,8 @@ def neighbors(
     seed = seed_of(random_state, rng)
     x = representation(adata, use_rep, n_pcs)
     n = x.shape[0]
+    if not knn:
+        check_all_pairs(n, int(n_neighbors))
     distances: Any
     connectivities: Any = None
     if isinstance(word, str | None):
@@ -182,7 +189,19 @@ def exponent(metric_kwds: Mapping[str, Any] | None) -> float | None:
     if others:
         msg = f"metric_kwds: {', '.join(sorted(others))}, but a metric has no option but minkowski's p; transformer= takes scikit-learn's"
         raise ValueError(msg)
-    return float(metric_kwds["p"]) if metric_kwds else None
+    return float(metric_kwds["p"]) if metric_kwds and metric_kwds["p"] is not None else None
+
+
+def check_all_pairs(n: int, n_neighbors: int) -> None:
+    """Refuses what memory has no room for, and more neighbours than there are."""
+    if not 1 <= n_neighbors <= n:
+        msg = f"n_neighbors: {n_neighbors}, but there are {n} cells"
+        raise ValueError(msg)
+    # Squares, widths, weights in float64; distances and places of all pairs.
+    needs, room = 50 * n * n, settings.memory or available_memory()
+    if needs > room:
+        msg = f"neighbors(knn=False): all pairs of {n} cells need {needs >> 20} MiB of memory, and {room >> 20} MiB are there; `knn = True` finds the nearest"
+        raise MemoryError(msg)
 
 
 def matrix(parts: tuple[np.ndarray, np.ndarray, np.ndarray], n: int) -> sp.csr_matrix:

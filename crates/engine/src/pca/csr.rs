@@ -1,5 +1,5 @@
 //! Chosen rows and columns, transformed, as one CSR matrix in the memory of a GPU: for other libraries of the process. Rows travel as they
-//! do for a covariance, and never lie in the host's memory unpacked.
+//! do for a covariance: packed, from the stage where the GPU can do the steps, else task by task as the threads make them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

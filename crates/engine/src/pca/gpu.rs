@@ -6,15 +6,15 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cellmill_cuda::{Blas, Buffer, Device, Lent, Pending, Pinned, Solver, Stream};
+use cellmill_cuda::{Blas, Buffer, Device, Lent, Pinned, Solver, Stream};
 use cellmill_kernels::gram::{MAX_COLUMNS, Totals, cuda::Gram};
 use cellmill_kernels::pack::cuda::{Batch, Rows, Unpack};
 use cellmill_kernels::pack::pack;
 use cellmill_kernels::project::cuda::Projection;
 use cellmill_kernels::transform::cuda::{Logged, Transform};
 use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
-use rayon::prelude::*;
 
+use super::arriving::{Arriving, pages};
 use super::route::Route;
 use super::{Columns, Fit, Pass};
 use crate::chunk::Chunk;
@@ -215,9 +215,9 @@ pub(super) fn scores(
         Some(_) => Vec::new(),
         None => Some(pass.memory.scores.take()).filter(|scores| scores.len() == n_rows * k).unwrap_or_else(|| pages(n_rows * k)),
     };
-    let mut arriving = Arriving { rest: &mut scores, waiting: VecDeque::new(), free: Vec::new() };
+    let mut arriving = Arriving::new(&mut scores);
     let tasks = &feeder.tasks;
-    in_order(
+    let done = in_order(
         part.len(),
         1,
         |i| {
@@ -248,7 +248,9 @@ pub(super) fn scores(
             })?;
             watch.tick(i as u64 + 1, tasks.len() as u64, "projection")
         },
-    )?;
+    );
+    // What was queued ends before what it writes to is gone, also after an error.
+    lanes.into_iter().map(Lanes::finish).fold(done, Result::and)?;
     while !arriving.waiting.is_empty() {
         arriving.take()?;
     }
@@ -256,7 +258,6 @@ pub(super) fn scores(
         Some((_, all, at)) => *at < all.len(),
         None => !arriving.rest.is_empty(),
     };
-    lanes.into_iter().try_for_each(Lanes::finish)?;
     projections.iter().zip(&streams).try_for_each(|(projection, stream)| projection.check(stream))?;
     if short {
         return Err(Error::bug("fewer rows in the projection than in the covariance"));
@@ -267,36 +268,6 @@ pub(super) fn scores(
         return Ok(Some(Vec::new()));
     }
     Ok(Some(scores))
-}
-
-/// Zeros, whose pages all threads make.
-pub(super) fn pages(len: usize) -> Vec<f32> {
-    let mut numbers = vec![0f32; len];
-    numbers.par_chunks_mut(1 << 18).for_each(|pages| pages.fill(0.0));
-    numbers
-}
-
-/// Scores on their way to the host, in row order.
-struct Arriving<'a> {
-    /// Where the next ones go.
-    rest: &'a mut [f32],
-    waiting: VecDeque<(usize, Pending<f32>)>,
-    free: Vec<Pinned<f32>>,
-}
-
-impl Arriving<'_> {
-    /// Waits for the first.
-    fn take(&mut self) -> Result<()> {
-        let Some((len, pending)) = self.waiting.pop_front() else { return Ok(()) };
-        let block = pending.wait()?;
-        let Some((mine, later)) = std::mem::take(&mut self.rest).split_at_mut_checked(len) else {
-            return Err(Error::bug("more rows in the projection than in the covariance"));
-        };
-        mine.copy_from_slice(&block[..len]);
-        self.rest = later;
-        self.free.push(block);
-        Ok(())
-    }
 }
 
 /// Puts the packed rows of tasks into page-locked memory: what the threads do.

@@ -2,6 +2,7 @@
 //! projection from the rows that were kept on the way. Where genes are too many for a covariance, the eigensolver asks the rows.
 
 pub mod ahead;
+mod arriving;
 pub mod csr;
 mod gpu;
 #[cfg(test)]
@@ -237,7 +238,7 @@ fn fit(
     let covariance = match columns.centred {
         // While a GPU looks for them, all threads make the pages of the scores: the one that copies scores into them would take as long.
         true if on_gpu && rows.rows.crew.is_none() && rows.rows.stay.is_none() => {
-            let pages = || rows.memory.scores.give(gpu::pages(n_obs as usize * n_comps));
+            let pages = || rows.memory.scores.give(arriving::pages(n_obs as usize * n_comps));
             rayon::join(|| gpu::eigenpairs(covariance, p, n_comps), pages).0?
         }
         true => gpu::eigenpairs(covariance, p, n_comps)?,

@@ -2,7 +2,7 @@
 //!
 //! A distance is a sum, or a maximum, over coordinates of a term of two numbers. Candidates are packed by coordinate, so that the
 //! compiler has lanes to work with. Nothing is fused and every sum has one order, so the bits are the same for any instructions and any
-//! number of threads.
+//! number of threads (Minkowski's powers are the system's).
 
 use std::ops::Range;
 

@@ -101,15 +101,22 @@ impl Cluster<'_> {
         let mut scores = vec![0f32; fit.n_scores()];
         let mut rest = &mut scores[..];
         let mut places: Vec<_> = sizes.iter().filter_map(|&size| rest.split_off_mut(..size)).collect();
+        let failed = OnceLock::new();
         let read = |record: &str, place: &mut [f32]| {
+            // Who comes after an error need not look.
+            if failed.get().is_some() {
+                return Ok(());
+            }
             let bytes = bytemuck::cast_slice_mut::<_, u8>(place);
             self.seen(record, || self.journal.read_bytes(record, bytes).then_some(()))
         };
         let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus));
-        let failed = OnceLock::new();
         // Several threads read: pages that nobody has touched yet take longer than the record.
-        rayon::in_place_scope(|scope| {
+        let done = rayon::in_place_scope(|scope| {
             self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
+                if failed.get().is_some() {
+                    return Err(Error::bug("scores that can't be read"));
+                }
                 let place = std::mem::take(&mut places[number]);
                 if rayon::current_num_threads() == 1 {
                     return read(record, place);
@@ -119,8 +126,9 @@ impl Cluster<'_> {
                 scope.spawn(move |_| read(&record, place).unwrap_or_else(|error| failed.set(error).unwrap_or(())));
                 Ok(())
             })
-        })?;
-        failed.into_inner().map_or(Ok(scores), Err)
+        });
+        // What a reader met came first.
+        failed.into_inner().map_or(done.map(|_| scores), Err)
     }
 
     fn search_by(

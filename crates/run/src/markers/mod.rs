@@ -245,6 +245,9 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
         out.reads += reads;
         (stats, Some(Entries::Listed(genes)))
     } else {
+        // A GPU that could not rank them would not sum them either.
+        let alone = View { gpus: &[], ..*view };
+        let view = if options.method == Method::Wilcoxon && options.is_for_gpus() { &alone } else { view };
         let tests_linear = options.means_of_expm1 && options.method != Method::Wilcoxon;
         let (stats, reads) = grouped(if tests_linear { &linear } else { view }, groups, watch)?;
         out.reads += reads;
