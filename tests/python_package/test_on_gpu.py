@@ -10,7 +10,6 @@ import types
 import anndata as ad
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from kinds import dense
 
 import cellmill as cm
