@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "DeviceArray",
     "Matrix",
     "Store",
     "__version__",
@@ -16,6 +17,7 @@ __all__ = [
     "choose_device",
     "cluster",
     "configure",
+    "connectivities",
     "control_genes",
     "default_recipe",
     "find_ab",
@@ -27,6 +29,7 @@ __all__ = [
     "moments",
     "neighbors",
     "no_gpu",
+    "on_device",
     "paga",
     "parse_memory",
     "pca",
