@@ -129,6 +129,11 @@ def remade(origin: tuple[Any, ...], shape: tuple[int, int], keep: np.ndarray | N
 
 def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
     """What stands in X, a layer, or raw: the array itself, or a copy in main memory of one on a GPU."""
+    return home(held(adata, layer, use_raw=use_raw))
+
+
+def held(adata: AnnData, layer: str | None = None, *, use_raw: bool = False) -> Any:
+    """The same where it is."""
     if layer is not None and use_raw:
         msg = "Cannot specify `layer` and have `use_raw=True`."
         raise ValueError(msg)
@@ -136,22 +141,22 @@ def values_of(adata: AnnData, layer: str | None = None, *, use_raw: bool = False
         if adata.raw is None:
             msg = "Received `use_raw=True`, but `adata.raw` is empty."
             raise ValueError(msg)
-        return home(adata.raw.X)
+        return adata.raw.X
     if layer is None:
         x = adata.X
         if x is None:
             msg = "X: there is none, but cells by genes are expected"
             raise ValueError(msg)
-        return home(x)
+        return x
     if layer not in adata.layers:
         msg = f"layers: there is no {layer!r}; there are: {', '.join(name for name in adata.layers if name)}"
         raise KeyError(msg)
-    return home(adata.layers[layer])
+    return adata.layers[layer]
 
 
 def put(adata: AnnData, x: Any, layer: str | None = None) -> None:
     """Sets X or a layer; on the GPU, if that is where it was."""
-    if is_on_gpu(adata.layers.get(layer) if layer is not None else None if is_lazy(adata) else adata.X):
+    if not is_lazy(adata) and is_on_gpu(adata.X if layer is None else adata.layers.get(layer)):
         x = there(x)
     if layer is None:
         adata.X = x

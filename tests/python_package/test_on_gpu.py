@@ -114,6 +114,7 @@ def test_what_comes_as_an_array_of_cupy_goes_back_as_one(counts, cupy):
     np.testing.assert_allclose(found.get().toarray(), np.log1p(counts.X.toarray()), rtol=1e-6)
     found = cm.pp.log1p(cupy.asarray(counts.X.toarray()))
     assert type(found) is Array
+    np.testing.assert_allclose(found.get(), np.log1p(counts.X.toarray()), rtol=1e-6)
 
 
 def test_without_cupy_nothing_is_kept_there(monkeypatch):
@@ -123,8 +124,7 @@ def test_without_cupy_nothing_is_kept_there(monkeypatch):
     assert cm.settings.keep_on_device is False
 
 
-@pytest.mark.skipif(has_gpu, reason="there is a GPU")
-def test_without_a_gpu_rows_can_not_go_there(stores):
+def test_rows_do_not_go_to_a_gpu_that_nobody_has_chosen(stores):
     handle = cm.read_lazy(stores / "small.zarr")
     with pytest.raises(ValueError, match=r"device: cpu, but .*settings\.device"):
         handle.X.on_device()

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellmill_cuda::Processor;
 use cellmill_engine::fold::NO_GROUP;
-use cellmill_engine::recipe::Step;
 use cellmill_matrix::{Element, Error, Source};
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
 use cellmill_run::cluster::{About, Cluster};
@@ -27,15 +26,13 @@ use crate::matrix::Matrix;
 use crate::origin::Opened;
 use crate::pool::Call;
 use crate::workers::Crew;
-use crate::{convert, pool};
+use crate::{convert, pool, rows};
 
 /// Calls `f` with the rows of a matrix as statistics look at them. A `cellmill._crew.Crew` has its workers read them, if they lie in a store
 /// that workers can open.
 pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
     let recipe = matrix.whole_recipe();
-    // Everything up to the last choice of rows or columns selects; the rest changes values.
-    let cut = recipe.iter().rposition(|s| matches!(s, Step::KeepObs { .. } | Step::KeepVar { .. })).map_or(0, |at| at + 1);
-    let (select, values) = recipe.split_at(cut);
+    let (select, values) = rows::selecting(&recipe);
     let crew = crew.map(Crew);
     matrix.feed(py, |feed| {
         let cluster = match (&crew, matrix.opened()) {

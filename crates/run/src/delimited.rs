@@ -60,8 +60,8 @@ fn write(table: &Table, out: &mut dyn Write, delimiter: Delimiter) -> std::io::R
     // Numbers are turned into text by all threads, some lines at a time.
     let starts: Vec<usize> = (0..table.n_rows()).step_by(LINES).collect();
     for starts in starts.chunks(2 * rayon::current_num_threads()) {
-        let lines = |&start: &usize| lines(table, start..(start + LINES).min(table.n_rows()), between, indexed);
-        let texts: Vec<String> = starts.par_iter().map(lines).collect();
+        let some = |&start: &usize| lines(table, start..(start + LINES).min(table.n_rows()), between, indexed);
+        let texts: Vec<String> = starts.par_iter().map(some).collect();
         texts.iter().try_for_each(|text| out.write_all(text.as_bytes()))?;
     }
     Ok(())

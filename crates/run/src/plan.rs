@@ -53,10 +53,18 @@ pub struct Plan {
 const READ_RATE: f64 = 6.0e7;
 /// Seconds a cell and core of neighbours, layout and clusters (measured at 1.3 million cells: BENCHMARKS.md).
 const NEIGHBORS: f64 = 45e-6;
-/// Seconds and cores a pair of cells and dimension, where the metric wants all pairs compared.
-const PAIRS: f64 = 0.1e-9;
 const LAYOUT: f64 = 90e-6;
 const CLUSTERS: f64 = 13e-6;
+/// Seconds a core, pair of cells and dimension, where the metric wants all pairs compared (measured: BENCHMARKS.md).
+fn a_pair(metric: knn::Metric) -> f64 {
+    match metric {
+        knn::Metric::Minkowski(_) => 18e-9,
+        knn::Metric::JensenShannon => 2.5e-9,
+        knn::Metric::Canberra => 0.19e-9,
+        _ => 0.07e-9,
+    }
+}
+
 /// Products of the Gram matrix, a second and core.
 const GRAM_RATE: f64 = 1.0e10;
 
@@ -269,7 +277,7 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
         ));
     }
     if job.through >= Stage::Neighbors {
-        let a_cell = if of_pairs { (n * n_pcs) as f64 * PAIRS } else { NEIGHBORS };
+        let a_cell = if of_pairs { (n * n_pcs) as f64 * metric(r).map_or(0.0, a_pair) } else { NEIGHBORS };
         seconds.push(("neighbors".into(), n as f64 * a_cell / cores));
     }
     if job.through >= Stage::Umap {

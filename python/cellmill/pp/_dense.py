@@ -10,7 +10,7 @@ import numpy as np
 from .._calls import Returned, old_positionals
 from .._cellmill import Matrix, moments, pearson_fit, pearson_rows, quality, regress_fit, regress_rows
 from .._labels import categories_of
-from .._matrix import actual, check_adata, check_writable, is_dask, matrix_of, put, values_of
+from .._matrix import actual, check_adata, check_writable, held, is_dask, matrix_of, put, values_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def regress_out(
     import pandas as pd
 
     check_adata(adata)
-    check_writable(values_of(adata, layer), "regress_out")
+    check_writable(held(adata, layer), "regress_out")
     adata = adata.copy() if copy else adata
     keys = [keys] if isinstance(keys, str) else list(keys)
     absent = [key for key in keys if key not in adata.obs]

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._calls import Returned, old_positionals, renamed
 from .._cellmill import highly_expressed, moments, quality
-from .._matrix import actual, apply, check_adata, check_writable, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
+from .._matrix import actual, apply, check_adata, check_writable, held, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
 from .._report import _outside, say
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def normalize_total(
     [[2.0, 0.0, 6.0], [0.0, 0.0, 8.0]]
     """
     check_adata(adata)
-    check_writable(values_of(adata, layer), "normalize_total")
+    check_writable(held(adata, layer), "normalize_total")
     if copy:
         if not inplace:
             msg = "`copy=True` cannot be used with `inplace=False`."
@@ -274,7 +274,7 @@ def scale(
             msg = "Cannot refer to mask with string without providing anndata object as argument"
             raise ValueError(msg)
         return _scaled(data, zero_center, max_value, None if mask_obs is None else np.asarray(mask_obs))[0]
-    check_writable(data.obsm[obsm] if obsm is not None else values_of(data, layer), "scale")
+    check_writable(data.obsm[obsm] if obsm is not None else held(data, layer), "scale")
     adata = data.copy() if copy and inplace else data
     if inplace:
         actual(adata)

@@ -50,9 +50,8 @@ const LARGEST: f32 = 256.0;
 /// Neighbours of each row: ids and distances, `(n, k)`, ascending by (distance, id).
 pub type Found = (Vec<u32>, Vec<f32>);
 
-/// The `k` nearest other rows of each row of `x`, `(n, d)`, finite. Distances are what `scale` makes of
-/// squared Euclidean ones. Rows are dealt to the devices, at least one. `Ok(None)`: these cards or these sizes are beyond
-/// the kernels.
+/// The `k` nearest other rows of each row of `x`, `(n, d)`, finite. Distances are what `scale` makes of squared Euclidean ones. Rows are
+/// dealt to the devices, at least one. `Ok(None)`: these cards or these sizes are beyond the kernels.
 pub fn neighbours(devices: &[Arc<Device>], x: &[f32], d: usize, k: usize, scale: Scale, watch: &dyn Watch) -> Result<Option<Found>> {
     let n = x.len().checked_div(d).unwrap_or(0);
     if !fit(devices, n, d, k)? {

@@ -137,10 +137,10 @@ impl Metric {
 /// What a distance is of the squared Euclidean distance between the rows that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Scale {
-    Root,
-    Half,
-    Whole,
-    RootHalf,
+    Root = 0,
+    Half = 1,
+    Whole = 2,
+    RootHalf = 3,
 }
 
 impl Scale {

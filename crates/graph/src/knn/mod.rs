@@ -1,9 +1,9 @@
 //! The k nearest other cells of each cell.
 //!
-//! `exact` compares all pairs, as metrics that are no function of the Euclidean distance always do. `accurate` and `fast` cut the cells into lists of near ones, renumber the cells by list, search for
-//! each cell the few lists nearest to it, and repair what lies across borders by neighbours of neighbours. How many lists are
-//! searched is decided by the recall on a sample of cells whose neighbours are found exactly, so hard data cost more time and
-//! not quality.
+//! `exact` compares all pairs, as is always done for metrics that are no function of the Euclidean distance. `accurate` and `fast` cut the
+//! cells into lists of near ones, renumber the cells by list, search for each cell the few lists nearest to it, and repair what lies across
+//! borders by neighbours of neighbours. How many lists are searched is decided by the recall on a sample of cells whose neighbours are found
+//! exactly, so hard data cost more time and not quality.
 
 mod crew;
 mod cuda;

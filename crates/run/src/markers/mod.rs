@@ -245,7 +245,7 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
         out.reads += reads;
         (stats, Some(Entries::Listed(genes)))
     } else {
-        // A GPU that could not rank them would not sum them either.
+        // What a GPU could not rank, the CPU sums, too: the rows that it reads for that are staged for the ranks.
         let alone = View { gpus: &[], ..*view };
         let view = if options.method == Method::Wilcoxon && options.is_for_gpus() { &alone } else { view };
         let tests_linear = options.means_of_expm1 && options.method != Method::Wilcoxon;
