@@ -2,15 +2,18 @@
 //!
 //! Keys: cells (simulated, default 100000) or input (a .npy of f32, `(n, d)` in C order); d (dimensions, default 50; of a file, its first
 //! so many); k (neighbours, the cell itself counted, default 15); threads (default 2); seed; through (knn, connectivities, umap or leiden,
-//! default leiden); quality (true or false, default true); epochs; resolution (several as 0.5,1); repeat (runs of each stage, default 1).
+//! default leiden); device (cpu or cuda, default cpu); quality (true or false, default true); epochs; resolution (several as 0.5,1); repeat (runs of each stage, default 1).
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::error::Error;
 use std::time::Instant;
 
-use cellmill_graph::fuzzy::{Method, connectivities};
-use cellmill_graph::leiden::{self, leiden_many};
-use cellmill_graph::{Embedding, knn, umap};
+use cellmill_cuda::{Device, Options, Processor};
+use cellmill_graph::Embedding;
+use cellmill_graph::fuzzy::{Method, connectivities_on};
+use cellmill_graph::knn::{self, knn_on};
+use cellmill_graph::leiden::{self, leiden_on};
+use cellmill_graph::umap::{self, umap_on};
 use rayon::prelude::*;
 
 type Anything<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -24,6 +27,7 @@ struct Asked {
     threads: usize,
     seed: u64,
     through: String,
+    device: String,
     quality: bool,
     epochs: Option<usize>,
     resolutions: Vec<f64>,
@@ -39,6 +43,7 @@ fn main() -> Anything<()> {
         threads: 2,
         seed: 0,
         through: "leiden".into(),
+        device: "cpu".into(),
         quality: true,
         epochs: None,
         resolutions: vec![1.0],
@@ -53,6 +58,7 @@ fn main() -> Anything<()> {
             ("threads", v) => asked.threads = v.parse()?,
             ("seed", v) => asked.seed = v.parse()?,
             ("through", v) => asked.through = v.into(),
+            ("device", v) => asked.device = v.into(),
             ("quality", v) => asked.quality = v.parse()?,
             ("epochs", v) => asked.epochs = Some(v.parse()?),
             ("resolution", v) => asked.resolutions = v.split(',').map(str::parse).collect::<Result<Vec<f64>, _>>()?,
@@ -73,21 +79,27 @@ fn all(asked: &Asked) -> Anything<()> {
     println!("{{\"stage\": \"input\", \"cells\": {n}, \"d\": {d}, \"threads\": {}, \"rss_mib\": {:.0}}}", asked.threads, memory("VmRSS:"));
     let x = Embedding::new(&x, d)?;
 
+    let processor = match asked.device.as_str() {
+        "cpu" => Processor::Cpu,
+        "cuda" => Processor::Cuda(vec![Device::open(&Options::default())?]),
+        other => return Err(format!("no such device: {other}").into()),
+    };
+
     let options = knn::Options { n_neighbors: asked.k, seed: asked.seed, ..knn::Options::default() };
-    let found = timed("knn", asked, || Ok(knn(x, &options, &())?))?;
+    let found = timed("knn", asked, || Ok(knn_on(x, &options, &processor, None, &())?))?;
     if asked.quality {
         println!("{{\"quality\": \"knn\", \"recall\": {:.5}}}", recall(x, &found, 1000, asked.seed));
     }
     if last == 0 {
         return Ok(());
     }
-    let graph = timed("connectivities", asked, || Ok(connectivities(&found.distances, Method::UMAP)?))?;
+    let graph = timed("connectivities", asked, || Ok(connectivities_on(&found.distances, Method::UMAP, &processor)?))?;
     println!("{{\"quality\": \"connectivities\", \"nnz\": {}}}", graph.indices.len());
     if last == 1 {
         return Ok(());
     }
     let options = umap::Options { n_epochs: asked.epochs, seed: asked.seed, ..umap::Options::default() };
-    let layout = timed("umap", asked, || Ok(umap::umap(&graph, &options, &())?))?;
+    let layout = timed("umap", asked, || Ok(umap_on(&graph, &options, &processor, &())?))?;
     if asked.quality {
         let (kept, spearman) = faithful(x, &found, &layout, asked.seed)?;
         println!("{{\"quality\": \"umap\", \"knn_kept\": {kept:.4}, \"spearman\": {spearman:.4}}}");
@@ -96,7 +108,7 @@ fn all(asked: &Asked) -> Anything<()> {
         return Ok(());
     }
     let options = leiden::Options { seed: asked.seed, ..leiden::Options::default() };
-    let clusters = timed("leiden", asked, || Ok(leiden_many(&graph, &asked.resolutions, &options, &())?))?;
+    let clusters = timed("leiden", asked, || Ok(leiden_on(&graph, &asked.resolutions, &options, &processor, &())?))?;
     for (c, r) in clusters.iter().zip(&asked.resolutions) {
         println!(
             "{{\"quality\": \"leiden\", \"resolution\": {r}, \"modularity\": {:.6}, \"clusters\": {}, \"history\": {:?}}}",

@@ -7,11 +7,12 @@ use cellmill_cuda::Device;
 use cellmill_matrix::{Result, Watch};
 use serde::{Deserialize, Serialize};
 
+use super::cuda::Visits;
 use super::kernel::Simd;
-use super::lists::Lists;
+use super::lists::{Lists, around};
 use super::metric::Scale;
 use super::rows::{RowFile, Rows, Shelf};
-use super::{MOST_ON_GPU, cuda, join};
+use super::{cuda, join};
 
 /// What is searched for: everything that the rows don't say. Mostly the means of lists of about 512 cells: 0.4 bytes a cell of 50 dimensions.
 #[derive(Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Order {
     /// Lists looked at around a list, and how near they must be.
     pub(super) width: usize,
     pub(super) reach: f32,
+    /// Lists around a list that a GPU compares it with: all of them if the cells are few.
+    pub(super) wide: usize,
     pub(super) scale: Scale,
 }
 
@@ -38,8 +41,9 @@ pub struct Found {
 
 /// Others who search.
 pub trait Crew: Sync {
-    /// Has all lists searched; `rows` are in order of position. `take` gets the parts, in any order, each with its first list.
-    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()>;
+    /// Has all lists searched; `rows` are in order of position. `take` gets the parts, in any order, each with its first list. Whether GPUs
+    /// did it ([`Order::carry_out_on`]).
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<bool>;
 }
 
 impl Order {
@@ -53,11 +57,6 @@ impl Order {
         u64::from(self.lists.offsets[n])
     }
 
-    /// Whether a GPU that compares all pairs is faster than a search in lists.
-    pub fn few_enough_for_gpus(&self) -> bool {
-        self.lists.order.len() <= MOST_ON_GPU
-    }
-
     /// Columns of the rows.
     pub fn d(&self) -> usize {
         self.lists.d
@@ -68,14 +67,24 @@ impl Order {
         join::part(Simd::detect(), Shelf::File(rows), self, lists)
     }
 
-    /// Finds them by comparing with all rows on a GPU, the same bits on each; `None` if that is beyond its kernels or its memory.
+    /// Searches for them on a GPU, the same bits on each, in all of the lists that are near enough. `None` if that is beyond its kernels or
+    /// its memory.
     pub fn carry_out_on(&self, device: &Arc<Device>, rows: &RowFile, lists: Range<usize>) -> Result<Option<Found>> {
-        let mut x = vec![0f32; rows.n() * rows.d()];
+        let d = rows.d();
+        let mut x = vec![0f32; rows.n() * d];
         rows.copy(0, &mut x)?;
         let asked = self.cells_before(lists.start) as usize..self.cells_before(lists.end) as usize;
-        // Every list was searched.
+        // Every list near by was searched.
         let searched = vec![u64::MAX; asked.len() * join::WORDS];
-        let found = cuda::neighbours_of(asked, device, (&x, rows.d()), self.k, self.scale)?;
+        let all = [0, rows.n() as u32];
+        let near;
+        let visits = if self.wide == self.n_lists() {
+            Visits::all_pairs(&all)
+        } else {
+            near = around(Simd::detect(), &self.lists.centres, d, self.wide, lists.clone());
+            Visits { starts: &self.lists.offsets, near: &near, lists, width: self.wide }
+        };
+        let found = cuda::neighbours_of(asked, device, (&x, d), &visits, self.k, self.scale)?;
         Ok(found.map(|(indices, distances)| Found { indices, distances, searched }))
     }
 }

@@ -1,12 +1,15 @@
 //! The clustered self-join: each cell against the cells of the lists nearest to it.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cellmill_cuda::Device;
 use cellmill_matrix::{Error, Result, Watch};
 use rayon::prelude::*;
 
 use super::crew::{Crew, Found, Order};
+use super::cuda::{self, Visits};
 use super::exact::emit;
 use super::kernel::{CANDIDATES, Form, Simd};
 use super::lists::{Lists, around};
@@ -71,9 +74,12 @@ impl Joined {
         }
     }
 
-    /// Whether nothing was searched yet.
-    pub(super) fn is_nothing(&self) -> bool {
-        self.reach.width == 0
+    /// Notes that every position searched all of the `width` lists around its own; `near` names those for which there are bits.
+    fn saw_all(&mut self, near: Vec<u32>, width: usize) {
+        (self.searched.near, self.searched.width) = (near, width.min(64 * WORDS));
+        self.searched.bits.fill(u64::MAX);
+        self.changed.fill(true);
+        self.reach = Reach { width, reach: f32::INFINITY };
     }
 }
 
@@ -213,17 +219,37 @@ fn search(
     })
 }
 
-/// [`join`] before any other, its lists dealt to a crew: the same bits.
-pub(super) fn dealt(crew: &dyn Crew, simd: Simd, x: Shelf<'_>, order: &Order, joined: &mut Joined, progress: &Progress) -> Result<()> {
-    let lists = &order.lists;
-    let reach = Reach { width: order.width, reach: order.reach };
-    joined.searched.near = around(simd, &lists.centres, x.d(), reach.width, 0..lists.len());
-    joined.searched.width = reach.width;
-    joined.reach = reach;
-    joined.changed.fill(true);
+/// A join on GPUs before any other, or after one: each cell against all of the `width` lists nearest to its own. Whether they could.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn wide(
+    devices: &[Arc<Device>],
+    simd: Simd,
+    x: Shelf<'_>,
+    lists: &Lists,
+    width: usize,
+    joined: &mut Joined,
+    scale: Scale,
+    progress: &Progress,
+) -> Result<bool> {
+    let Shelf::Memory(rows) = x else { return Ok(false) };
+    let Some(data) = rows.whole() else { return Ok(false) };
+    let near = around(simd, &lists.centres, x.d(), width, 0..lists.len());
+    let visits = Visits { starts: &lists.offsets, near: &near, lists: 0..lists.len(), width };
+    let counted = Counted { progress, done: AtomicU64::new(0) };
+    let Some((indices, distances)) = cuda::neighbours(devices, (data, x.d()), &visits, joined.distances.k, scale, &counted)? else {
+        return Ok(false);
+    };
+    (joined.distances.indices, joined.distances.distances) = (indices, distances);
+    let known = width.min(64 * WORDS);
+    joined.saw_all(near.chunks_exact(width).flat_map(|near| &near[..known]).copied().collect(), width);
+    Ok(true)
+}
+
+/// [`join`], or [`wide`], before any other, its lists dealt to a crew: the same bits. Whether GPUs did it.
+pub(super) fn dealt(crew: &dyn Crew, simd: Simd, x: Shelf<'_>, order: &Order, joined: &mut Joined, progress: &Progress) -> Result<bool> {
+    let (lists, k) = (&order.lists, order.k);
     let mut cells = 0;
-    let k = order.k;
-    crew.search(order, x.rows(), &Counted { progress, done: AtomicU64::new(0) }, &mut |list, found: Found| {
+    let on_gpus = crew.search(order, x.rows(), &Counted { progress, done: AtomicU64::new(0) }, &mut |list, found: Found| {
         let (at, rows) = (lists.offsets[list] as usize, found.indices.len() / k);
         if found.distances.len() != rows * k || found.searched.len() != rows * WORDS || at + rows > x.n() {
             return Err(Error::bug(format!("neighbours of {rows} cells from the {at}th on, of {}", x.n())));
@@ -234,7 +260,18 @@ pub(super) fn dealt(crew: &dyn Crew, simd: Simd, x: Shelf<'_>, order: &Order, jo
         cells += rows;
         Ok(())
     })?;
-    if cells == x.n() { Ok(()) } else { Err(Error::bug(format!("neighbours of {cells} cells of {}", x.n()))) }
+    if cells != x.n() {
+        return Err(Error::bug(format!("neighbours of {cells} cells of {}", x.n())));
+    }
+    let near = |width| around(simd, &lists.centres, x.d(), width, 0..lists.len());
+    if on_gpus {
+        joined.saw_all(near(order.wide.min(64 * WORDS)), order.wide);
+    } else {
+        (joined.searched.near, joined.searched.width) = (near(order.width), order.width);
+        joined.reach = Reach { width: order.width, reach: order.reach };
+        joined.changed.fill(true);
+    }
+    Ok(on_gpus)
 }
 
 /// The part of a join that is about the positions of some lists.

@@ -1,6 +1,6 @@
-// The nearest others of each row by comparing all pairs. Scores |y|^2 - 2 x y come from tensor cores on half-precision rows and choose
-// KEEP candidates a query; `rank` then takes exact distances in f32, with the roundings of kernel.rs.
-// Needs compute capability 8.0. PAIRS and KEPT are defined before this text.
+// The nearest others of each row, among those of the lists that its own list visits (all pairs: of the only list there is). Scores
+// |y|^2 - 2 x y come from tensor cores on half-precision rows and choose KEEP candidates a query; `rank` then takes exact distances in
+// f32, with the roundings of kernel.rs. Needs compute capability 8.0. PAIRS and KEPT are defined before this text.
 
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -99,9 +99,21 @@ __device__ void copy_16(void* to, const void* from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at), "l"(from));
 }
 
-// lists[q]: the KEEP candidates of least score for query first_query + q, ascending; 2 KEEP places each. A block has 256 queries.
+__device__ void copy_4(void* to, const void* from) {
+    const u32 at = (u32)__cvta_generic_to_shared(to);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from));
+}
+
+// Queries that a block compares: rows first .. first + count, at most 256, of one list.
+struct Block {
+    u32 first, count, list;
+};
+
+// lists[b * 256 + q]: the KEEP candidates of least score for query q of this launch's block b, ascending; 2 KEEP places each. List l is
+// rows starts[l] .. starts[l + 1], and visits the lists near[l * width ..].
 template <int STEPS, int KEEP>  // STEPS pairs of k-steps of 16: rows are 32 STEPS wide
-__device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 first_query, u64* lists) {
+__device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, const Block block, const u32* starts, const u32* near, u32 width,
+                           u64* lists) {
     // Candidates in shared memory at a time; two tiles take less than 48 KiB.
     constexpr u32 TILE = STEPS < 3 ? 128 : 64;
     constexpr u32 WIDTH = 32 * STEPS, STRIDE = WIDTH + 8, CAP = 2 * KEEP;
@@ -110,10 +122,10 @@ __device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 f
     __shared__ u32 counts[WARPS * 32];
     __shared__ float limits[WARPS * 32];
     const u32 t = threadIdx.x, lane = t % 32, warp = t / 32, group = lane / 4, part = lane % 4;
-    const u32 block_query = blockIdx.x * WARPS * 32;
     counts[t] = 0;
-    limits[t] = __int_as_float(0x7f800000);
-    u64* own = lists + (u64)(block_query + warp * 32) * CAP;
+    // Places without a query take nothing.
+    limits[t] = t < block.count ? __int_as_float(0x7f800000) : __int_as_float(0xff800000);
+    u64* own = lists + (u64)(blockIdx.x * WARPS * 32 + warp * 32) * CAP;
     u32* count = counts + warp * 32;
     float* limit = limits + warp * 32;
 
@@ -125,30 +137,50 @@ __device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 f
         for (u32 s = 0; s < 2 * STEPS; s++) {
 #pragma unroll
             for (u32 r = 0; r < 4; r++) {
-                const u32 query = min(first_query + block_query + warp * 32 + m * 16 + group + (r % 2) * 8, n_pad - 1);
+                const u32 query = min(block.first + warp * 32 + m * 16 + group + (r % 2) * 8, n_pad - 1);
                 const u32 value = *(const u32*)(rows + (u64)query * WIDTH + s * 16 + part * 2 + (r / 2) * 8);
                 asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(a[m][s][r]) : "r"(value), "r"(0xC000C000u));
             }
         }
     }
     float bound[4];
-    for (u32 r = 0; r < 4; r++) bound[r] = __int_as_float(0x7f800000);
+    __syncwarp();
+    for (u32 r = 0; r < 4; r++) bound[r] = limit[r * 8 + group];
 
-    auto load = [&](u32 index, u32 slot) {
-        const u16* from = rows + (u64)index * TILE * WIDTH;
-        for (u32 c = t; c < TILE * WIDTH / 8; c += WARPS * 32) {
-            const u32 row = c / (WIDTH / 8), at = c % (WIDTH / 8) * 8;
-            copy_16(&tile[slot][row * STRIDE + at], from + (u64)row * WIDTH + at);
+    // The next tile: rows at .. at + TILE, of which those before `end` are candidates.
+    const u32* visits = near + (u64)block.list * width;
+    u32 visit = 0, at = 0, end = 0;
+    auto advance = [&] {
+        at += TILE;
+        while (at >= end && visit < width) {
+            const u32 list = visits[visit++];
+            at = starts[list];
+            end = starts[list + 1];
         }
-        if (t < TILE / 4) copy_16(&tile_norms[slot][t * 4], norms + index * TILE + t * 4);
+        return at < end;
+    };
+    auto load = [&](u32 slot) {
+        const u16* from = rows + (u64)at * WIDTH;
+        for (u32 c = t; c < TILE * WIDTH / 8; c += WARPS * 32) {
+            const u32 row = c / (WIDTH / 8), column = c % (WIDTH / 8) * 8;
+            copy_16(&tile[slot][row * STRIDE + column], from + (u64)row * WIDTH + column);
+        }
+        if (t < TILE) {
+            if (at + t < end) {
+                copy_4(&tile_norms[slot][t], norms + at + t);
+            } else {
+                tile_norms[slot][t] = __int_as_float(0x7f800000);
+            }
+        }
         asm volatile("cp.async.commit_group;");
     };
-    const u32 n_tiles = n_pad / TILE;
-    load(0, 0);
-    for (u32 index = 0; index < n_tiles; index++) {
-        const u32 slot = index % 2;
-        if (index + 1 < n_tiles) {
-            load(index + 1, slot ^ 1);
+    bool more = advance();
+    if (more) load(0);
+    for (u32 slot = 0; more; slot ^= 1) {
+        const u32 first = at;
+        more = advance();
+        if (more) {
+            load(slot ^ 1);
             asm volatile("cp.async.wait_group 1;");
         } else {
             asm volatile("cp.async.wait_group 0;");
@@ -194,7 +226,7 @@ __device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 f
                         if (score < bound[r]) {
                             const u32 query = r * 8 + group;
                             const u32 place = atomicAdd(&count[query], 1);
-                            own[query * CAP + place] = (u64)ordered(score) << 32 | (index * TILE + c0 + part * 2 + c);
+                            own[query * CAP + place] = (u64)ordered(score) << 32 | (first + c0 + part * 2 + c);
                         }
                     }
                 }
@@ -226,8 +258,9 @@ __device__ void scan_pairs(const u16* rows, const float* norms, u32 n_pad, u32 f
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) scan(const u16* rows, const float* norms, u32 n_pad, u32 first, u64* lists) {
-    scan_pairs<PAIRS, KEPT>(rows, norms, n_pad, first, lists);
+extern "C" __global__ void __launch_bounds__(256) scan(const u16* rows, const float* norms, u32 n_pad, const Block* blocks, u32 first_block,
+                                                       const u32* starts, const u32* near, u32 width, u64* lists) {
+    scan_pairs<PAIRS, KEPT>(rows, norms, n_pad, blocks[first_block + blockIdx.x], starts, near, width, lists);
 }
 
 // The distance for a squared Euclidean distance: `Scale` of metric.rs, by its numbers.
@@ -238,12 +271,14 @@ __device__ float scaled(u32 scale, float squared) {
 
 // Exact distances of the candidates, ascending by (distance, row), the query itself left out. A warp a query.
 template <int KEEP>
-__device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_queries, u32 k, u32 scale, const u64* lists, u32* ids,
+__device__ void rank_rows(const float* x, u32 n, u32 d, const Block* blocks, u32 n_blocks, u32 k, u32 scale, const u64* lists, u32* ids,
                           float* distances) {
     constexpr int E = KEEP / 32;
-    const u32 lane = threadIdx.x % 32, q = blockIdx.x * 8 + threadIdx.x / 32;
-    if (q >= n_queries) return;
-    const u32 query = first_query + q;
+    const u32 lane = threadIdx.x % 32, q = blockIdx.x * 8 + threadIdx.x / 32, place_of_block = q % (WARPS * 32);
+    if (q >= n_blocks * WARPS * 32) return;
+    const Block block = blocks[q / (WARPS * 32)];
+    if (place_of_block >= block.count) return;
+    const u32 query = block.first + place_of_block;
     const float* own = x + (u64)query * d;
     u64 key[E];
 #pragma unroll
@@ -285,9 +320,9 @@ __device__ void rank_rows(const float* x, u32 n, u32 d, u32 first_query, u32 n_q
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) rank(const float* x, u32 n, u32 d, u32 first, u32 n_queries, u32 k, u32 scale,
-                                                       const u64* lists, u32* ids, float* distances) {
-    rank_rows<KEPT>(x, n, d, first, n_queries, k, scale, lists, ids, distances);
+extern "C" __global__ void __launch_bounds__(256) rank(const float* x, u32 n, u32 d, const Block* blocks, u32 first_block,
+                                                       u32 n_blocks, u32 k, u32 scale, const u64* lists, u32* ids, float* distances) {
+    rank_rows<KEPT>(x, n, d, blocks + first_block, n_blocks, k, scale, lists, ids, distances);
 }
 
 #endif

@@ -33,6 +33,7 @@ use cellmill_matrix::{Error, Place, Result, Watch};
 use rayon::prelude::*;
 
 pub use self::crew::{Crew, Found, Order};
+use self::cuda::Visits;
 pub(crate) use self::cuda::{SOURCES, USUAL};
 use self::join::{Joined, Reach};
 use self::kernel::Simd;
@@ -124,8 +125,8 @@ fn renumbered(Distances { k, indices, distances }: &Distances, from: &[u32], nam
 
 /// Up to this many cells, comparing all pairs is the faster way to 0.99.
 pub const ALL_PAIRS: usize = 16_384;
-/// Up to this many cells, a GPU that compares all pairs is faster than a search in lists.
-const MOST_ON_GPU: usize = 6_000_000;
+/// Up to this many cells, a GPU that compares all pairs is faster than one that searches in lists, which the CPU cuts.
+const ALL_PAIRS_ON_GPU: usize = 2_000_000;
 
 /// Finds the `n_neighbors − 1` nearest other cells of each cell of `x`, `(n, d)`.
 ///
@@ -135,25 +136,37 @@ pub fn knn(x: Embedding, options: &Options, watch: &dyn Watch) -> Result<Knn> {
     knn_on(x, options, &Processor::Cpu, None, watch)
 }
 
-/// [`knn`] on a processor. A GPU compares all pairs (up to 6 million cells), so its recall is that of `exact` but for ties.
-/// A crew gets the lists of the CPU's search; what is found has the same bits.
+/// [`knn`] on a processor. A GPU compares all pairs of up to 2 million cells, and of any number with `exact`: its recall is that of `exact`
+/// then but for ties. Of more it searches in lists, and in more of them than the CPU does, so that no repair is needed.
+/// A crew gets the lists where this process has no GPU; what is found has the bits that CPUs, or GPUs, find in one process.
 pub fn knn_on(x: Embedding, options: &Options, processor: &Processor, crew: Option<&dyn Crew>, watch: &dyn Watch) -> Result<Knn> {
-    run(&Engine { simd: Simd::detect(), processor, crew, all_pairs: ALL_PAIRS }, x, options, watch)
+    run(&Engine { processor, crew, ..Engine::new() }, x, options, watch)
 }
 
 /// What searches.
+#[derive(Clone, Copy)]
 struct Engine<'a> {
     simd: Simd,
     processor: &'a Processor,
     crew: Option<&'a dyn Crew>,
     /// Up to so many cells the CPU compares all pairs.
     all_pairs: usize,
+    /// And up to so many a GPU.
+    all_pairs_on_gpu: usize,
+}
+
+impl Engine<'_> {
+    /// This process and its threads.
+    fn new() -> Self {
+        let (simd, processor) = (Simd::detect(), &Processor::Cpu);
+        Engine { simd, processor, crew: None, all_pairs: ALL_PAIRS, all_pairs_on_gpu: ALL_PAIRS_ON_GPU }
+    }
 }
 
 /// [`knn`] for rows that are never held together: they are put in order in temporary files in `scratch`, and the search reads the lists
 /// that it compares. The same bits as [`knn`]'s on the CPU.
 pub fn knn_streamed(rows: &dyn Rows, options: &Options, scratch: &Path, crew: Option<&dyn Crew>, watch: &dyn Watch) -> Result<Knn> {
-    stream(&Engine { simd: Simd::detect(), processor: &Processor::Cpu, crew, all_pairs: ALL_PAIRS }, rows, options, scratch, watch)
+    stream(&Engine { crew, ..Engine::new() }, rows, options, scratch, watch)
 }
 
 /// [`knn_streamed`] by an engine.
@@ -249,11 +262,12 @@ fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch:
         return Ok(Knn { order: nobody(n).order, distances });
     };
     let devices = engine.processor.devices();
-    if !devices.is_empty()
-        && n <= MOST_ON_GPU
-        && let Some(found) = on_gpu(devices, simd, x, k, scale, options.seed, watch)?
-    {
-        return Ok(found);
+    let mut engine = *engine;
+    if !devices.is_empty() && (n <= engine.all_pairs_on_gpu || options.mode == Mode::Exact) {
+        if let Some(found) = on_gpu(devices, simd, x, k, scale, options.seed, watch)? {
+            return Ok(found);
+        }
+        engine.processor = &Processor::Cpu;
     }
     if options.mode == Mode::Exact || n <= engine.all_pairs {
         let progress = Progress::new(watch, n as u64);
@@ -262,7 +276,7 @@ fn search(engine: &Engine<'_>, x: Embedding, k: usize, options: &Options, watch:
         let distances = exact::neighbours(simd, x, k, scale, &progress)?;
         return Ok(Knn { order: (0..n as u32).collect(), distances });
     }
-    by_lists(engine, Cells::Memory(x), k, scale, options, watch)
+    by_lists(&engine, Cells::Memory(x), k, scale, options, watch)
 }
 
 /// Neighbours by lists: sample, join and repair.
@@ -290,28 +304,41 @@ fn by_lists(engine: &Engine<'_>, cells: Cells<'_>, k: usize, scale: Scale, optio
     let list_of = lists.of_position();
     let sample = Sample::new(simd, x, k, scale, options.seed, &progress)?;
 
-    let Goal { mut join, recall } = Goal::of(options.mode);
+    let Goal { mut join, near, recall } = Goal::of(options.mode);
     let survey = sample.survey(simd, x, &lists, &list_of)?;
     let mut least = LOOK.max(2 * lists.enough(k));
+    let mut wide = if n <= engine.all_pairs_on_gpu { lists.len() } else { survey.near(near) };
+    let devices = engine.processor.devices();
+    // What GPUs have begun, they go on with; what they can't do, they are not asked for again.
+    let mut on_gpus = true;
     let mut joined = Joined::nothing(n, k);
     loop {
         let reach = survey.reach(join);
         let width = survey.width(reach).max(least).min(lists.len());
+        wide = wide.max(width).min(lists.len());
+        let theirs = on_gpus;
+        on_gpus = theirs && !devices.is_empty() && join::wide(devices, simd, x, &lists, wide, &mut joined, scale, &progress)?;
         match engine.crew {
-            Some(crew) if joined.is_nothing() => {
-                let order = Order { lists, k, width, reach, scale };
-                join::dealt(crew, simd, x, &order, &mut joined, &progress)?;
+            _ if on_gpus => {}
+            Some(crew) if theirs => {
+                let order = Order { lists, k, width, reach, wide, scale };
+                on_gpus = join::dealt(crew, simd, x, &order, &mut joined, &progress)?;
                 lists = order.lists;
             }
             _ => join::join(simd, x, &lists, &mut joined, Reach { width, reach }, scale, &progress)?,
         }
         let before = sample.recall(&joined.distances);
+        if on_gpus && before < recall && wide < lists.len() {
+            // To look at twice as many is less than the repair.
+            wide *= 2;
+            continue;
+        }
         let mut found = before;
         if before < recall {
             descent::pass(simd, x, &mut joined, &list_of, scale, &progress)?;
             found = sample.recall(&joined.distances);
         }
-        if found >= recall || width == lists.len() && reach == f32::INFINITY {
+        if found >= recall || width == lists.len() && reach == f32::INFINITY || on_gpus && wide == lists.len() {
             return Ok(Knn { order: lists.order, distances: joined.distances });
         }
         // The repair did not reach what is left: find so much that what it leaves is little enough, three tenths of the rest at least.
@@ -328,7 +355,8 @@ fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, scale: Sc
     let cells = nobody(x.n()).order;
     let rows = if x.whole().is_none() { lists::gather(x, &cells) } else { Vec::new() };
     let rows = x.whole().unwrap_or(&rows);
-    let compare = || cuda::neighbours(devices, rows, x.d, k, scale, watch);
+    let all = [0, x.n() as u32];
+    let compare = || cuda::neighbours(devices, (rows, x.d), &Visits::all_pairs(&all), k, scale, watch);
     let named = |found: Option<(Vec<u32>, Vec<f32>)>| found.map(|(indices, distances)| Distances { k, indices, distances });
     if x.n() <= ALL_PAIRS {
         return Ok(named(compare()?).map(|distances| Knn { order: cells, distances }));
@@ -343,6 +371,8 @@ fn on_gpu(devices: &[Arc<Device>], simd: Simd, x: Embedding, k: usize, scale: Sc
 struct Goal {
     /// Share of the sample's neighbours that lie within reach, to begin with.
     join: f64,
+    /// Share of them in the lists that a GPU looks at, to begin with: these are near means, whatever their margins.
+    near: f64,
     /// Recall of the sample after the repair: the mode's promise and two standard errors of the sample's recall.
     recall: f64,
 }
@@ -351,9 +381,9 @@ impl Goal {
     fn of(mode: Mode) -> Self {
         match mode {
             // The repair finds three quarters of what is left, as a rule; where it finds less, more lists are searched.
-            Mode::Accurate | Mode::Exact => Goal { join: 0.975, recall: 0.993 },
+            Mode::Accurate | Mode::Exact => Goal { join: 0.975, near: 0.9975, recall: 0.993 },
             // No repair as a rule.
-            Mode::Fast => Goal { join: 0.965, recall: 0.957 },
+            Mode::Fast => Goal { join: 0.965, near: 0.97, recall: 0.957 },
         }
     }
 }

@@ -12,7 +12,7 @@ use super::*;
 
 /// Never all pairs.
 fn engine(simd: Simd) -> Engine<'static> {
-    Engine { simd, processor: &Processor::Cpu, crew: None, all_pairs: 0 }
+    Engine { simd, all_pairs: 0, ..Engine::new() }
 }
 
 /// A standard normal that depends on its arguments alone (Box & Muller 1958).
@@ -232,11 +232,11 @@ fn streamed_rows_give_the_same_bits() {
     assert!(error.contains("dimension 2 of cell 7"), "{error}");
 }
 
-/// A crew that carries out its orders at once, from a file, in parts of five lists, the last first.
-struct Alone;
+/// A crew that carries out its orders at once, from a file, in parts of five lists, the last first; on a GPU if it has one.
+struct Alone(Option<Arc<Device>>);
 
 impl Crew for Alone {
-    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<()> {
+    fn search(&self, order: &Order, rows: &dyn Rows, watch: &dyn Watch, take: &mut dyn FnMut(usize, Found) -> Result<()>) -> Result<bool> {
         let (n, d) = (rows.n(), order.d());
         let path = std::env::temp_dir().join(format!("cellmill-crew-{}-{d}", std::process::id()));
         let mut data = vec![0f32; n * d];
@@ -247,10 +247,14 @@ impl Crew for Alone {
         assert!(order.n_lists() > 20);
         for first in (0..order.n_lists()).step_by(5).rev() {
             let end = (first + 5).min(order.n_lists());
-            take(first, order.carry_out(&file, first..end)?)?;
+            let found = match &self.0 {
+                None => order.carry_out(&file, first..end)?,
+                Some(device) => order.carry_out_on(device, &file, first..end)?.unwrap(),
+            };
+            take(first, found)?;
             watch.tick(n as u64 - order.cells_before(first), n as u64, "")?;
         }
-        Ok(())
+        Ok(self.0.is_some())
     }
 }
 
@@ -261,11 +265,41 @@ fn a_crew_finds_the_same_bits() {
     let x = Embedding::of(&data, d);
     for (mode, metric) in [(Mode::Accurate, Metric::Euclidean), (Mode::Fast, Metric::Cosine)] {
         let options = options(15, mode, metric);
-        let dealt = Engine { crew: Some(&Alone), ..engine(Simd::detect()) };
+        let dealt = Engine { crew: Some(&Alone(None)), ..engine(Simd::detect()) };
         assert!(run(&dealt, x, &options, &()).unwrap() == by_lists(x, &options), "{mode:?}, {metric:?}");
     }
     let error = RowFile::open(Path::new("Cargo.toml"), 3, 5).err().unwrap().to_string();
     assert!(error.contains("3 rows of 5 numbers have 60"), "{error}");
+}
+
+/// Runs where there is a GPU.
+#[test]
+fn gpus_that_search_in_lists_find_what_all_pairs_have() {
+    let Ok(device) = Device::open(&cellmill_cuda::Options::default()) else { return };
+    let gpu = Processor::Cuda(vec![device.clone()]);
+    let (n, d) = (40_000, 50);
+    for (signal, mode, metric, least) in [
+        (12.0, Mode::Accurate, Metric::Euclidean, 0.99),
+        (3.0, Mode::Accurate, Metric::Cosine, 0.99),
+        (3.0, Mode::Fast, Metric::Euclidean, 0.95),
+    ] {
+        let data = cells(n, d, signal);
+        let (x, options) = (Embedding::of(&data, d), options(15, mode, metric));
+        let all = run(&Engine { processor: &gpu, ..Engine::new() }, x, &options, &()).unwrap();
+        let by_lists = Engine { all_pairs_on_gpu: 0, processor: &gpu, ..engine(Simd::detect()) };
+        let found = run(&by_lists, x, &options, &()).unwrap();
+        assert_eq!(all.order, found.order);
+        let k = all.distances.k;
+        let rows = all.distances.indices.chunks(k).zip(found.distances.indices.chunks(k));
+        let hits: usize = rows.map(|(all, found)| found.iter().filter(|id| all.contains(id)).count()).sum();
+        assert!(hits as f64 >= least * (n * k) as f64, "{hits} of {}, {mode:?}, {metric:?}", n * k);
+        // A crew's GPUs find the same bits, in lists and in all pairs.
+        let crew = Alone(Some(device.clone()));
+        for (all_pairs_on_gpu, wanted) in [(0, &found), (n, &all)] {
+            let dealt = Engine { crew: Some(&crew), all_pairs_on_gpu, ..engine(Simd::detect()) };
+            assert!(run(&dealt, x, &options, &()).unwrap() == *wanted, "{mode:?}, {metric:?}");
+        }
+    }
 }
 
 #[test]

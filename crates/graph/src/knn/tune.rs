@@ -38,6 +38,14 @@ impl Survey {
         let at = ranks.len() - (ranks.len() as f64 * MISSED) as usize;
         ranks.get(at.saturating_sub(1)).map_or(1, |&rank| rank as usize + 1)
     }
+
+    /// How many of the lists nearest to a cell's own, itself counted, hold a share of the neighbours.
+    pub(super) fn near(&self, share: f64) -> usize {
+        let mut ranks: Vec<u32> = self.needs.iter().map(|need| need.1).collect();
+        ranks.sort_unstable();
+        let at = (share * ranks.len() as f64).ceil() as usize;
+        ranks.get(at.saturating_sub(1)).map_or(1, |&rank| rank as usize + 1)
+    }
 }
 
 /// The least reach: where a cell's own list holds nearly all of its neighbours, some others are searched all the same.

@@ -193,11 +193,12 @@ impl knn::Crew for Cluster<'_> {
         rows: &dyn knn::Rows,
         watch: &dyn Watch,
         take: &mut dyn FnMut(usize, knn::Found) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.shelve(rows)?;
-        self.on_gpus_or_cpus(&AtomicBool::default(), order.few_enough_for_gpus(), |on_gpus| self.search_by(on_gpus, order, watch, take))?;
+        let search = |on_gpus| self.search_by(on_gpus, order, watch, take).map(|()| on_gpus);
+        let on_gpus = self.on_gpus_or_cpus(&AtomicBool::default(), true, search)?;
         self.journal.forget(ROWS);
-        Ok(())
+        Ok(on_gpus)
     }
 }
 
