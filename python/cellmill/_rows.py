@@ -134,6 +134,10 @@ class LazyMatrix:
         """Sums in float64: of all, of each gene (0) or of each cell (1)."""
         from ._cellmill import quality
 
+        if self._cellmill_matrix.base() is not None:
+            # No value is 0: block by block.
+            parts = [block.sum(axis=axis, dtype=np.float64) for block in self._blocks()]
+            return np.concatenate(parts) if axis == 1 else np.sum(parts, axis=0)
         found = quality(self._cellmill_matrix, [], [], False)
         return found["total"].sum() if axis is None else found["total"] if axis == 0 else found["row_total"]
 

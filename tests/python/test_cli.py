@@ -370,6 +370,18 @@ def test_convert_round_trip(full, tmp_path):
     succeed("convert", full["v3"], tmp_path / "b.zarr", "-y", "--quiet")
 
 
+def test_convert_of_a_store_without_x(full, small, tmp_path):
+    """A run's result, and layers alone."""
+    succeed("run", full["v3"], "-o", tmp_path / "run.zarr", "--quiet", *FLAGS)
+    succeed("convert", tmp_path / "run.zarr", tmp_path / "run.h5ad", "--quiet")
+    assert_equal(read(tmp_path / "run.h5ad"), read(tmp_path / "run.zarr"), exact=True)
+    assert read(tmp_path / "run.h5ad").X is None
+    alone = ad.AnnData(obs=small.obs, var=small.var, layers={"counts": small.X})
+    alone.write_h5ad(tmp_path / "alone.h5ad")
+    succeed("convert", tmp_path / "alone.h5ad", tmp_path / "alone.zarr", "--quiet")
+    assert_equal(read(tmp_path / "alone.zarr"), alone, exact=True)
+
+
 # ---- demo
 
 

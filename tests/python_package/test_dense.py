@@ -147,3 +147,10 @@ def test_what_is_returned_is_a_dict_and_an_array(counts):
     assert isinstance(found, dict) and set(found) == {"X", "theta", "clip", "computed_on"}
     np.testing.assert_array_equal(found, found["X"])
     assert np.max(cm.pp.normalize_total(counts, target_sum=10, inplace=False)) <= 10
+
+
+def test_regression_of_no_genes(chosen):
+    none = chosen[:, :0].copy()
+    none.obs["depth"] = np.arange(none.n_obs, dtype=float)
+    cm.pp.regress_out(none, ["depth"])
+    assert none.X.shape == (chosen.n_obs, 0)

@@ -350,3 +350,14 @@ def test_a_regression_lists_groups_as_they_were_named(options, kinds):
     for group in theirs["names"].dtype.names:
         a, b = (pd.Series(found["scores"][group], index=found["names"][group]) for found in (ours, theirs))
         np.testing.assert_allclose(a, b[a.index], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["t-test", "t-test_overestim_var", "wilcoxon"])
+def test_one_group_has_nothing_to_be_compared_with(logged, method):
+    logged.obs["all"] = pd.Categorical(["every"] * logged.n_obs)
+    ours, theirs = both(logged, "all", method=method, n_genes=logged.n_vars)
+    for field in ("pvals", "pvals_adj", "logfoldchanges"):
+        of_gene = [dict(zip(found["names"]["every"], found[field]["every"], strict=True)) for found in (ours, theirs)]
+        np.testing.assert_allclose(*([of[gene] for gene in logged.var_names] for of in of_gene), rtol=1e-6)
+    if method != "wilcoxon":
+        assert (ours["scores"]["every"] == 0).all()

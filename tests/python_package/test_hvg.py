@@ -114,3 +114,14 @@ def test_cells_without_a_batch_are_left_out(logged):
         module.pp.highly_variable_genes(adata, n_top_genes=300, batch_key="batch")
     assert ours.obs["batch"].dtype == theirs.obs["batch"].dtype == "category"
     assert (ours.var["highly_variable"] == theirs.var["highly_variable"]).all()
+
+
+def test_more_genes_than_there_are(counts):
+    few = counts[:, :300].copy()
+    cm.pp.highly_variable_genes(few, flavor="seurat_v3", n_top_genes=301)
+    assert few.var["highly_variable"].all()
+
+
+def test_no_cells(counts):
+    with pytest.raises(ValueError, match="no cells"):
+        cm.pp.highly_variable_genes(counts[:0].copy(), flavor="pearson_residuals", n_top_genes=5)

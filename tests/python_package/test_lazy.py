@@ -192,3 +192,36 @@ def test_values_are_looked_at_but_not_assigned(stores, small):
     np.testing.assert_array_equal(dense(list(adata.X[:2])[1]), dense(small.X[1]))
     with pytest.raises(TypeError, match="to_memory"):
         adata[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        cm.pp.log1p,
+        cm.pp.sqrt,
+        cm.pp.normalize_total,
+        cm.pp.scale,
+        cm.pp.calculate_qc_metrics,
+        lambda adata: cm.pp.filter_cells(adata, min_genes=3),
+        lambda adata: cm.pp.filter_genes(adata, min_cells=3),
+        lambda adata: cm.pp.highly_variable_genes(adata, n_top_genes=20),
+        lambda adata: cm.pp.regress_out(adata, "depth"),
+        lambda adata: cm.tl.score_genes(adata, list(adata.var_names[:9])),
+        lambda adata: cm.tl.rank_genes_groups(adata, "half"),
+        lambda adata: cm.get.aggregate(adata, "half", "mean"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_centred_values_are_not_taken_for_zeros(stores, logged, verb):
+    adata = cm.read_lazy(stores / "small.h5ad")
+    adata.obs["depth"] = np.arange(adata.n_obs, dtype=float)
+    adata.obs["half"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "a", "b"))
+    cm.pp.normalize_total(adata, target_sum=1e4)
+    cm.pp.log1p(adata)
+    cm.pp.scale(adata)
+    with pytest.raises(ValueError, match=r"centred.*do this before scale\(\)"):
+        verb(adata)
+    sc.pp.scale(logged)
+    for axis in (None, 0, 1):
+        np.testing.assert_allclose(adata.X.sum(axis=axis), logged.X.sum(axis=axis, dtype=np.float64), rtol=1e-3, atol=0.5)
+        np.testing.assert_allclose(adata.X.mean(axis=axis), logged.X.mean(axis=axis, dtype=np.float64), atol=1e-3)

@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 from kinds import KINDS, as_kind, dense, same_frame
 
 import cellmill as cm
@@ -175,3 +176,23 @@ def test_samples_that_cannot_be_drawn(counts, options):
     assert raised[0].type is raised[1].type
     if options.get("axis") is None:
         assert str(raised[0].value) == str(raised[1].value)
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "dask"])
+def test_filters_count_values_above_0(counts, kind):
+    adata = counts[:, :80].copy()
+    adata.X = dense(adata.X).astype(np.float32) - 0.5 * (np.arange(80) % 3 == 0)
+    adata.X[3, 4] = np.nan
+    if kind == "csr":
+        adata.X = sp.csr_matrix(adata.X)
+    x = adata.X if kind != "dask" else da.from_array(adata.X, chunks=(100, 80))
+    for verb, bound in (("filter_cells", {"min_genes": 9}), ("filter_genes", {"max_cells": 40})):
+        ours, theirs = getattr(cm.pp, verb)(x, **bound), getattr(sc.pp, verb)(adata.X, **bound)
+        for our, their in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(np.asarray(our), their)
+
+
+def test_a_filter_of_no_cells(counts):
+    cm.pp.filter_cells(counts, min_genes=10**6)
+    cm.pp.filter_cells(counts, min_genes=10)
+    assert counts.n_obs == 0

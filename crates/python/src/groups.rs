@@ -31,7 +31,7 @@ use crate::{convert, pool, rows};
 /// Calls `f` with the rows of a matrix as statistics look at them. A `cellmill._crew.Crew` has its workers read them, if they lie in a store
 /// that workers can open.
 pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: impl FnOnce(&View<'_>) -> PyResult<T>) -> PyResult<T> {
-    let recipe = matrix.whole_recipe();
+    let recipe = matrix.sparse_recipe()?;
     let (select, values) = rows::selecting(&recipe);
     let crew = crew.map(Crew);
     matrix.feed(py, |feed| {

@@ -204,6 +204,23 @@ impl Matrix {
     pub fn whole_recipe(&self) -> Vec<Step> {
         self.recipe(&rows::columns_first(&self.steps), self.keep())
     }
+
+    /// The same for whoever takes what is not there for 0.
+    pub fn sparse_recipe(&self) -> PyResult<Vec<Step>> {
+        self.check_zeros()?;
+        Ok(self.whole_recipe())
+    }
+
+    /// Refuses values that were centred: entries are less than they seem then, by what a zero has become.
+    fn check_zeros(&self) -> PyResult<()> {
+        match rows::base(&self.steps) {
+            None => Ok(()),
+            Some(_) => Err(PyValueError::new_err(
+                "X: values that scale() has centred, but values are expected of which most are 0; do this before scale(), scale with \
+                 zero_center=False, or take the AnnData that to_memory() gives",
+            )),
+        }
+    }
 }
 
 #[pymethods]
@@ -320,6 +337,7 @@ impl Matrix {
     /// x · target_sum / Σ row, where only columns whose flag in `counted` is true are summed.
     #[pyo3(signature = (target_sum, counted=None))]
     fn normalize_total(&self, target_sum: f64, counted: Option<Vec<bool>>) -> PyResult<Self> {
+        self.check_zeros()?;
         let Some(mask) = counted else { return Ok(self.then(Step::NormalizeTotal { target_sum }, Known::of(None, self.detection()))) };
         check_length(&mask, self.n_vars, "columns")?;
         let taken = self.then(Step::TakeTotalsOf { mask }, Known::default());
@@ -328,13 +346,15 @@ impl Matrix {
 
     /// ln(1 + x) / ln(base).
     #[pyo3(signature = (base=None))]
-    fn log1p(&self, base: Option<f64>) -> Self {
-        self.then(Step::Log1p { base }, Known::of(None, self.detection()))
+    fn log1p(&self, base: Option<f64>) -> PyResult<Self> {
+        self.check_zeros()?;
+        Ok(self.then(Step::Log1p { base }, Known::of(None, self.detection())))
     }
 
     /// √x.
-    fn sqrt(&self) -> Self {
-        self.then(Step::Sqrt, Known::of(None, self.detection()))
+    fn sqrt(&self) -> PyResult<Self> {
+        self.check_zeros()?;
+        Ok(self.then(Step::Sqrt, Known::of(None, self.detection())))
     }
 
     /// (x − mean) / std, clipped. Centred values less what a zero becomes ([`Matrix::base`]) stay sparse.
@@ -343,6 +363,7 @@ impl Matrix {
         if std.len() != self.n_vars || mean.as_ref().is_some_and(|m| m.len() != self.n_vars) {
             return Err(PyValueError::new_err(format!("{} standard deviations for {} genes", std.len(), self.n_vars)));
         }
+        self.check_zeros()?;
         let inverse_std: Vec<f64> = std.iter().map(|s| 1.0 / s).collect();
         let genes = self.genes().filter(|_| max_value.is_none()).map(|genes| Arc::new(genes.times(&inverse_std)));
         Ok(self.then(Step::Scale { mean, inverse_std, max_value }, Known::of(genes, self.detection())))

@@ -67,7 +67,7 @@ pub enum Linear {
 
 /// One pass for the moments of each batch.
 pub fn of_batches(py: Python<'_>, matrix: &Matrix, batches: &Batches, linear: Linear) -> PyResult<Found> {
-    let mut recipe = matrix.whole_recipe();
+    let mut recipe = matrix.sparse_recipe()?;
     let end = recipe.len();
     let fold = |step| At { step, fold: Moments { n_vars: matrix.n_vars(), n_batches: batches.n } };
     let at_linear = match linear {

@@ -21,7 +21,7 @@ pub fn quality<'py>(
     percent_top: Vec<usize>,
     log1p: bool,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let recipe = matrix.whole_recipe();
+    let recipe = matrix.sparse_recipe()?;
     let fold = Qc { n_vars: matrix.n_vars(), rows: RowQc { qc_vars, percent_top, log1p }, counts: false };
     let fold = At { step: recipe.len(), fold };
     let done =
@@ -51,7 +51,7 @@ pub fn quality<'py>(
 /// Whether each gene holds more than a share of the counts of at least one cell: `(n_vars,)` bool.
 #[pyfunction]
 pub fn highly_expressed<'py>(py: Python<'py>, matrix: &Matrix, max_fraction: f64) -> PyResult<Bound<'py, PyAny>> {
-    let recipe = matrix.whole_recipe();
+    let recipe = matrix.sparse_recipe()?;
     let fold = At { step: recipe.len(), fold: High { n_vars: matrix.n_vars(), above: max_fraction } };
     let done = matrix
         .feed(py, |feed| pool::run(py, "highly expressed genes", |call| exec::run(feed, &recipe, &fold, &Aside::default(), None, call)))?;

@@ -1,12 +1,14 @@
 //! Any readable format to AnnData zarr or h5ad. X is streamed; everything else is carried over.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cellmill_engine::exec::Feed;
-use cellmill_matrix::{Element, Encoding, Error, Place, Result, Source, Table, Watch};
+use cellmill_matrix::{Csr, Element, Encoding, Error, Place, Result, Shape, Source, SourceRow, Table, Watch};
 use cellmill_store::anndata::AnnData;
 use cellmill_store::copy::{copy, is_wide};
+use cellmill_store::dataset::without_x;
 use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use serde::Serialize;
@@ -107,6 +109,9 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
     refuse_existing(&job.output, job.overwrite)?;
     let threads = rayon::ThreadPoolBuilder::new().num_threads(job.threads.max(1));
     threads.build().map_err(|e| Error::bug(format!("no threads: {e}")))?.install(|| {
+        if let Some(store) = without_x(&job.input)? {
+            return convert_without_x(&store, job, listener);
+        }
         let scratch = job.output.parent().filter(|p| !p.as_os_str().is_empty()).map_or_else(|| PathBuf::from("."), PathBuf::from);
         let data = open(&job.input, "X", job.genome.clone(), &scratch, job.memory, listener)?;
         let mut warnings = data.warnings.clone();
@@ -131,6 +136,60 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
         warnings.iter().for_each(|m| listener.warn(m));
         Ok(Converted { output: job.output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz })
     })
+}
+
+/// Everything of a store that has no X, such as a run's result.
+fn convert_without_x(store: &AnnData, job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
+    let mut warnings = Vec::new();
+    let (obs, var) = (store.obs(&mut warnings)?, store.var(&mut warnings)?);
+    let shape = Shape { n_obs: store.n_obs(), n_vars: var.n_rows() };
+    let source = Bare { shape, location: job.input.display().to_string() };
+    let observer = Observer::new(listener, &source);
+    let watch = observer.stage("convert", "cells");
+    let writer = create(&job.output, job.format, job.overwrite)?;
+    Rows { source: &source, obs: &obs, var: &var }.write_tables(&*writer)?;
+    carry_over(store, &*writer, &watch, &mut warnings)?;
+    writer.finish()?;
+    watch.finish(shape.n_obs, 0, 1);
+    warnings.iter().for_each(|m| listener.warn(m));
+    Ok(Converted { output: job.output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz: 0 })
+}
+
+/// Cells and genes without entries.
+struct Bare {
+    shape: Shape,
+    location: String,
+}
+
+impl Source for Bare {
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn entries_before(&self, _: SourceRow) -> u64 {
+        0
+    }
+
+    fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()> {
+        *into = Csr { indptr: vec![0; (rows.end.0 - rows.start.0) as usize + 1], ..Csr::empty(self.shape.n_vars) };
+        Ok(())
+    }
+
+    fn bytes_read(&self) -> u64 {
+        0
+    }
+
+    fn bytes_decoded(&self) -> u64 {
+        0
+    }
+
+    fn overhead_bytes(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn location(&self) -> &str {
+        &self.location
+    }
 }
 
 /// Whether X is of wide numbers and lies by rows or dense: then it is copied.

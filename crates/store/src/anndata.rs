@@ -276,7 +276,8 @@ impl AnnData {
                 let place = Place::store(self.location());
                 match self.matrices()? {
                     known if known.is_empty() => {
-                        Err(Error::invalid(place, "no matrix at all", "counts lie in X, in layers/NAME or in raw/X"))
+                        let expected = "counts lie in X, in layers/NAME or in raw/X (a run's result has X with --with-x)";
+                        Err(Error::invalid(place, "no matrix at all", expected))
                     }
                     known => Err(Error::missing(place, matrix, known)),
                 }

@@ -161,6 +161,17 @@ pub fn open_rows(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>> 
     }
 }
 
+/// An AnnData store that has no X; `None` for any other input.
+pub fn without_x(path: &Path) -> Result<Option<AnnData>> {
+    let (format, tree) = InputFormat::look(path)?;
+    if !matches!(format, InputFormat::Zarr | InputFormat::H5ad) {
+        return Ok(None);
+    }
+    let store = store(path, tree)?;
+    let has_x = store.matrices()?.iter().any(|matrix| matrix == "X");
+    Ok((!has_x).then_some(store))
+}
+
 fn by_columns(path: &Path, element: &str) -> Error {
     let expected = "rows are needed here; cellmill convert writes a store by rows";
     Error::invalid(Place::element(path.display().to_string(), element), "a matrix that lies by columns", expected)

@@ -220,6 +220,8 @@ def regress_out(
     regressors = np.ascontiguousarray(categories_of(columns[keys[0]]).codes, dtype=np.int32) if labels else columns.to_numpy(np.float64, copy=True)
     x = values_of(adata, layer)
     matrix = matrix_of(x)
+    if not matrix.shape[1]:
+        return (adata if copy else None) if inplace else x
     coefficients = regress_fit(matrix, regressors)
     if not labels:
         ones = np.insert(regressors, 0, 1.0, axis=1)

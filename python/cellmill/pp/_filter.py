@@ -8,7 +8,7 @@ import numpy as np
 
 from .._calls import old_positionals
 from .._cellmill import quality
-from .._matrix import actual, check_adata, check_writable, is_dask, is_lazy, matrix_of, seed_of, values_of
+from .._matrix import actual, check_adata, check_writable, is_dask, is_lazy, is_sparse, matrix_of, seed_of, values_of
 from .._report import say
 
 if TYPE_CHECKING:
@@ -62,6 +62,20 @@ def _counts(total: np.ndarray, x: Any) -> np.ndarray:
     if np.issubdtype(x.dtype, np.floating):
         return total.astype(x.dtype)
     return total.astype(np.int64)
+
+
+def _detected(x: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """What quality control counts of the values above 0, where ``found`` may have counted others that are not 0."""
+    if is_dask(x):
+        if found["whole"]:
+            return found
+        above = x.map_blocks(lambda block: (block > 0).astype(np.float32), dtype=np.float32, meta=x._meta.astype(np.float32))
+    else:
+        values = x.data if is_sparse(x) else x
+        if not isinstance(values, np.ndarray) or not values.size or values.min() >= 0:
+            return found
+        above = (x > 0).astype(np.float32)
+    return quality(matrix_of(above), [], [], False)
 
 
 @old_positionals()
@@ -119,7 +133,7 @@ def filter_cells(
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata) if is_adata else data
     found = quality(matrix_of(x), [], [], False)
-    number = _counts(found["row_total"], x) if by_counts else found["rows"]["n_genes_by_counts"].astype(np.int64)
+    number = _counts(found["row_total"], x) if by_counts else _detected(x, found)["rows"].get("n_genes_by_counts", np.zeros(0)).astype(np.int64)
     mask = _inside(number, name, bound)
     if is_dask(data):
         return tuple(_as_dask(data, part, 0) for part in (mask, number))
@@ -187,7 +201,7 @@ def filter_genes(
     adata = data.copy() if copy and is_adata else data
     x = values_of(adata) if is_adata else data
     found = quality(matrix_of(x), [], [], False)
-    number = _counts(found["total"], x) if by_counts else found["n_cells"]
+    number = _counts(found["total"], x) if by_counts else _detected(x, found)["n_cells"]
     mask = _inside(number, name, bound)
     if is_dask(data):
         return tuple(_as_dask(data, part, 1) for part in (mask, number))

@@ -107,6 +107,8 @@ def highly_variable_genes(
     if v3 and n_top_genes is None:
         n_top_genes = 2000
     matrix, batch = _batched(adata, layer, batch_key)
+    if v3:
+        n_top_genes = min(n_top_genes, matrix.shape[1])  # type: ignore[type-var]
     if not v3 and n_top_genes is not None and n_top_genes > matrix.shape[1]:
         # scanpy chooses all genes then.
         warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=_outside())

@@ -156,7 +156,7 @@ def log1p(
     [[0.0, 1.0], [2.0, 0.0]]
     """
     if not hasattr(data, "obs"):
-        return _changed(data, "log1p", base)
+        return _log1p_array(data, base, copy=copy)
     if "log1p" in data.uns:
         warnings.warn("adata.X seems to be already log-transformed.", UserWarning, stacklevel=_outside())
     x = data.obsm[obsm] if obsm is not None else values_of(data, layer)
@@ -173,6 +173,16 @@ def log1p(
         put(adata, out, layer)
     adata.uns["log1p"] = {"base": base}
     return adata if copy else None
+
+
+def _log1p_array(x: Any, base: float | None, *, copy: bool) -> Any:
+    """Logarithms of an array: in its own memory if that may be and can, as in scanpy."""
+    values = x.data if is_sparse(x) else x
+    if copy or not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating) or not values.flags.writeable:
+        return _changed(x, "log1p", base)
+    rows = values[None] if values.ndim == 1 else values
+    np.copyto(rows, _changed(rows, "log1p", base))
+    return x
 
 
 def _log1p_backed(adata: AnnData, x: Any, base: float | None, *, layer: str | None, chunked: bool, chunk_size: int | None) -> None:

@@ -47,7 +47,7 @@ impl Fold for Cross {
                 sums.iter_mut().zip(r).for_each(|(sum, b)| *sum += a * b);
             }
             let (columns, values) = chunk.x.row(i);
-            for (sums, a) in acc.cross.chunks_exact_mut(self.n_vars).zip(r) {
+            for (sums, a) in acc.cross.chunks_exact_mut(self.n_vars.max(1)).zip(r) {
                 columns.iter().zip(values).for_each(|(&c, &x)| sums[c as usize] += a * f64::from(x));
             }
         }

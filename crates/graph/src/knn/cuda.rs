@@ -154,9 +154,9 @@ fn sizes(d: usize, k: usize) -> (usize, usize) {
     (d.div_ceil(32), if k <= FEW { 32 } else { 64 })
 }
 
-/// Blocks of queries at a time, four for each multiprocessor: often enough for the watch.
+/// Blocks of queries at a time: two rounds of the three that a multiprocessor has room for. Often enough for the watch.
 fn batch(device: &Device) -> usize {
-    device.multiprocessors() as usize * 4
+    device.multiprocessors() as usize * 6
 }
 
 /// Rows with those that a tile may reach beyond the last.

@@ -391,7 +391,8 @@ impl Moment {
     }
 
     fn sample(self) -> Sample {
-        Sample { n: self.n, mean: if self.n == 0.0 { 0.0 } else { self.sum / self.n }, variance: self.squares / (self.n.max(2.0) - 1.0) }
+        // Of no cells there is no mean: score 0, p 1.
+        Sample { n: self.n, mean: self.sum / self.n, variance: self.squares / (self.n.max(2.0) - 1.0) }
     }
 }
 
@@ -421,7 +422,8 @@ impl Other<'_> {
     fn mean(&self, j: usize) -> f64 {
         match self {
             Other::Group(stats) => stats.mean(j),
-            Other::Rest((n, sums)) => sums[j] / (*n).max(1) as f64,
+            // Not a number where there are no other cells, as in scanpy.
+            Other::Rest((n, sums)) => sums[j] / *n as f64,
         }
     }
 }

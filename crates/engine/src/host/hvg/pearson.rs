@@ -6,7 +6,7 @@
 //! a cell, as in scanpy.
 
 use cellmill_kernels::residual::{Model, of_zeros};
-use cellmill_matrix::{Error, Result};
+use cellmill_matrix::{Error, Place, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -64,7 +64,10 @@ pub fn residual_variances(batch: &PearsonBatch<'_>, model: &Model) -> Vec<f64> {
 pub fn rank_residuals(overall: &Moments, variances: &[Vec<f64>], n_top_genes: usize) -> Result<HvgPearson> {
     let n_vars = overall.mean.len();
     check_lengths(overall, n_vars)?;
-    if variances.is_empty() || variances.iter().any(|v| v.len() != n_vars) {
+    if variances.is_empty() {
+        return Err(Error::invalid(Place::default(), "no cells", "highly variable genes are chosen by the counts of some cells"));
+    }
+    if variances.iter().any(|v| v.len() != n_vars) {
         return Err(Error::bug(format!("residual variances of {} batches are not of {n_vars} genes", variances.len())));
     }
     let mut ranks: Vec<Vec<f32>> = vec![Vec::new(); n_vars];
