@@ -637,8 +637,9 @@ def test_convert_leaves_nothing(stores, tmp_path):
         assert not list(out.iterdir())
 
 
-def test_interrupt(pbmc_path, tmp_path):
-    """Ctrl-C: a line, status 130 or 1, nothing left but the journal."""
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_interrupt(name, pbmc_path, tmp_path):
+    """Ctrl-C, or a batch system's end: a line, status 130 or 1, nothing left but the journal."""
     import signal
     import time
 
@@ -646,10 +647,18 @@ def test_interrupt(pbmc_path, tmp_path):
 
     started = subprocess.Popen([str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(0.7)
-    started.send_signal(signal.SIGINT)
+    started.send_signal(getattr(signal, name))
     _, err = started.communicate(timeout=120)
     if started.returncode == 0:
         pytest.skip("the run was over before the signal")
     assert started.returncode in (1, 130), (started.returncode, err)
     assert not any(word in err for word in TALK)
     assert [p.name for p in tmp_path.iterdir()] in ([], ["o.zarr.journal"])
+
+
+def test_a_full_log_stops_no_run(stores, tmp_path):
+    from program import binary
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(binary()), "convert", str(stores["v3"]), str(tmp_path / "o.zarr")], stdout=subprocess.PIPE, stderr=full, check=False)
+    assert done.returncode == 0 and (tmp_path / "o.zarr").is_dir()

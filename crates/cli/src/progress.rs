@@ -1,5 +1,6 @@
 //! Progress on the terminal, interrupts, and how errors end the program.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
-/// The first Ctrl-C asks the run to stop; a second one ends the program at once.
+/// The first Ctrl-C (or SIGTERM, or SIGHUP: batch systems and terminals that end) asks the run to stop; a second one ends the program at once.
 pub fn listen_for_interrupt() {
     let _ = ctrlc::set_handler(|| {
         if STOPPED.swap(true, Ordering::SeqCst) {
@@ -35,9 +36,9 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr)]
+/// A log that is full or closed stops no run.
 fn to_stderr(line: &str) {
-    eprintln!("{line}");
+    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Progress bars on a terminal, one line a stage elsewhere, nothing when quiet.

@@ -7,6 +7,7 @@ use cellmill_engine::journal::Identity;
 use cellmill_matrix::{Error, Place, Result};
 use cellmill_store::dataset::versions;
 use cellmill_store::is_url;
+use cellmill_store::zarr::WORK;
 
 use crate::recipe::Recipe;
 
@@ -80,6 +81,8 @@ impl Files {
         let about = std::fs::metadata(path)?;
         if about.is_dir() {
             let mut names: Vec<_> = std::fs::read_dir(path)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+            // What a change in place is writing, or has left, is not the store's.
+            names.retain(|name| !name.to_string_lossy().starts_with(WORK));
             names.sort();
             return names.iter().try_for_each(|n| self.add(&path.join(n), &format!("{name}/{}", n.to_string_lossy())));
         }
@@ -104,6 +107,9 @@ mod tests {
         std::fs::write(dir.path().join("X/0"), b"abc").unwrap();
         let mut recipe = Recipe::default();
         let one = identity(dir.path(), &[], None, &recipe).unwrap();
+        // What a change in place had begun to write when it was killed.
+        std::fs::create_dir_all(dir.path().join(".cellmill-Ab3/new/obs")).unwrap();
+        std::fs::write(dir.path().join(".cellmill-Ab3/new/obs/0"), b"abc").unwrap();
         assert_eq!(one, identity(dir.path(), &[], None, &recipe).unwrap());
         std::fs::write(dir.path().join("X/0"), b"abd").unwrap();
         let two = identity(dir.path(), &[], None, &recipe).unwrap();

@@ -536,8 +536,8 @@ impl Recipe {
             ));
         }
         for (name, key) in [("neighbors", &self.neighbors.key_added), ("umap", &self.umap.key_added), ("leiden", &self.leiden.key_added)] {
-            if key.as_ref().is_some_and(|key| key.is_empty() || key.contains('/')) {
-                return Err(Error::option(format!("{name}.key_added"), format!("{key:?}"), "a name without slashes is needed"));
+            if let Some(key) = key.as_ref().filter(|key| key.is_empty() || key.contains('/')) {
+                return Err(Error::option(format!("{name}.key_added"), format!("'{key}'"), "a name without slashes is needed"));
             }
         }
         positive("umap.spread", self.umap.spread)?;

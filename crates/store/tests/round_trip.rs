@@ -218,3 +218,27 @@ fn elements_are_exchanged_in_place() {
         assert_eq!(hidden.count(), 0);
     }
 }
+
+#[test]
+fn what_a_killed_change_in_place_has_set_aside_is_put_back() {
+    for format in [Format::Zarr2, Format::Zarr3] {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.zarr");
+        store(&path, &example(40), 50, format, false).unwrap();
+        let before = AnnData::open(&path).unwrap().obs(&mut Vec::new()).unwrap();
+        // Between the two renames, where names can't be exchanged: obs is gone.
+        let old = path.join(".cellmill-killed/old");
+        std::fs::create_dir_all(&old).unwrap();
+        std::fs::create_dir_all(path.join(".cellmill-killed/new/var")).unwrap();
+        std::fs::rename(path.join("obs"), old.join("obs")).unwrap();
+        let writer = Box::new(ZarrWriter::in_place(&path).unwrap());
+        write::write_element(&*writer, "uns/more", &Element::int(7)).unwrap();
+        writer.finish().unwrap();
+        let store = AnnData::open(&path).unwrap();
+        assert_eq!(store.obs(&mut Vec::new()).unwrap(), before);
+        assert_eq!(store.element("uns/more", &mut Vec::new()).unwrap(), Some(Element::int(7)));
+        let hidden =
+            std::fs::read_dir(&path).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".cellmill"));
+        assert_eq!(hidden.count(), 0);
+    }
+}

@@ -35,6 +35,11 @@ pub enum ZarrVersion {
     V3,
 }
 
+/// How the folder is called, in a store that is changed in place, in which things are written.
+pub const WORK: &str = ".cellmill-";
+/// What had the name of something new, in that folder.
+const OLD: &str = "old";
+
 /// What a writer and its streams share.
 struct Shared {
     version: ZarrVersion,
@@ -86,8 +91,9 @@ impl ZarrWriter {
     /// mappings (`obsm`, `uns`, …) are added to, everything else of the same name is replaced.
     pub fn in_place(path: &Path) -> Result<ZarrWriter> {
         let place = Place::store(path.display().to_string());
+        restore(path).map_err(|e| Error::io(place.clone(), &e))?;
         let version = if ZarrTree::open(path)?.version() == 3 { ZarrVersion::V3 } else { ZarrVersion::V2 };
-        let temp = tempfile::Builder::new().prefix(".cellmill-").tempdir_in(path).map_err(|e| Error::io(place.clone(), &e))?;
+        let temp = tempfile::Builder::new().prefix(WORK).tempdir_in(path).map_err(|e| Error::io(place.clone(), &e))?;
         let work = temp.path().join("new");
         std::fs::create_dir(&work).map_err(|e| Error::io(place, &e))?;
         let shared = Shared { version, work, target: path.to_path_buf(), in_place: true, state: Mutex::default() };
@@ -299,18 +305,8 @@ impl TreeWriter for ZarrWriter {
             return Err(Error::bug("a store without a root group"));
         }
         consolidate(&shared.work, shared.version, &shared.state().documents).map_err(io)?;
-        let old = temp.path().join("old");
         check_target(&shared.target, true)?;
-        let replaced = shared.target.exists();
-        if replaced {
-            std::fs::rename(&shared.target, &old).map_err(io)?;
-        }
-        if let Err(error) = std::fs::rename(&shared.work, &shared.target) {
-            if replaced {
-                std::fs::rename(&old, &shared.target).map_err(io)?;
-            }
-            return Err(io(error));
-        }
+        put(&shared.work, &shared.target, &temp.path().join("old")).map_err(io)?;
         temp.close().map_err(io)
     }
 }
@@ -328,22 +324,13 @@ fn exchange(shared: &Shared, temp: &Path) -> Result<()> {
         }
         false
     };
-    for (k, path) in nodes.iter().filter(|p| !p.is_empty() && !inside(p)).enumerate() {
-        let io = |e: std::io::Error| shared.io(path, &e);
-        let (Some(from), Some(to)) = (folder(&shared.work, path), folder(&shared.target, path)) else { continue };
-        let old = temp.join(format!("old-{k}"));
-        let replaced = to.exists();
-        if replaced {
-            std::fs::rename(&to, &old).map_err(io)?;
-        } else if let Some(parent) = to.parent() {
-            std::fs::create_dir_all(parent).map_err(io)?;
-        }
-        if let Err(error) = std::fs::rename(&from, &to) {
-            if replaced {
-                std::fs::rename(&old, &to).map_err(io)?;
-            }
-            return Err(io(error));
-        }
+    for path in nodes.iter().filter(|p| !p.is_empty() && !inside(p)) {
+        let (Some(from), Some(to), Some(old)) = (folder(&shared.work, path), folder(&shared.target, path), folder(&temp.join(OLD), path))
+        else {
+            continue;
+        };
+        let made = [&to, &old].into_iter().filter_map(|path| path.parent()).try_for_each(std::fs::create_dir_all);
+        made.and_then(|()| put(&from, &to, &old)).map_err(|e| shared.io(path, &e))?;
     }
     let io = |e: std::io::Error| shared.io("", &e);
     let old = match shared.version {
@@ -355,6 +342,53 @@ fn exchange(shared: &Shared, temp: &Path) -> Result<()> {
         let mut documents = BTreeMap::new();
         collect(&tree, "", shared.version, &mut documents)?;
         consolidate(&shared.target, shared.version, &documents).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Gives what lies at `from` the name `to`. What had that name goes to `from` in the same moment, or, where the file system can't exchange
+/// names, to `old` before.
+fn put(from: &Path, to: &Path, old: &Path) -> std::io::Result<()> {
+    if !to.exists() {
+        return std::fs::rename(from, to);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        if renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+    }
+    std::fs::rename(to, old)?;
+    std::fs::rename(from, to).inspect_err(|_| _ = std::fs::rename(old, to))
+}
+
+/// Puts back what a change that was cut off has set aside and not replaced, and removes what it left.
+fn restore(store: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(store)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(WORK) && entry.file_type()?.is_dir() {
+            put_back(&entry.path().join(OLD), store)?;
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Elements in `from`, and in its folders that are no elements, whose name in `to` is free, go there.
+fn put_back(from: &Path, to: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(from) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if !ZarrTree::is_zarr(&from) {
+            put_back(&from, &to)?;
+        } else if !to.exists() {
+            std::fs::rename(from, to)?;
+        }
     }
     Ok(())
 }
