@@ -32,6 +32,9 @@ def choose_graph(adata: AnnData, obsp: str | None, neighbors_key: str | None) ->
         return adata.obsp[obsp]
     key = neighbors_key or "neighbors"
     found = adata.uns.get(key)
+    if found is None and neighbors_key is not None:
+        msg = f"uns: there is no {key!r}; pp.neighbors(key_added={key!r}) makes it"
+        raise KeyError(msg)
     if found is None or found.get("connectivities_key", "connectivities") not in adata.obsp:
         msg = "You need to run `pp.neighbors` first to compute a neighborhood graph."
         raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
@@ -103,7 +104,7 @@ def test_all_pairs(embedded, metric, monkeypatch):
     with pytest.raises(ValueError, match="only with `knn = True`"):
         cm.pp.neighbors(ours, knn=False)
     with pytest.raises(ValueError, match=r"n_neighbors: \d+, but there are \d+ cells"):
-        cm.pp.neighbors(ours, n_neighbors=ours.n_obs + 1, method="gauss", knn=False)
+        cm.pp.neighbors(ours, n_neighbors=0, method="gauss", knn=False)
     with pytest.raises(ValueError, match="similarities"):
         cm.pp.neighbors(ours, method="gauss", knn=False, metric="inner_product")
     monkeypatch.setattr(cm.settings, "_memory", 1 << 20)
@@ -242,3 +243,16 @@ def test_paga(embedded):
     np.testing.assert_allclose(*trees, rtol=1e-6)
     with pytest.raises(KeyError, match="nothing"):
         cm.tl.paga(ours, groups="nothing")
+
+
+def test_neighbors_of_few_cells(caplog):
+    """As scanpy: half of the cells where more are asked for than there are."""
+    x = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+    ours, theirs = ad.AnnData(x), ad.AnnData(x.copy())
+    cm.pp.neighbors(ours, use_rep="X")
+    sc.pp.neighbors(theirs, use_rep="X")
+    assert ours.uns["neighbors"]["params"]["n_neighbors"] == theirs.uns["neighbors"]["params"]["n_neighbors"] == 6
+    np.testing.assert_allclose(ours.obsp["distances"].toarray(), theirs.obsp["distances"].toarray(), rtol=1e-5)
+    assert "n_obs too small" in caplog.text
+    with pytest.raises(KeyError, match="'mine'"):
+        cm.tl.leiden(ours, neighbors_key="mine")

@@ -122,6 +122,12 @@ def test_more_genes_than_there_are(counts):
     assert few.var["highly_variable"].all()
 
 
+@pytest.mark.parametrize("n", [-3, 0, 2.5])
+def test_numbers_of_genes_that_are_none(logged, n):
+    with pytest.raises(ValueError, match=f"n_top_genes: {n}, but"):
+        cm.pp.highly_variable_genes(logged, n_top_genes=n)
+
+
 def test_no_cells(counts):
     with pytest.raises(ValueError, match="no cells"):
         cm.pp.highly_variable_genes(counts[:0].copy(), flavor="pearson_residuals", n_top_genes=5)

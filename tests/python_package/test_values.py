@@ -205,3 +205,8 @@ def test_arrays_are_logged_in_place(counts, kind, dtype):
     for ours in (found, copied):
         np.testing.assert_allclose(dense(ours), dense(wanted), rtol=2e-6)
     np.testing.assert_allclose(dense(x), dense(theirs), rtol=2e-6)
+
+
+def test_values_are_clipped_to_a_bound(logged):
+    with pytest.raises(ValueError, match="max_value: -1"):
+        cm.pp.scale(logged, max_value=-1)

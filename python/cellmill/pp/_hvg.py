@@ -103,6 +103,9 @@ def highly_variable_genes(
     check_adata(adata)
     if flavor == "pearson_residuals":
         return _by_residuals(adata, layer, n_top_genes, subset, inplace, batch_key, check_values, theta, clip)
+    if n_top_genes is not None and (n_top_genes != int(n_top_genes) or n_top_genes < 1):
+        msg = f"n_top_genes: {n_top_genes}, but a number of genes is expected: 1 or more"
+        raise ValueError(msg)
     v3 = flavor in ("seurat_v3", "seurat_v3_paper")
     if v3 and n_top_genes is None:
         n_top_genes = 2000
@@ -113,7 +116,7 @@ def highly_variable_genes(
         # scanpy chooses all genes then.
         warnings.warn("`n_top_genes` > `adata.n_vars`, returning all genes.", UserWarning, stacklevel=_outside())
         n_top_genes = matrix.shape[1]
-    cutoffs = dict(n_top_genes=n_top_genes, min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
+    cutoffs = dict(n_top_genes=None if n_top_genes is None else int(n_top_genes), min_mean=min_mean, max_mean=max_mean, min_disp=min_disp, max_disp=max_disp, n_bins=n_bins, span=span)
     if v3:
         if check_values and not _whole(matrix):
             warnings.warn(f"`{flavor=}` expects raw count data, but non-integers were found.", UserWarning, stacklevel=_outside())

@@ -11,7 +11,7 @@ from .._cellmill import available_memory
 from .._cellmill import connectivities as weigh
 from .._cellmill import neighbors as search
 from .._matrix import check_adata, home, is_dask, is_sparse, lent, seed_of
-from .._report import _outside, say
+from .._report import _outside, logger, say
 from .._settings import settings
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ def neighbors(
     if not knn and (method != "gauss" or transformer is not None):
         msg = f"knn: False, but `method = {method!r}` only with `knn = True`; `method = 'gauss'` finds all pairs itself"
         raise ValueError(msg)
+    if n_neighbors > adata.n_obs:
+        n_neighbors = 1 + int(0.5 * adata.n_obs)
+        logger.warning("n_obs too small: adjusting to `n_neighbors = %s`", n_neighbors)
     word: Any = algorithm if algorithm is not None else transformer
     if callable(metric) and isinstance(word, str | None):
         from sklearn.neighbors import KNeighborsTransformer

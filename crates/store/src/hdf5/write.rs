@@ -72,8 +72,11 @@ impl Hdf5Writer {
         let (file, temporary) = fresh(path, &name.to_string_lossy()).map_err(|e| Error::io(place, &e))?;
         let state = State { file, end: 0, root: Group::default(), temporary: Some(temporary), open: 0 };
         let shared = Arc::new(Shared { state: Mutex::new(state), location });
-        shared.lock().put(&vec![0; message::SUPERBLOCK as usize]).map_err(|e| shared.io("", &e))?;
-        Ok(Hdf5Writer { shared, path: path.to_path_buf(), overwrite })
+        // From here on the file goes when the writer does.
+        let writer = Hdf5Writer { shared, path: path.to_path_buf(), overwrite };
+        let begun = writer.shared.lock().put(&vec![0; message::SUPERBLOCK as usize]);
+        begun.map_err(|e| writer.shared.io("", &e))?;
+        Ok(writer)
     }
 
     fn dataset(&self, path: &str) -> Result<()> {
@@ -110,7 +113,8 @@ impl Shared {
     }
 
     fn io(&self, element: &str, error: &std::io::Error) -> Error {
-        Error::io(Place::element(&self.location, element), error)
+        let place = if element.is_empty() { Place::store(&self.location) } else { Place::element(&self.location, element) };
+        Error::io(place, error)
     }
 
     fn orphan(&self, path: &str) -> Error {
