@@ -417,3 +417,55 @@ impl Plan {
         Err(Error::from(ErrorKind::Budget { what: format!("this run (most of it for: {largest})"), needs: self.peak_bytes, ceiling }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Choice;
+
+    fn size(n_obs: u64) -> Size {
+        let shape = Shape { n_obs, n_vars: 28_000 };
+        Size {
+            format: "",
+            shape,
+            nnz: 2000 * n_obs,
+            obs_columns: 0,
+            overhead_bytes: 64 << 20,
+            densest_task: 2000 * TASK_ROWS,
+            annotation_bytes: 0,
+        }
+    }
+
+    fn job(output: &str, through: Stage, memory: u64) -> Job {
+        Job {
+            input: "in.zarr".into(),
+            output: output.into(),
+            format: None,
+            overwrite: false,
+            in_place: false,
+            with_x: None,
+            recipe: Recipe::default(),
+            through,
+            threads: 2,
+            memory,
+            genome: None,
+            spill_dir: None,
+            resume: false,
+            device: Choice::default(),
+        }
+    }
+
+    #[test]
+    fn scores_that_go_to_the_output_take_no_memory_of_the_client() {
+        let n = 100_000_000;
+        let of = |whose: Whose, through: Stage| estimate_of(whose, &size(n), &job("out.zarr", through, 1 << 40)).peak_bytes;
+        let client = |chunks: bool, through: Stage| of(Whose::Client { chunks, graph: false }, through);
+        assert_eq!(of(Whose::Alone, Stage::Pca), client(false, Stage::Pca));
+        // 100 components of f32, beside 72 bytes of obs.
+        assert!(client(false, Stage::Pca) > 472 * n && client(true, Stage::Pca) < 80 * n);
+        // The neighbours look at 50 of them.
+        assert!(client(true, Stage::Leiden) + 200 * n <= client(false, Stage::Leiden));
+        // A worker has nothing of all cells but which of them stay.
+        assert!(of(Whose::Worker, Stage::Pca) < 2 * n + (1 << 30));
+    }
+}
