@@ -251,7 +251,11 @@ pub(crate) fn estimate_of(whose: Whose, size: &Size, job: &Job) -> Plan {
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
         let x_pca = match whose {
-            Whose::Worker => (threads * an_order).max(if driver > 0 { n.min(MOST_PROJECTED as u64 * TASK_ROWS) } else { 0 }) * comps * 4,
+            Whose::Worker => {
+                let by_gpu = if driver > 0 { n.min(MOST_PROJECTED as u64 * TASK_ROWS) } else { 0 };
+                // Beside the scores a chunk of them, and what is stored of it.
+                (threads * an_order).max(by_gpu) * comps * 4 + threads * (6 << 20)
+            }
             _ if scattered => 0,
             _ => n * comps * 4,
         };
@@ -261,16 +265,10 @@ pub(crate) fn estimate_of(whose: Whose, size: &Size, job: &Job) -> Plan {
     let (mut aside, mut beside) = (false, false);
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
     let x_pca = match whose {
-        _ if job.through < Stage::Pca => 0,
-        Whose::Worker => 0,
+        _ if job.through < Stage::Pca || whose == Whose::Worker => 0,
+        _ if scattered && job.through < Stage::Neighbors => 0,
         // The neighbours look at so many.
-        _ if scattered => {
-            if job.through >= Stage::Neighbors {
-                4 * n * n_pcs
-            } else {
-                0
-            }
-        }
+        _ if scattered => n * n_pcs * 4,
         _ => n * comps * 4,
     };
     let of_pairs = metric(r).is_ok_and(knn::Metric::is_of_pairs);

@@ -1,6 +1,6 @@
-//! The projection where the output is a zarr store: an order is some of its chunks of `X_pca`, which a worker leaves as they will lie there.
-//! Neither the client nor a record has the scores. Rows that are kept don't end where tasks do: the first and the last task of an order
-//! are projected by its neighbour too, and each takes its own rows.
+//! The projection where the output is a zarr store: an order is some of its chunks of `X_pca`, which a worker leaves as they will lie
+//! there. Neither the client nor a record has the scores. Rows that are kept don't end where tasks do: the first and the last task of an
+//! order are projected by its neighbour too, and each takes its own rows.
 
 use std::ops::Range;
 use std::sync::Mutex;
@@ -37,13 +37,14 @@ pub(super) struct Deal {
 }
 
 impl Deal {
-    /// Of so many tasks' rows an order, at least.
-    fn new(chunks: RowChunks, tasks: usize) -> Self {
-        let [rows, _] = chunks.chunk();
-        Deal { chunks, an_order: (tasks as u64 * TASK_ROWS).div_ceil(rows) }
+    /// About what is kept of so many tasks an order, but a task's rows at least.
+    fn new(chunks: RowChunks, tasks: usize, n_source: u64) -> Self {
+        let ([n, _], [rows, _]) = (chunks.shape(), chunks.chunk());
+        let wanted = (tasks as u64 * TASK_ROWS * n / n_source.max(1)).max(TASK_ROWS);
+        Deal { chunks, an_order: wanted.div_ceil(rows) }
     }
 
-    /// Tasks of each order. No two begin with the same one: an order has more rows than a task.
+    /// Tasks of each order. No two begin with the same one, as an order has a task's rows at least.
     fn parts(&self, select: &[Step], n_source: u64) -> Result<Vec<Range<usize>>> {
         let mut before = vec![0];
         for rows in cut(n_source) {
@@ -93,7 +94,7 @@ impl Cluster<'_> {
             false => tasks_an_order(self.n_obs),
         };
         let chunks = RowChunks::new(version, fit.n_obs(), fit.n_comps() as u64);
-        let deal = Deal::new(chunks, size);
+        let deal = Deal::new(chunks, size, self.n_obs);
         let parts = deal.parts(rows.select, self.n_obs)?;
         let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus, Some(&deal)));
         let name = self.pass_name("projection", &pass)?;
@@ -153,5 +154,34 @@ impl Site {
             sums.push(self.kept(&name, self.journal.keep_file(&name, &deal.chunks.encode(rows)?))?);
         }
         self.leave(record, &sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cellmill_engine::recipe::Rows::Mask;
+
+    use super::*;
+
+    #[test]
+    fn orders_are_chunks_and_the_tasks_that_have_their_rows() {
+        let n_source = 300_000;
+        for (kept_of, wide) in [(1, 60), (3, 60), (40, 60), (1, 500), (7, 1)] {
+            let keep: Vec<bool> = (0..n_source).map(|row| row > 9000 && (row / 5) % kept_of == 0).collect();
+            let rows: Vec<u64> = (0..n_source).filter(|&row| keep[row as usize]).collect();
+            let select = [Step::KeepObs { rows: Mask { keep, first: 0 } }];
+            let deal = Deal::new(RowChunks::new(ZarrVersion::V3, rows.len() as u64, wide), 4, n_source);
+            let parts = deal.parts(&select, n_source).unwrap();
+            assert!(parts.is_sorted_by(|a, b| a.start < b.start), "{parts:?}");
+            for (order, part) in parts.iter().enumerate() {
+                let own = deal.rows(order as u64);
+                let (first, last) = (rows[own.start as usize], rows[own.end as usize - 1]);
+                assert_eq!(*part, (first / TASK_ROWS) as usize..(last / TASK_ROWS) as usize + 1);
+                // A worker is told the tasks alone.
+                let before = n_kept(&select, &(0..part.start as u64 * TASK_ROWS)).unwrap();
+                assert_eq!(deal.order(before as u64), order as u64);
+            }
+            assert_eq!(deal.rows(parts.len() as u64 - 1).end, rows.len() as u64);
+        }
     }
 }
