@@ -7,6 +7,7 @@ import importlib.machinery
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -165,6 +166,62 @@ def test_neighbours(cells, tmp_path, client, recipe):
     same(tmp_path)
     assert summary["kept"][0] > 16_384
     assert "neighbors" in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+
+
+WIDE = {**RECIPE, "pca": {"n_comps": 100}}
+
+
+@pytest.mark.parametrize("form", ["zarr2", "zarr", "h5ad", "in place"])
+def test_scores_lie_in_the_output_as_workers_left_them(cells, tmp_path, client, monkeypatch, form):
+    """Chunks of a zarr store are the workers' own files; the client's journal holds no scores."""
+    recipe, options = WIDE, {"format": form}
+    if form == "in place":
+        recipe, options = {**WIDE, "filter": {"cells": ""}}, {"in_place": True}
+    files = {}
+
+    def leave(crew, run, leave=Crew.leave):
+        files.update({p: p.stat().st_ino for p in tmp_path.glob("there.zarr.journal/**/*") if p.is_file()})
+        leave(crew, run)
+
+    monkeypatch.setattr(Crew, "leave", leave)
+    for name in ("here.zarr", "there.zarr"):
+        if form == "in place":
+            shutil.copytree(cells, tmp_path / name)
+        given = (tmp_path / name,) if form == "in place" else (cells, tmp_path / name)
+        summary = cm.run(*given, recipe=recipe, through="pca", client=client if name == "there.zarr" else None, **options)
+    assert summary["kept"][0] == 60_000 if form == "in place" else 16_384 < summary["kept"][0] < 60_000
+    left = {p: inode for p, inode in files.items() if p.parent.name.endswith("-chunks")}
+    records = [p.name for p in files if p.name.startswith("projection-") and p.name.count("-") == 3]
+    assert "scores" not in {p.name for p in files}
+    if form == "h5ad":
+        assert (tmp_path / "here.zarr").read_bytes() == (tmp_path / "there.zarr").read_bytes()
+        assert not left
+        return
+    same(tmp_path)
+    scores = [p for p in (tmp_path / "there.zarr" / "obsm" / "X_pca").rglob("*") if p.is_file() and not p.name.startswith((".z", "zarr"))]
+    assert sorted(left.values()) == sorted(p.stat().st_ino for p in scores)
+    assert len(scores) > len(records) > 1, "several chunks an order"
+
+
+def test_components_that_wait_on_disk(cells, tmp_path, client, monkeypatch):
+    """Where memory is short, in one process or with workers: the neighbours look at some columns of them, and all are written as ever."""
+    recipe = {**WIDE, "neighbors": {"n_neighbors": 90, "n_pcs": 20}}
+    cm.run(cells, tmp_path / "here.zarr", recipe, through="neighbors")
+    monkeypatch.setattr(cm.settings, "memory", "60MiB")
+    with pytest.raises(MemoryError) as error:
+        cm.run(cells, tmp_path / "there.zarr", recipe, through="neighbors")
+    monkeypatch.setattr(cm.settings, "memory", f"{needed(str(error.value)) + 2**20}B")
+    for by in (None, client):
+        cm.run(cells, tmp_path / "there.zarr", recipe, through="neighbors", client=by)
+        same(tmp_path)
+        shutil.rmtree(tmp_path / "there.zarr")
+
+
+def test_a_start_from_scores_that_workers_left(cells, tmp_path, client):
+    recipe = {**WIDE, "filter": {"cells": "n_genes_by_counts >= 62"}, "neighbors": {"n_pcs": 20}, "umap": {"init_pos": "X_pca"}}
+    cm.run(cells, tmp_path / "here.zarr", recipe, through="umap")
+    cm.run(cells, tmp_path / "there.zarr", recipe, through="umap", client=client)
+    same(tmp_path)
 
 
 def test_the_program(cells, tmp_path, client):

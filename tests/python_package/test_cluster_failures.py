@@ -268,6 +268,28 @@ def test_the_program_is_killed_and_goes_on(cells, here):
     same(here)
 
 
+def test_the_program_is_killed_while_workers_leave_chunks(cells, here):
+    """And then a worker, too: the chunks that are there are not made again."""
+    shutil.rmtree(here / "here.zarr")
+    cm.run(cells, here / "here.zarr", {**RECIPE, "pca": {"n_comps": 100}}, through="pca")
+    with workers(2) as client:
+        trouble(client, here, "slow", "projection", set(range(100)), once=False)
+        command = [*program(cells, here, client), "--n-comps", "100"]
+        process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wait(lambda: any(p.suffix != ".new" for p in here.glob("there.zarr.journal/projection-*-0-*")))
+        process.kill()
+        process.wait()
+    (made,) = here.glob("there.zarr.journal/projection-*-chunks/0")
+    made = made.stat().st_ino
+    assert not (here / "there.zarr").exists()
+    with workers(2) as client:
+        trouble(client, here, "killed after", "projection", {0})
+        ended = subprocess.run([*program(cells, here, client), "--n-comps", "100", "--resume"], env=environment(), capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+    assert (here / "there.zarr" / "obsm" / "X_pca" / "c" / "0" / "0").stat().st_ino == made
+    same(here)
+
+
 def test_an_interrupt_takes_orders_back(cells, here):
     """Ctrl-C reaches the program and the Python beside it alike."""
     with workers(2) as client:

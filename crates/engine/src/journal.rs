@@ -5,6 +5,7 @@
 //! A journal that can't be written (a full disk) stops no run: it says so once and is silent from then on.
 
 mod arrays;
+mod files;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use cellmill_matrix::{Error, Place, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::arrays::Arrays;
+pub use self::files::Sum;
 
 /// The folder of one run.
 #[derive(Clone, Debug)]

@@ -8,12 +8,13 @@ use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::{Columns, Crew, Rows, keep_scores, pca};
 use cellmill_engine::recipe::Step;
 use cellmill_engine::stage::Stage;
-use cellmill_graph::knn::RowFile;
+use cellmill_graph::knn::{RowFile, Rows as _};
 use cellmill_kernels::transform::cuda::Logged;
 use cellmill_matrix::{Array, Column, Element, Error, Place, Result, Sparse, Table, Values, keys};
 use cellmill_store::anndata::AnnData;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::chunked::Chunked;
 use crate::cluster::Cluster;
 use crate::device::Opening;
 use crate::methods::{Outcome, methods};
@@ -29,8 +30,8 @@ pub struct Analysis {
     pub var: Table,
     /// `(n_obs, …)` arrays.
     pub obsm: Vec<(String, Array)>,
-    /// `(n_obs, …)` arrays that wait in a file, with their shapes.
-    pub waiting: Vec<(String, Vec<usize>, RowFile)>,
+    /// `(n_obs, …)` arrays that lie on disk.
+    pub waiting: Vec<(String, Waiting)>,
     /// `(n_vars, …)` arrays.
     pub varm: Vec<(String, Array)>,
     /// `(n_obs, n_obs)` sparse matrices.
@@ -47,6 +48,31 @@ pub struct Analysis {
     pub outcome: Outcome,
     /// Reads of the source.
     pub source_reads: u32,
+}
+
+/// Where an array waits to be written.
+pub enum Waiting {
+    /// In a temporary file, with its columns.
+    File(RowFile, usize),
+    /// As chunks of the output.
+    Chunks(Chunked),
+}
+
+impl Waiting {
+    /// All of it, and its columns.
+    pub(crate) fn read(&self) -> Result<(Vec<f32>, usize)> {
+        match self {
+            Waiting::File(file, wide) => {
+                let mut all = vec![0.0; file.n() * wide];
+                file.read(0, &mut all)?;
+                Ok((all, *wide))
+            }
+            Waiting::Chunks(chunks) => {
+                let [_, wide] = chunks.shape();
+                Ok((chunks.read(wide)?, wide))
+            }
+        }
+    }
 }
 
 /// What is analysed, and what helps.
@@ -218,6 +244,12 @@ impl Analysis {
             transform.push(Step::Scale { mean, inverse_std, max_value: recipe.scale.max_value });
         }
         let watch = observer.stage("principal components", "cells");
+        // Workers that there are no more have left them.
+        if let (Some(journal), None) = (input.journal, input.cluster)
+            && let Some(left) = Chunked::of(journal)
+        {
+            keep_scores(journal, &left.read(n_comps)?);
+        }
         let columns = Columns { detection, bound, largest, centred: true };
         let crew = input.cluster.map(|c| c as &dyn Crew);
         let rows = Rows { feed: input.feed, select: &select, n_genes: p, transform: &transform, last: input.last, crew, stay: None };
@@ -229,7 +261,10 @@ impl Analysis {
         let mut loadings = vec![0f64; mask.len() * n_comps];
         let chosen = loadings.chunks_exact_mut(n_comps).zip(&mask).filter(|(_, m)| **m).map(|(row, _)| row);
         chosen.zip(result.components.chunks_exact(n_comps)).for_each(|(row, from)| row.copy_from_slice(from));
-        self.obsm.push((keys::X_PCA.into(), Array { shape: vec![n_obs, n_comps], values: Values::F32(result.scores) }));
+        match input.cluster.and_then(Cluster::chunked) {
+            Some(left) => self.waiting.push((keys::X_PCA.into(), Waiting::Chunks(left))),
+            None => self.obsm.push((keys::X_PCA.into(), Array { shape: vec![n_obs, n_comps], values: Values::F32(result.scores) })),
+        }
         self.varm.push((keys::PCS.into(), Array { shape: vec![mask.len(), n_comps], values: Values::F64(loadings) }));
         let params = vec![
             ("zero_center".to_string(), Element::bool(true)),

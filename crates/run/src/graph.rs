@@ -2,40 +2,28 @@
 
 mod clusters;
 mod layout;
+mod scores;
 
 use std::borrow::Cow;
-use std::path::Path;
 
 use bytemuck::cast_slice;
 use cellmill_cuda::Processor;
 use cellmill_engine::journal::Journal;
 use cellmill_engine::pca::keep_scores;
-use cellmill_graph::knn::{Knn, RowFile, Rows};
+use cellmill_graph::knn::Knn;
 use cellmill_graph::{Connectivities, Distances, Embedding, fuzzy, knn, knn_streamed};
 use cellmill_matrix::{Array, Element, Error, Result, Sparse, SparseFormat, Values, keys};
-use rayon::prelude::*;
 
 pub(crate) use self::clusters::{Clusters, partition};
 use self::clusters::{of_groups, restricted};
 pub(crate) use self::layout::Layout;
 use self::layout::{Start, umap_options};
-use crate::analysis::{Analysis, Input, kept, while_kept};
+use self::scores::{Scores, numbers, set_aside};
+use crate::analysis::{Analysis, Input, Waiting, kept, while_kept};
 use crate::cluster::Cluster;
 use crate::observe::Observer;
 use crate::plan::elsewhere_bytes;
 use crate::recipe::{DEFAULT_PCS, INIT_POS, Recipe, Stage as Through};
-
-/// Rows that are copied at a time.
-const BLOCK: usize = 1 << 14;
-/// Components that say where parts of the graph lie, and where a start from components begins.
-const HEAD: usize = 8;
-
-/// `X_pca` while the graph is made.
-enum Scores<'a> {
-    /// All columns, how many there are, and how many are looked at.
-    Memory(&'a [f32], usize, usize),
-    File(&'a RowFile),
-}
 
 /// UMAP's places of the cells and the clusters, as far as they are asked for.
 type Parts = (Option<Vec<f32>>, Option<Vec<Clusters>>);
@@ -80,18 +68,27 @@ impl Analysis {
             Some(k) => return Err(Error::option("n_pcs", k, format!("X_pca has {n_comps} components"))),
         };
         self.outcome.n_pcs = n_pcs;
-        let at = self.obsm.iter().position(|(name, _)| name == keys::X_PCA).ok_or_else(|| Error::bug("X_pca is not there"))?;
-        if let Some(folder) = input.scratch {
-            let (name, Array { shape, values }) = self.obsm.remove(at);
+        let at = self.obsm.iter().position(|(name, _)| name == keys::X_PCA);
+        if let (Some(at), Some(folder)) = (at, input.scratch) {
+            let (name, Array { values, .. }) = self.obsm.remove(at);
             let scores = numbers(&values)?;
             input.journal.into_iter().for_each(|journal| keep_scores(journal, scores));
-            self.waiting.push((name, shape, set_aside(scores, n_comps, folder)?.columns(n_pcs)));
+            self.waiting.push((name, Waiting::File(set_aside(scores, n_comps, folder)?.columns(n_pcs), n_comps)));
         }
-        let (place, file) = (input.scratch.is_none().then_some(at), self.waiting.first().map(|(.., file)| file));
-        let scores = match (place, file) {
-            (Some(at), _) => Scores::Memory(numbers(&self.obsm[at].1.values)?, n_comps, n_pcs),
-            (None, Some(file)) => Scores::File(file),
-            (None, None) => return Err(Error::bug("a file of components that is not there")),
+        let waiting = self.waiting.iter().find(|(name, _)| name == keys::X_PCA).map(|(_, waiting)| waiting);
+        let (aside, read);
+        let scores = match (waiting, at, input.scratch) {
+            (Some(Waiting::File(file, _)), ..) => Scores::File(file),
+            (Some(Waiting::Chunks(chunks)), _, Some(folder)) => {
+                aside = chunks.set_aside(n_pcs, folder)?;
+                Scores::File(&aside)
+            }
+            (Some(Waiting::Chunks(chunks)), _, None) => {
+                read = chunks.read(n_pcs)?;
+                Scores::Kept(&read, n_pcs)
+            }
+            (None, Some(at), _) => Scores::Memory(numbers(&self.obsm[at].1.values)?, n_comps, n_pcs),
+            (None, None, _) => return Err(Error::bug("X_pca is not there")),
         };
         let needs = elsewhere_bytes(n as u64, recipe, input.cluster.is_some_and(Cluster::has_gpus));
         let crew = elsewhere(recipe, needs, through, input)?;
@@ -225,7 +222,7 @@ impl Analysis {
                 Start::Paga { positions, nearest, groups: clusters.labels.clone() }
             }
             key => {
-                let (rows, wide) = given(input, &self.obsm, &self.keep, key)?;
+                let (rows, wide) = given(input, self, key)?;
                 if wide < d {
                     return Err(Error::option("umap.init_pos", format!("'{key}'"), format!("it has {wide} columns, and {d} are needed")));
                 }
@@ -292,6 +289,7 @@ fn neighbors(
             let processor = input.processor.get()?;
             while_kept(input.journal, |journal| keep_scores(journal, all), || knn::knn_on(x, &options, &processor, crew, &watch))?
         }
+        (None, Scores::Kept(all, d)) => knn::knn_on(Embedding::columns(all, *d, *d)?, &options, &input.processor.get()?, crew, &watch)?,
         (None, Scores::File(file)) => {
             let folder = input.scratch.ok_or_else(|| Error::bug("a file of components and no folder"))?;
             knn_streamed(*file, &options, folder, crew, &watch)?
@@ -300,16 +298,7 @@ fn neighbors(
     watch.finish(found.order.len() as u64, found.distances.indices.len() as u64, 0);
 
     let watch = observer.stage("connectivities", "cells");
-    let (head, wide) = match scores {
-        Scores::Memory(all, wide, d) => {
-            let (x, wide) = (Embedding::columns(all, *wide, *d)?, HEAD.min(*d));
-            let mut head = vec![0.0; found.order.len() * wide];
-            let cells = head.par_chunks_exact_mut(wide).zip(&found.order).with_min_len(BLOCK / 4);
-            cells.for_each(|(row, &cell)| row.copy_from_slice(&x.row(cell as usize)[..wide]));
-            (head, wide)
-        }
-        Scores::File(file) => head(*file, &found.order)?,
-    };
+    let (head, wide) = scores.head(&found.order)?;
     if let Some((crew, needs)) = elsewhere.filter(|_| !input.alone) {
         let graph = crew.weights(&found, needs, &watch)?;
         watch.finish(found.order.len() as u64, graph.indices.len() as u64, 0);
@@ -379,14 +368,6 @@ fn method(recipe: &Recipe) -> fuzzy::Method {
     }
 }
 
-/// The numbers of `X_pca`.
-fn numbers(values: &Values) -> Result<&[f32]> {
-    match values {
-        Values::F32(numbers) => Ok(numbers),
-        _ => Err(Error::bug("X_pca is not f32")),
-    }
-}
-
 /// Refuses, before any work, a start or a restriction that the input doesn't have.
 pub(crate) fn check_input(input: &Input<'_>, recipe: &Recipe, through: Through) -> Result<()> {
     let key = &recipe.umap.init_pos;
@@ -406,35 +387,14 @@ pub(crate) fn check_input(input: &Input<'_>, recipe: &Recipe, through: Through) 
     Ok(())
 }
 
-/// Writes `X_pca` to a temporary file.
-fn set_aside(scores: &[f32], wide: usize, folder: &Path) -> Result<RowFile> {
-    let file = RowFile::create(folder, scores.len() / wide, wide)?;
-    scores.par_chunks(BLOCK * wide).enumerate().try_for_each(|(at, rows)| file.write(at * BLOCK, rows))?;
-    Ok(file)
-}
-
-/// The first few coordinates of the cell at each position, and how many.
-fn head(rows: &dyn Rows, order: &[u32]) -> Result<(Vec<f32>, usize)> {
-    let (n, d) = (rows.n(), rows.d());
-    let wide = HEAD.min(d);
-    let mut position = vec![0u32; n];
-    order.iter().zip(0..).for_each(|(&cell, at)| position[cell as usize] = at);
-    let mut head = vec![0.0; n * wide];
-    let mut block = Vec::new();
-    for first in (0..n).step_by(BLOCK) {
-        block.resize(BLOCK.min(n - first) * d, 0.0);
-        rows.copy(first, &mut block)?;
-        for (row, &at) in block.chunks_exact(d).zip(&position[first..]) {
-            head[at as usize * wide..][..wide].copy_from_slice(&row[..wide]);
-        }
-    }
-    Ok((head, wide))
-}
-
 /// A matrix of obsm for the kept cells, and its width: one that was computed, or one of the input.
-fn given(input: &Input<'_>, own: &[(String, Array)], keep: &[bool], key: &str) -> Result<(Vec<f32>, usize)> {
+fn given(input: &Input<'_>, analysis: &Analysis, key: &str) -> Result<(Vec<f32>, usize)> {
+    let keep = &analysis.keep;
     let numbers = |a: &Array| -> Vec<f32> { (0..a.values.len()).map(|i| a.values.number(i).unwrap_or(f64::NAN) as f32).collect() };
-    if let Some((_, array)) = own.iter().find(|(name, a)| name == key && !a.values.is_empty()) {
+    if let Some((_, waiting)) = analysis.waiting.iter().find(|(name, _)| name == key) {
+        return waiting.read();
+    }
+    if let Some((_, array)) = analysis.obsm.iter().find(|(name, a)| name == key && !a.values.is_empty()) {
         return Ok((numbers(array), array.shape[1]));
     }
     let element = match input.store {

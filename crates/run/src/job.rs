@@ -11,6 +11,7 @@ use cellmill_matrix::{Error, ErrorKind, Place, Result};
 use cellmill_store::dataset::{Dataset, OpenOptions};
 use cellmill_store::is_url;
 use cellmill_store::write::Format;
+use cellmill_store::zarr::{ZarrTree, ZarrVersion};
 use serde::Serialize;
 
 use crate::analysis::{Input, analyse};
@@ -106,6 +107,16 @@ impl Job {
         open(&self.input, &self.recipe.input.matrix, self.genome.clone(), &self.scratch(), self.memory, listener)
     }
 
+    /// The version of the zarr store that gets the results, if it is one.
+    pub(crate) fn zarr_version(&self) -> Result<Option<ZarrVersion>> {
+        Ok(match self.output_format() {
+            _ if self.in_place => Some(ZarrTree::open(&self.input)?.written()),
+            Format::Zarr3 => Some(ZarrVersion::V3),
+            Format::Zarr2 => Some(ZarrVersion::V2),
+            Format::H5ad => None,
+        })
+    }
+
     /// Where temporary files go: beside the output.
     fn scratch(&self) -> PathBuf {
         let near = if self.in_place { &self.input } else { &self.output };
@@ -161,8 +172,11 @@ impl Job {
             self.check_columns(&data)?;
             let gpus = Gpus::of(dispatcher, choice, &*data.source, listener)?;
             let (plan, alone) = match dispatcher {
-                Some(dispatcher) if self.through >= Stage::Umap => plan_on_workers(&data, self, &dispatcher.rooms()?, gpus.some)?,
-                _ => (plan(&data, self)?, true),
+                Some(dispatcher) => {
+                    let rooms = if self.through >= Stage::Umap { dispatcher.rooms()? } else { Vec::new() };
+                    plan_on_workers(&data, self, &rooms, gpus.some)?
+                }
+                None => (plan(&data, self)?, true),
             };
             plan.check(self.memory)?;
             let processor = named.map_or_else(|| self.device.open(plan.nnz, listener), Ok)?;
@@ -174,7 +188,8 @@ impl Job {
                 .map(|dispatcher| {
                     let turned = data.turned.then(|| share(&*data.source, &journal, listener)).transpose()?;
                     let about = About { input: &self.input, genome: self.genome.as_deref(), recipe: &self.recipe, n_obs };
-                    Cluster::begin(dispatcher, &journal, &identity, &about, (objects, turned), gpus)
+                    let cluster = Cluster::begin(dispatcher, &journal, &identity, &about, (objects, turned), gpus)?;
+                    Ok(cluster.into_chunks(self.zarr_version()?))
                 })
                 .transpose()
                 .and_then(|cluster| self.work(&data, (&plan, alone), &journal, cluster.as_ref(), &processor, (listener, start)))

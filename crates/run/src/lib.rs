@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod analysis;
 pub mod budget;
 pub mod carry;
+mod chunked;
 pub mod cluster;
 pub mod convert;
 pub mod delimited;

@@ -6,15 +6,15 @@ use std::path::Path;
 use cellmill_engine::exec::{Feed, Scratch, Task, cut, in_order, sliced};
 use cellmill_engine::fold::Collect;
 use cellmill_engine::recipe::Step;
-use cellmill_graph::knn::RowFile;
+use cellmill_graph::knn::Rows;
 use cellmill_matrix::{Array, Column, Csr, DType, Element, Error, Place, Result, Sparse, Table, Values, keys};
 use cellmill_store::tree::{Attrs, TreeWriter};
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
-use cellmill_store::zarr::ZarrWriter;
+use cellmill_store::zarr::{RowChunks, ZarrWriter};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::{Analysis, value_steps};
+use crate::analysis::{Analysis, Waiting, value_steps};
 use crate::carry::Annotations;
 use crate::observe::Observer;
 use crate::recipe::Recipe;
@@ -75,7 +75,7 @@ pub fn write(
         var = var.select(mask);
     }
     let mut taken = paths(&obsm, &varm, &obsp, &uns);
-    taken.extend(waiting.iter().map(|(name, ..)| format!("obsm/{name}")));
+    taken.extend(waiting.iter().map(|(name, _)| format!("obsm/{name}")));
     let tables = || write_table(w, "obs", &obs).and_then(|()| write_table(w, "var", &var));
     let found = || write_elements(w, elements(obsm, varm, obsp, uns));
     if w.at_a_time() > 1 {
@@ -164,18 +164,22 @@ pub fn write_elements(w: &dyn TreeWriter, all: impl IntoIterator<Item = (String,
     }
 }
 
-/// Rows of a chunk of what waits in a file.
-const WAITING_ROWS: usize = 1 << 14;
-
-/// Writes what waits in files to obsm, some rows at a time.
-fn write_waiting(w: &dyn TreeWriter, waiting: Vec<(String, Vec<usize>, RowFile)>) -> Result<()> {
-    for (name, shape, file) in waiting {
-        let [n, wide] = shape[..] else { return Err(Error::bug("what waits in a file is a matrix")) };
-        let shape = [n as u64, wide as u64];
-        let chunk = [WAITING_ROWS.min(n.max(1)) as u64, wide as u64];
-        let mut stream = w.stream(&format!("obsm/{name}"), DType::F32, &shape, &chunk, array_attributes())?;
-        for first in (0..n).step_by(WAITING_ROWS) {
-            let mut rows = vec![0f32; WAITING_ROWS.min(n - first) * wide];
+/// Writes what lies on disk to obsm: from files some rows at a time.
+fn write_waiting(w: &dyn TreeWriter, waiting: Vec<(String, Waiting)>) -> Result<()> {
+    for (name, waiting) in waiting {
+        let path = format!("obsm/{name}");
+        let (file, wide) = match waiting {
+            Waiting::File(file, wide) => (file, wide),
+            Waiting::Chunks(chunks) => {
+                chunks.write(w, &path, array_attributes())?;
+                continue;
+            }
+        };
+        // In the chunks that it would have from memory.
+        let (n, chunk) = (file.n(), RowChunks::rows_of(file.n() as u64, wide as u64));
+        let mut stream = w.stream(&path, DType::F32, &[n as u64, wide as u64], &[chunk, wide as u64], array_attributes())?;
+        for first in (0..n).step_by(chunk as usize) {
+            let mut rows = vec![0f32; (chunk as usize).min(n - first) * wide];
             file.read(first, &mut rows)?;
             stream.append(&Values::F32(rows))?;
         }

@@ -8,7 +8,7 @@ use cellmill_matrix::{Error, ErrorKind, Result, Shape, Source, SourceRow};
 use cellmill_store::dataset::Dataset;
 use serde::Serialize;
 
-use crate::cluster::no_room;
+use crate::cluster::{MOST_PROJECTED, no_room, tasks_an_order};
 use crate::device::HOST_BYTES;
 use crate::graph::metric;
 use crate::job::Job;
@@ -102,6 +102,22 @@ enum When {
     Writing,
 }
 
+/// Whose memory a plan is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Of a process that does all.
+    Alone,
+    /// Of one that has workers.
+    Client {
+        /// Whether the scores go from them into the output.
+        chunks: bool,
+        /// Whether they make the weights, the layout and the clusters.
+        graph: bool,
+    },
+    /// Of a worker, as far as the components.
+    Worker,
+}
+
 /// Bytes of the program and its libraries.
 pub(crate) const PROGRAM: u64 = 48 << 20;
 /// Bytes of a packed entry at most, where values are counts.
@@ -132,11 +148,12 @@ impl Size {
 /// the layout and the clusters are made by workers, one of which must have it.
 pub(crate) fn plan_on_workers(data: &Dataset, job: &Job, rooms: &[(String, u64)], on_gpu: bool) -> Result<(Plan, bool)> {
     let size = Size::of(data, job)?;
-    let plan = estimate(&size, job);
+    let chunks = job.zarr_version()?.is_some();
+    let plan = estimate_of(Whose::Client { chunks, graph: false }, &size, job);
     if plan.check(job.memory).is_ok() || job.through < Stage::Umap || job.recipe.leiden.louvain {
         return Ok((plan, true));
     }
-    let here = estimate_here(&size, job, true);
+    let here = estimate_of(Whose::Client { chunks, graph: true }, &size, job);
     let needs = elsewhere_bytes(size.shape.n_obs, &job.recipe, on_gpu);
     match rooms.iter().any(|(_, room)| *room >= needs) {
         false if here.check(job.memory).is_ok() => Err(no_room(needs, rooms)),
@@ -152,11 +169,11 @@ pub fn densest_task(source: &dyn Source) -> u64 {
 
 /// Estimates a run from the size of its input.
 pub fn estimate(size: &Size, job: &Job) -> Plan {
-    estimate_here(size, job, false)
+    estimate_of(Whose::Alone, size, job)
 }
 
-/// What this process takes where workers make the weights, the layout and the clusters, or where it does all of the graph.
-fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
+/// Estimates what one of the processes of a run takes.
+pub(crate) fn estimate_of(whose: Whose, size: &Size, job: &Job) -> Plan {
     let shape = size.shape;
     let (n, p, nnz) = (shape.n_obs, shape.n_vars as u64, size.nnz);
     let r = &job.recipe;
@@ -192,9 +209,15 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
     let hvg_nnz = (nnz as f64 * share) as u64;
     let threads = job.threads as u64;
     let flight = threads * THREAD_BYTES + size.overhead_bytes;
+    // Rows of an order, and a task that it has in common with the next.
+    let an_order = n.min((tasks_an_order(n) as u64 + 1) * TASK_ROWS);
+    let scattered = matches!(whose, Whose::Client { chunks: true, .. });
     let mut needs = vec![
         (When::Always, "program and libraries", PROGRAM),
-        (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
+        match whose {
+            Whose::Worker => (When::Always, "QC columns, and which cells stay", 2 * n + threads * an_order * 72),
+            _ => (When::Always, "obs and QC columns", n * (48 + 16 * size.obs_columns as u64 + 24)),
+        },
         (When::Writing, "annotations of the input", size.annotation_bytes),
         (When::Survey, "chunks in flight", flight),
         (When::Survey, "gene sums", (threads * 4 + 20) * p * 48),
@@ -227,16 +250,31 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
         needs.push((When::Covariance, "rows in flight", task * (8 * (threads + 4) + 20 * threads)));
         needs.push((When::Projection, "chunks in flight", flight));
         needs.push((When::Projection, "rows in flight", threads * (task * 20 + TASK_ROWS * comps * 8)));
-        needs.push((When::Projection, "X_pca", n * comps * 4));
+        let x_pca = match whose {
+            Whose::Worker => {
+                let by_gpu = if driver > 0 { n.min(MOST_PROJECTED as u64 * TASK_ROWS) } else { 0 };
+                // Beside the scores a chunk of them, and what is stored of it.
+                (threads * an_order).max(by_gpu) * comps * 4 + threads * (6 << 20)
+            }
+            _ if scattered => 0,
+            _ => n * comps * 4,
+        };
+        needs.push((When::Projection, "X_pca", x_pca));
         needs.push((When::Writing, "chunks in flight", (threads * 2 + 8) * (4 << 20)));
     }
-    let x_pca = if job.through >= Stage::Pca { n * comps * 4 } else { 0 };
     let (mut aside, mut beside) = (false, false);
     let n_pcs = r.neighbors.n_pcs.unwrap_or(DEFAULT_PCS).min(comps as usize) as u64;
+    let x_pca = match whose {
+        _ if job.through < Stage::Pca || whose == Whose::Worker => 0,
+        _ if scattered && job.through < Stage::Neighbors => 0,
+        // The neighbours look at so many.
+        _ if scattered => n * n_pcs * 4,
+        _ => n * comps * 4,
+    };
     let of_pairs = metric(r).is_ok_and(knn::Metric::is_of_pairs);
     if job.through >= Stage::Neighbors {
         let graph = Graph::of(n, r, n_pcs, job.through, threads, driver > 0);
-        let rest = if elsewhere { graph.handed } else { graph.rest };
+        let rest = if matches!(whose, Whose::Client { graph: true, .. }) { graph.handed } else { graph.rest };
         let always = needs.iter().filter(|need| need.0 == When::Always).map(|need| need.2).sum::<u64>();
         // The search by lists is for cells beyond those of which all pairs are compared.
         let can = r.neighbors.mode != "exact" && !of_pairs && n > knn::ALL_PAIRS as u64;
@@ -248,11 +286,11 @@ fn estimate_here(size: &Size, job: &Job, elsewhere: bool) -> Plan {
         needs.push((When::Graph, "graph", if aside { streamed } else { at_hand }));
         needs.push((When::Writing, "graph", graph.result));
     }
-    if aside {
-        needs.push((When::Writing, "X_pca", (1 << 14) * comps * 8));
-    } else {
+    if !aside {
         needs.push((When::Graph, "X_pca", x_pca));
-        needs.push((When::Writing, "X_pca", x_pca));
+    }
+    if !scattered {
+        needs.push((When::Writing, "X_pca", if aside { 20 << 20 } else { x_pca }));
     }
     let of = |when: When| needs.iter().filter(|n| n.0 == when || n.0 == When::Always).map(|n| n.2).sum::<u64>();
     let staging = [When::Survey, When::Covariance, When::Eigen, When::Projection];
@@ -375,5 +413,57 @@ impl Plan {
         }
         let largest = self.memory.iter().max_by_key(|(_, b)| *b).map_or("the run", |(name, _)| name.as_str());
         Err(Error::from(ErrorKind::Budget { what: format!("this run (most of it for: {largest})"), needs: self.peak_bytes, ceiling }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Choice;
+
+    fn size(n_obs: u64) -> Size {
+        let shape = Shape { n_obs, n_vars: 28_000 };
+        Size {
+            format: "",
+            shape,
+            nnz: 2000 * n_obs,
+            obs_columns: 0,
+            overhead_bytes: 64 << 20,
+            densest_task: 2000 * TASK_ROWS,
+            annotation_bytes: 0,
+        }
+    }
+
+    fn job(output: &str, through: Stage, memory: u64) -> Job {
+        Job {
+            input: "in.zarr".into(),
+            output: output.into(),
+            format: None,
+            overwrite: false,
+            in_place: false,
+            with_x: None,
+            recipe: Recipe::default(),
+            through,
+            threads: 2,
+            memory,
+            genome: None,
+            spill_dir: None,
+            resume: false,
+            device: Choice::default(),
+        }
+    }
+
+    #[test]
+    fn scores_that_go_to_the_output_take_no_memory_of_the_client() {
+        let n = 100_000_000;
+        let of = |whose: Whose, through: Stage| estimate_of(whose, &size(n), &job("out.zarr", through, 1 << 40)).peak_bytes;
+        let client = |chunks: bool, through: Stage| of(Whose::Client { chunks, graph: false }, through);
+        assert_eq!(of(Whose::Alone, Stage::Pca), client(false, Stage::Pca));
+        // 100 components of f32, beside 72 bytes of obs.
+        assert!(client(false, Stage::Pca) > 472 * n && client(true, Stage::Pca) < 80 * n);
+        // The neighbours look at 50 of them.
+        assert!(client(true, Stage::Leiden) + 200 * n <= client(false, Stage::Leiden));
+        // A worker has nothing of all cells but which of them stay.
+        assert!(of(Whose::Worker, Stage::Pca) < 2 * n + (1 << 30));
     }
 }

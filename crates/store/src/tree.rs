@@ -3,8 +3,11 @@
 //! AnnData's elements (`element/`) are read and written through these traits, so each encoding is spelled once.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use cellmill_matrix::{Array, DType, Error, Result, Streams, Values};
+
+use crate::zarr::RowChunks;
 
 /// The attribute by which [`crate::tree::Node`] names the fields of a dataset of records.
 pub const COMPOUND: &str = "cellmill-compound";
@@ -130,6 +133,11 @@ pub trait TreeWriter: Send + Sync {
     fn records(&self, path: &str, fields: &[(String, Values)], attrs: Attrs) -> Result<()>;
     /// Opens an array that grows along its first axis. `shape[0]` is ignored; `chunk` is a wish.
     fn stream(&self, path: &str, dtype: DType, shape: &[u64], chunk: &[u64], attrs: Attrs) -> Result<Box<dyn ArrayStream>>;
+    /// Takes over a matrix whose chunks others have made, each in a file: by a second name where the file system knows such. The default
+    /// can't.
+    fn chunks(&self, path: &str, _chunks: &RowChunks, _file: &(dyn Fn(u64) -> PathBuf + Sync), _attrs: Attrs) -> Result<()> {
+        Err(Error::bug(format!("'{path}': chunks that others have made go into a zarr store")))
+    }
     /// Elements that may be written at a time. One where they lie in the store in the order in which they are written.
     fn at_a_time(&self) -> usize {
         1

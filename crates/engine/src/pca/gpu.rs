@@ -16,7 +16,7 @@ use cellmill_matrix::{Error, Result, Source, SourceRow, Watch};
 
 use super::arriving::{Arriving, pages};
 use super::route::Route;
-use super::{Columns, Fit, Pass};
+use super::{Columns, Fit, Part, Pass};
 use crate::chunk::Chunk;
 use crate::exec::{Feed, Scratch, Task, cut, in_order, sliced, task_of};
 use crate::fold::Collect;
@@ -195,7 +195,7 @@ pub(super) fn eigenpairs(
 pub(super) fn scores(
     devices: &[Arc<Device>],
     pass: Pass<'_>,
-    (part, n_rows): (Range<usize>, usize),
+    (part, n_rows): (&Part, usize),
     selected: &Stage,
     fit: &Fit,
     watch: &dyn Watch,
@@ -218,19 +218,21 @@ pub(super) fn scores(
     let mut arriving = Arriving::new(&mut scores);
     let tasks = &feeder.tasks;
     let done = in_order(
-        part.len(),
+        part.tasks.len(),
         1,
         |i| {
-            let i = part.start + i;
+            let i = part.tasks.start + i;
             let loaded = feeder.load(i, || pass.transformed(selected, i, &tasks[i]))?;
-            selected.forget(i);
-            if let Some(stage) = pass.rows.feed.stage.filter(|_| pass.rows.last) {
-                stage.forget(i);
+            if part.is_last(i) {
+                selected.forget(i);
+                if let Some(stage) = pass.rows.feed.stage.filter(|_| pass.rows.last) {
+                    stage.forget(i);
+                }
             }
             Ok(loaded)
         },
         |i, loaded| {
-            let i = part.start + i;
+            let i = part.tasks.start + i;
             let turn = turn(i, devices.len());
             lanes[turn].rows(loaded, |lane, rows| {
                 let scores = projections[turn].scores(lane, rows)?;

@@ -31,12 +31,13 @@ use crate::host::eigen::{few, top_eigenpairs};
 use crate::journal::Journal;
 use crate::recipe::{Step, apply_all};
 use crate::stage::Stage;
-pub use part::{Crew, Products, Sums, products, scores, scores_on};
+pub use part::{Crew, Part, Products, Sums, products, scores, scores_on};
 
 /// Principal components.
 #[derive(Clone, Debug)]
 pub struct Pca {
-    /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32; empty where they [stay](Rows::stay).
+    /// Scores (x − mean)·V, or x·V of values that are not centred: `(n_obs, n_comps)` row-major f32; empty where they [stay](Rows::stay),
+    /// or where the crew leaves them somewhere else.
     pub scores: Vec<f32>,
     /// Loadings V: `(n_genes, n_comps)` row-major, orthonormal columns; in each the entry of largest magnitude is positive.
     pub components: Vec<f64>,
@@ -148,11 +149,12 @@ pub fn pca(
         }
     };
     let scores = match (journal.and_then(|j| j.load::<Vec<f32>>(SCORES)), rows.crew) {
-        (Some(scores), _) => scores,
+        (Some(scores), _) => Some(scores),
         (None, Some(crew)) => crew.scores(&rows, &fit, watch)?,
-        (None, None) => all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?,
+        (None, None) => Some(all_scores(Pass { rows, decoded: &second, memory: &memory }, selected, &fit, processor, watch)?),
     };
-    let stayed = rows.stay.is_some_and(|stay| stay.get().is_some());
+    let stayed = scores.is_none() || rows.stay.is_some_and(|stay| stay.get().is_some());
+    let scores = scores.unwrap_or_default();
     if scores.len() != fit.n_scores() && !stayed {
         return Err(Error::bug("other rows in the projection than in the covariance"));
     }
@@ -265,6 +267,11 @@ impl Fit {
     /// Components.
     pub fn n_comps(&self) -> usize {
         self.variance.len()
+    }
+
+    /// Cells.
+    pub fn n_obs(&self) -> u64 {
+        self.n_obs
     }
 
     /// Numbers that the projection has: cells times components.
@@ -397,14 +404,14 @@ impl Pass<'_> {
 
 /// Scores of all rows, on the devices where they have room.
 fn all_scores(pass: Pass<'_>, selected: &Stage, fit: &Fit, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
-    let all = 0..cut(pass.rows.feed.source.shape().n_obs).len();
+    let all = Part { tasks: 0..cut(pass.rows.feed.source.shape().n_obs).len(), shared: false };
     if fit.on_gpu
-        && let Some(scores) = gpu::scores(processor.devices(), pass, (all.clone(), fit.n_obs as usize), selected, fit, watch)?
+        && let Some(scores) = gpu::scores(processor.devices(), pass, (&all, fit.n_obs as usize), selected, fit, watch)?
     {
         if let Some(stage) = pass.rows.feed.stage {
             stage.leave_devices();
         }
         return Ok(scores);
     }
-    part::project(pass, all, selected, fit, watch)
+    part::project(pass, &all, selected, fit, watch)
 }

@@ -19,8 +19,24 @@ use crate::stage::Stage;
 pub trait Crew: Sync {
     /// Sums of products over all rows.
     fn products(&self, rows: &Rows<'_>, columns: &Columns, watch: &dyn Watch) -> Result<Products>;
-    /// Scores of all rows: `(n_obs, n_comps)` row-major.
-    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>>;
+    /// Scores of all rows: `(n_obs, n_comps)` row-major; `None` where the crew leaves them somewhere else.
+    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Option<Vec<f32>>>;
+}
+
+/// Tasks that are projected.
+#[derive(Clone)]
+pub struct Part {
+    /// Which.
+    pub tasks: Range<usize>,
+    /// Whether the rows of the first and the last of them stay packed: others project these tasks too.
+    pub shared: bool,
+}
+
+impl Part {
+    /// Whether nobody will ask for the rows of a task again.
+    pub(super) fn is_last(&self, task: usize) -> bool {
+        !self.shared || (self.tasks.start < task && task + 1 < self.tasks.end)
+    }
 }
 
 /// Sums of products of some rows: addition is exact, so those of all rows have the same bits however they are cut into whole blocks.
@@ -92,7 +108,7 @@ pub fn products(
 }
 
 /// Scores of some tasks' rows: `(n_obs of the part, n_comps)` row-major.
-pub fn scores(rows: Rows<'_>, part: Range<usize>, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
+pub fn scores(rows: Rows<'_>, part: &Part, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
     project(Pass { rows, decoded: &AtomicBool::new(false), memory: &Memory::default() }, part, selected, fit, watch)
 }
 
@@ -100,7 +116,7 @@ pub fn scores(rows: Rows<'_>, part: Range<usize>, selected: &Stage, fit: &Fit, w
 pub fn scores_on(
     device: &Arc<Device>,
     rows: Rows<'_>,
-    (part, n_rows): (Range<usize>, usize),
+    (part, n_rows): (&Part, usize),
     selected: &Stage,
     fit: &Fit,
     watch: &dyn Watch,
@@ -110,19 +126,22 @@ pub fn scores_on(
 }
 
 /// X V − centre·V, task by task: from what was selected, or else from the feed.
-pub(super) fn project(pass: Pass<'_>, part: Range<usize>, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
+pub(super) fn project(pass: Pass<'_>, part: &Part, selected: &Stage, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
     let k = fit.variance.len();
     let projection = Projection::new(&fit.components, fit.centre.len(), &fit.shift())?;
     let tasks = cut(pass.rows.feed.source.shape().n_obs);
-    let rows: u64 = tasks[part.clone()].iter().map(|t| t.end - t.start).sum();
+    let Part { tasks: Range { start, end }, .. } = part.clone();
+    let rows: u64 = tasks[start..end].iter().map(|t| t.end - t.start).sum();
     let mut scores = Vec::with_capacity(rows.min(fit.n_obs) as usize * k);
     in_order(
-        part.len(),
+        end - start,
         2,
         |i| {
-            let i = part.start + i;
+            let i = start + i;
             let chunk = pass.transformed(selected, i, &tasks[i])?;
-            selected.forget(i);
+            if part.is_last(i) {
+                selected.forget(i);
+            }
             let mut out = vec![0f32; chunk.x.n_rows() * k];
             projection.scores(&chunk.x, &mut out)?;
             pass.memory.rows.give(chunk.x);
@@ -130,7 +149,7 @@ pub(super) fn project(pass: Pass<'_>, part: Range<usize>, selected: &Stage, fit:
         },
         |i, block| {
             scores.extend_from_slice(&block);
-            watch.tick((part.start + i) as u64 + 1, tasks.len() as u64, "projection")
+            watch.tick((start + i) as u64 + 1, tasks.len() as u64, "projection")
         },
     )?;
     Ok(scores)

@@ -4,6 +4,7 @@
 //! carried out twice, and `--resume` finds what was finished.
 
 mod beside;
+mod chunks;
 mod graph;
 mod passes;
 pub(crate) mod reads;
@@ -25,6 +26,7 @@ use cellmill_store::dataset::objects;
 use cellmill_store::is_url;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use self::chunks::Scores;
 use self::reads::Read;
 use crate::device::{Choice, Word};
 use crate::fingerprint::{Fnv, identity};
@@ -32,6 +34,7 @@ use crate::observe::Listener;
 use crate::recipe::Recipe;
 
 pub(crate) use graph::no_room;
+pub(crate) use passes::MOST_PROJECTED;
 pub use site::{Worker, carry_out, leave};
 pub(crate) use turned::share;
 
@@ -213,6 +216,7 @@ pub struct Cluster<'a> {
     gpus: Option<Gpus<'a>>,
     /// Whether a GPU could not do a pass over the rows: CPUs do those that follow.
     rows_by_cpus: AtomicBool,
+    scores: Scores,
 }
 
 impl<'a> Cluster<'a> {
@@ -272,8 +276,8 @@ impl<'a> Cluster<'a> {
         });
         let moment = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos());
         let run = format!("{:x}-{moment:x}", std::process::id());
-        let rows_by_cpus = AtomicBool::new(false);
-        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus, rows_by_cpus };
+        let (rows_by_cpus, scores) = (AtomicBool::new(false), Scores::default());
+        let cluster = Cluster { dispatcher, journal, passing: false, folder, run, seed, n_obs, gpus, rows_by_cpus, scores };
         cluster.note(PREMISES, premises)?;
         Ok(cluster)
     }
@@ -316,9 +320,7 @@ impl<'a> Cluster<'a> {
 
     /// Cuts the rows into parts of 2^h tasks: subtrees of the tree in which states merge, and whole blocks of the Gram matrix.
     fn parts(&self) -> Vec<Range<usize>> {
-        let n = cut(self.n_obs).len();
-        let size = n.div_ceil(MOST_ORDERS).next_power_of_two().max(TASKS_A_BLOCK);
-        spans(n, size)
+        spans(cut(self.n_obs).len(), tasks_an_order(self.n_obs))
     }
 
     /// The rows of the source, cut into tasks.
@@ -347,9 +349,17 @@ impl<'a> Cluster<'a> {
         let rows = |tasks: &Range<usize>| (ground.rows_before)(tasks.end) - (ground.rows_before)(tasks.start);
         let left: u64 = orders.iter().map(|order| rows(&order.tasks)).sum();
         let each = orders.first().map_or(0, |order| rows(&order.tasks));
-        let at = |done: usize| (n_rows - left + done as u64 * each).min(n_rows);
+        // Orders may have rows in common.
+        let at = |done: usize| (n_rows.saturating_sub(left) + done as u64 * each).min(n_rows);
         self.hand_out(&orders, at, n_rows, watch, &mut |order| take(numbers[order]))?;
         Ok(!orders.is_empty())
+    }
+
+    /// What a pass is called in the journal.
+    fn pass_name<P: Serialize>(&self, name: &str, pass: &P) -> Result<String> {
+        let mut hash = Hashed(self.seed.clone());
+        postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
+        Ok(format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish()))
     }
 
     /// Leaves word of a pass: its name, and the orders for what is not in the journal yet.
@@ -362,9 +372,7 @@ impl<'a> Cluster<'a> {
         n_tasks: usize,
         needs: u64,
     ) -> Result<(String, Vec<Order>)> {
-        let mut hash = Hashed(self.seed.clone());
-        postcard::to_io(pass, &mut hash).map_err(|e| Error::bug(e.to_string()))?;
-        let pass_name = format!("{}-{:016x}", name.replace(' ', "-"), hash.0.finish());
+        let pass_name = self.pass_name(name, pass)?;
         self.note(&pass_name, pass)?;
         let order = |part: &Range<usize>| {
             let message = Message {
@@ -455,6 +463,11 @@ struct Ground<'a> {
     n_tasks: usize,
     /// Rows before a task.
     rows_before: Box<dyn Fn(usize) -> u64 + 'a>,
+}
+
+/// Tasks of an order of a read.
+pub(crate) fn tasks_an_order(n_obs: u64) -> usize {
+    cut(n_obs).len().div_ceil(MOST_ORDERS).next_power_of_two().max(TASKS_A_BLOCK)
 }
 
 /// `0..n` in spans of `size`.

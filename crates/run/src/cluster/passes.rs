@@ -11,6 +11,8 @@ use cellmill_engine::recipe::{Rows::Mask, Step};
 use cellmill_graph::knn;
 use cellmill_matrix::{Error, Place, Result, Watch};
 
+use super::chunks::Deal;
+use super::site::lock;
 use super::{Cluster, Ground, MOST_ORDERS, What, spans};
 use crate::analysis::kept;
 use crate::device::{Word, is_refusal};
@@ -22,7 +24,7 @@ pub(super) const ROWS: &str = "rows";
 const LISTS_AN_ORDER: usize = 32;
 
 /// Tasks of an order that a GPU projects, at most: 131,072 cells, 52 MB of scores for 100 components.
-const MOST_PROJECTED: usize = 8 * TASKS_A_BLOCK;
+pub(crate) const MOST_PROJECTED: usize = 8 * TASKS_A_BLOCK;
 
 /// Orders that each worker gets of a pass whose orders take all of it: two, so that a slow worker may lose one to a fast one. Each leaves a
 /// whole matrix, or reads all rows.
@@ -51,7 +53,7 @@ impl Cluster<'_> {
 
     /// Tasks or lists of an order that takes all of a worker: two orders a worker. A run that goes on keeps its cut, whatever workers there
     /// are now.
-    fn large(&self, name: &str, n: usize, unit: usize) -> Result<usize> {
+    pub(super) fn large(&self, name: &str, n: usize, unit: usize) -> Result<usize> {
         kept(Some(&self.journal), name, || {
             let orders = self.dispatcher.n_workers()?.max(1) * LARGE_A_WORKER;
             Ok(n.div_ceil(unit).div_ceil(orders).max(1) * unit)
@@ -110,7 +112,7 @@ impl Cluster<'_> {
             let bytes = bytemuck::cast_slice_mut::<_, u8>(place);
             self.seen(record, || self.journal.read_bytes(record, bytes).then_some(()))
         };
-        let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus));
+        let pass = (rows.select, rows.transform, rows.n_genes, (fit, on_gpus, None::<Deal>));
         // Several threads read: pages that nobody has touched yet take longer than the record.
         let done = rayon::in_place_scope(|scope| {
             self.carry_out(What::Scores, "projection", &pass, &parts, &tasks, watch, &mut |record, number| {
@@ -181,8 +183,14 @@ impl Crew for Cluster<'_> {
         self.on_gpus_or_cpus(&self.rows_by_cpus, columns.largest.is_some(), |on_gpus| self.products_by(on_gpus, rows, columns, watch))
     }
 
-    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Vec<f32>> {
-        self.on_gpus_or_cpus(&self.rows_by_cpus, true, |on_gpus| self.scores_by(on_gpus, rows, fit, watch))
+    fn scores(&self, rows: &Rows<'_>, fit: &Fit, watch: &dyn Watch) -> Result<Option<Vec<f32>>> {
+        self.on_gpus_or_cpus(&self.rows_by_cpus, true, |on_gpus| match self.scores.version {
+            Some(version) => {
+                *lock(&self.scores.chunked) = Some(self.chunks_by(version, on_gpus, rows, fit, watch)?);
+                Ok(None)
+            }
+            None => self.scores_by(on_gpus, rows, fit, watch).map(Some),
+        })
     }
 }
 

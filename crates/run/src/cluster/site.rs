@@ -22,6 +22,7 @@ use rayon::ThreadPool;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::beside::Desk;
+use super::chunks::Deal;
 use super::passes::{ROWS, n_kept};
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
 use super::{Message, PREMISES, Premises, What, record_name};
@@ -31,7 +32,7 @@ use crate::fingerprint::identity;
 use crate::graph::{JOINED, Layout, SEARCHED, found_of, graph_bytes, graph_of, partition, weights};
 use crate::job::Job;
 use crate::observe::{Listener, StageTrace};
-use crate::plan::{JOINERS, PROGRAM, Size, densest_task, estimate};
+use crate::plan::{JOINERS, PROGRAM, Size, Whose, densest_task, estimate_of};
 use crate::recipe::{Recipe, Stage as Through};
 
 /// What a worker has.
@@ -56,7 +57,7 @@ pub(super) struct Site {
     memory: u64,
     pub(super) threads: usize,
     recipe: Recipe,
-    journal: Journal,
+    pub(super) journal: Journal,
     pub(super) source: Box<dyn Source>,
     /// Kept rows of all genes, if several passes ask for them.
     pub(super) stage: Option<Stage>,
@@ -163,7 +164,7 @@ impl Site {
             densest_task: densest_task(&*source),
             annotation_bytes: 0,
         };
-        let plan = |choice: &Choice| estimate(&size, &premises.job(recipe.clone(), worker, choice.clone()));
+        let plan = |choice: &Choice| estimate_of(Whose::Worker, &size, &premises.job(recipe.clone(), worker, choice.clone()));
         let mut choice = premises.choice();
         if choice.device == Word::Auto && plan(&choice).check(worker.memory).is_err() {
             choice = Choice::default();
@@ -264,21 +265,25 @@ impl Site {
             }
             What::Scores => {
                 lock(&self.desk).close();
-                let pass = self.pass::<Chosen<(Fit, bool)>>(&message.pass)?;
-                let (fit, on_gpu) = &pass.3;
+                let pass = self.pass::<Chosen<(Fit, bool, Option<Deal>)>>(&message.pass)?;
+                let (fit, on_gpu, deal) = &pass.3;
+                let part = pca::Part { tasks: part, shared: deal.is_some() };
                 let rows = self.rows(&pass);
                 let found = match on_gpu {
                     true => {
                         let pool = lock(&self.pool);
-                        let part = (part.clone(), n_kept(rows.select, &self.source_rows(part))?);
+                        let part = (&part, n_kept(rows.select, &self.source_rows(part.tasks.clone()))?);
                         self.on_gpu(|gpu| {
                             let Some(device) = gpu.device() else { return Ok(None) };
                             pool.install(|| pca::scores_on(device, rows, part, &self.selected, fit, &()))
                         })?
                     }
-                    false => crate::job::pool(1)?.install(|| pca::scores(rows, part, &self.selected, fit, &()))?,
+                    false => crate::job::pool(1)?.install(|| pca::scores(rows, &part, &self.selected, fit, &()))?,
                 };
-                self.kept(&record, self.journal.keep_bytes(&record, bytemuck::cast_slice(&found)))
+                match deal {
+                    Some(deal) => self.leave_chunks(deal, &message.pass, rows.select, part.tasks, &found, &record),
+                    None => self.kept(&record, self.journal.keep_bytes(&record, bytemuck::cast_slice(&found))),
+                }
             }
         }
     }
@@ -355,7 +360,7 @@ impl Site {
     }
 
     /// Rows of the source.
-    fn source_rows(&self, tasks: Range<usize>) -> Range<u64> {
+    pub(super) fn source_rows(&self, tasks: Range<usize>) -> Range<u64> {
         let row = |task: usize| (task as u64 * TASK_ROWS).min(self.source.shape().n_obs);
         row(tasks.start)..row(tasks.end)
     }
@@ -397,7 +402,7 @@ impl Site {
         self.kept(record, self.journal.keep(record, found))
     }
 
-    fn kept(&self, record: &str, done: std::io::Result<()>) -> Result<()> {
+    pub(super) fn kept<T>(&self, record: &str, done: std::io::Result<T>) -> Result<T> {
         done.map_err(|e| Error::io(Place::element(self.journal.folder().display().to_string(), record), &e))
     }
 }

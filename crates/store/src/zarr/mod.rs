@@ -25,7 +25,7 @@ use serde_json::Value;
 pub use self::chunks::ZarrChunks;
 use self::metadata::Layout;
 use self::nodes::{Documents, Fault};
-pub use self::write::{WORK, ZarrVersion, ZarrWriter};
+pub use self::write::{RowChunks, WORK, ZarrVersion, ZarrWriter};
 use crate::element::join;
 use crate::objects::{Folder, Objects, Remote};
 use crate::tree::{Attrs, COMPOUND, Chunks, Node, Tree};

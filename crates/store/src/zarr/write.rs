@@ -1,5 +1,6 @@
 //! Writing zarr stores: a new one appears whole under its name, or single elements of an old one are exchanged.
 
+mod rows;
 mod stream;
 
 use std::cell::RefCell;
@@ -8,9 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cellmill_matrix::{Array, DType, Error, Place, Result, Values};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub use self::rows::RowChunks;
 use self::stream::ZarrStream;
 use super::document::{LEVEL, array_v2, array_v3, name_v2};
 use super::{ZarrTree, blosc, folder, records, text};
@@ -27,7 +31,7 @@ const SIDE_BY_SIDE: usize = 4;
 const MAPPINGS: [&str; 7] = ["", "layers", "obsm", "varm", "obsp", "varp", "uns"];
 
 /// The version of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZarrVersion {
     /// zarr version 2: blosc-lz4.
     V2,
@@ -39,6 +43,13 @@ pub enum ZarrVersion {
 pub const WORK: &str = ".cellmill-";
 /// What had the name of something new, in that folder.
 const OLD: &str = "old";
+
+impl ZarrTree {
+    /// The version in which elements are added to this store.
+    pub fn written(&self) -> ZarrVersion {
+        if self.version() == 3 { ZarrVersion::V3 } else { ZarrVersion::V2 }
+    }
+}
 
 /// What a writer and its streams share.
 struct Shared {
@@ -92,7 +103,7 @@ impl ZarrWriter {
     pub fn in_place(path: &Path) -> Result<ZarrWriter> {
         let place = Place::store(path.display().to_string());
         restore(path).map_err(|e| Error::io(place.clone(), &e))?;
-        let version = if ZarrTree::open(path)?.version() == 3 { ZarrVersion::V3 } else { ZarrVersion::V2 };
+        let version = ZarrTree::open(path)?.written();
         let temp = tempfile::Builder::new().prefix(WORK).tempdir_in(path).map_err(|e| Error::io(place.clone(), &e))?;
         let work = temp.path().join("new");
         std::fs::create_dir(&work).map_err(|e| Error::io(place, &e))?;
@@ -159,10 +170,13 @@ impl Shared {
     /// Compresses and writes one chunk.
     fn chunk(&self, path: &str, folder: &Path, at: u64, axes: usize, bytes: &[u8], size: usize) -> Result<()> {
         let fail = |what: String| Error::invalid(self.place(path), what, "a chunk that can be compressed");
-        let stored = match self.version {
-            ZarrVersion::V2 => blosc::encode(bytes, size).map_err(fail)?,
-            ZarrVersion::V3 => compress(bytes).map_err(|e| fail(e.to_string()))?,
-        };
+        let stored = encode(self.version, bytes, size).map_err(fail)?;
+        let file = self.chunk_file(path, folder, at, axes)?;
+        std::fs::write(&file, stored).map_err(|e| self.io(path, &e))
+    }
+
+    /// Where a chunk goes; its folder is there then.
+    fn chunk_file(&self, path: &str, folder: &Path, at: u64, axes: usize) -> Result<PathBuf> {
         let rest = "0".to_string();
         let mut parts = vec![at.to_string()];
         parts.resize(axes.max(1), rest);
@@ -174,7 +188,15 @@ impl Shared {
         if let Some(parent) = file.parent().filter(|_| axes > 1 || at == 0) {
             std::fs::create_dir_all(parent).map_err(|e| self.io(path, &e))?;
         }
-        std::fs::write(&file, stored).map_err(|e| self.io(path, &e))
+        Ok(file)
+    }
+}
+
+/// What is stored of a chunk with entries of `size` bytes.
+fn encode(version: ZarrVersion, bytes: &[u8], size: usize) -> Result<Vec<u8>, String> {
+    match version {
+        ZarrVersion::V2 => blosc::encode(bytes, size),
+        ZarrVersion::V3 => compress(bytes).map_err(|e| e.to_string()),
     }
 }
 
@@ -288,6 +310,23 @@ impl TreeWriter for ZarrWriter {
         let wish = chunk.first().copied().filter(|c| *c > 0);
         lengths[0] = wish.unwrap_or_else(|| chunk_rows(dtype, row));
         Ok(Box::new(ZarrStream::open(self.shared.clone(), path, dtype, shape, lengths, attrs)?))
+    }
+
+    fn chunks(&self, path: &str, chunks: &RowChunks, file: &(dyn Fn(u64) -> PathBuf + Sync), attrs: Attrs) -> Result<()> {
+        let shared = &self.shared;
+        let folder = shared.folder(path)?;
+        std::fs::create_dir_all(&folder).map_err(|e| shared.io(path, &e))?;
+        let take = |at: u64| {
+            let (from, to) = (file(at), shared.chunk_file(path, &folder, at, 2)?);
+            // Some file systems know no second name of a file.
+            let taken = std::fs::hard_link(&from, &to).or_else(|_| std::fs::copy(&from, &to).map(|_| ()));
+            taken.map_err(|e| Error::io(Place::store(from.display().to_string()), &e))
+        };
+        let n = chunks.n_chunks();
+        // The folder of the first chunk must be there before others are put into it.
+        (0..n.min(1)).try_for_each(take)?;
+        (n.min(1)..n).into_par_iter().try_for_each(take)?;
+        shared.array_documents(path, DType::F32, &chunks.shape(), &chunks.chunk(), attrs)
     }
 
     fn at_a_time(&self) -> usize {
