@@ -24,3 +24,4 @@ pub mod score;
 pub mod subject;
 pub mod survey;
 pub mod view;
+pub mod wide;
