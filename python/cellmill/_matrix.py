@@ -164,6 +164,14 @@ def put(adata: AnnData, x: Any, layer: str | None = None) -> None:
         adata.layers[layer] = x
 
 
+def compressed(format: str, like: Any) -> Any:
+    """The type of a scipy matrix in CSR or CSC; of a scipy array, if ``like`` is one."""
+    import scipy.sparse as sp
+
+    kind = {("csr", False): sp.csr_matrix, ("csc", False): sp.csc_matrix, ("csr", True): sp.csr_array, ("csc", True): sp.csc_array}
+    return kind[format, isinstance(like, sp.sparray)]
+
+
 def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
     """The values of ``matrix`` in an array of the kind that ``like`` is.
 
@@ -187,14 +195,10 @@ def land(matrix: Matrix, like: Any, dtype: np.dtype | None = None) -> Any:
     indptr, indices, data = matrix.collect()
     data = data.astype(dtype, copy=False)
     if is_sparse(like):
-        import scipy.sparse as sp
-
         format = like.format if like.format in {"csr", "csc"} else "csr"
-        kind = {("csr", False): sp.csr_matrix, ("csc", False): sp.csc_matrix, ("csr", True): sp.csr_array, ("csc", True): sp.csc_array}
-        made = kind["csr", isinstance(like, sp.sparray)]
         if like.format == "csr" and like.shape == matrix.shape and like.nnz == len(data) and like.has_canonical_format:
             indptr, indices = like.indptr, like.indices
-        out = made((data, indices, indptr), shape=matrix.shape, copy=False)
+        out = compressed("csr", like)((data, indices, indptr), shape=matrix.shape, copy=False)
         out.has_sorted_indices = out.has_canonical_format = True
         if base is not None:
             return out.toarray() + base.astype(dtype)
@@ -211,6 +215,11 @@ def apply(x: Any, name: str, *args: Any, dtype: np.dtype) -> Any:
         from . import dask
 
         return dask.apply(x, name, args, dtype)
+    from . import _double
+
+    if _double.is_double(x, dtype):
+        _check_real(x)
+        return getattr(_double, name)(x, *args)
     return land(getattr(matrix_of(x), name)(*args), x, dtype)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._cellmill import Matrix
-from ._matrix import _DATA, _INDEX, _plain, land, matrix_of
+from ._matrix import _DATA, _INDEX, _plain
+from ._matrix import apply as apply_in_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ class Step:
     def __call__(self, block: Any) -> Any:
         if isinstance(block, StandIn):
             return StandIn(block.rows, block.columns, (*block.steps, self.key()))
-        return land(getattr(matrix_of(block), self.name)(*self.args), block, self.dtype)
+        return apply_in_memory(block, self.name, *self.args, dtype=self.dtype)
 
 
 def apply(x: Any, name: str, args: tuple[Any, ...], dtype: np.dtype) -> Any:

@@ -16,16 +16,20 @@ use crate::groups::{codes_of, spread, viewed};
 use crate::matrix::Matrix;
 use crate::{convert, pool};
 
-/// All rows of a matrix, turned: `(n_obs, n_vars)` f32.
-fn rows_of<'py>(py: Python<'py>, matrix: &Matrix, turn: impl Fn(&Csr, &[u64], &mut Vec<f32>) + Send + Sync) -> PyResult<Bound<'py, PyAny>> {
+/// All rows of a matrix, turned: `(n_obs, n_vars)`.
+fn rows_of<'py, T: numpy::Element>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    turn: impl Fn(&Csr, &[u64], &mut Vec<T>) + Send + Sync,
+) -> PyResult<Bound<'py, PyAny>> {
     let (n_obs, n_vars) = (matrix.n_obs(), matrix.n_vars());
-    let (needs, ceiling) = (4 * (n_obs * n_vars) as u64, pool::memory());
+    let (needs, ceiling) = ((size_of::<T>() * n_obs * n_vars) as u64, pool::memory());
     if needs > ceiling {
         let what = format!("a dense matrix of {n_obs} x {n_vars}");
         return Err(raised(ErrorKind::Budget { what, needs, ceiling }.into()));
     }
-    let mut all: Vec<f32> = Vec::with_capacity(n_obs * n_vars);
-    let mut take = |rows: Vec<f32>| {
+    let mut all: Vec<T> = Vec::with_capacity(n_obs * n_vars);
+    let mut take = |rows: Vec<T>| {
         all.extend(rows);
         Ok(())
     };
@@ -42,14 +46,24 @@ pub fn pearson_fit<'py>(py: Python<'py>, matrix: &Matrix, theta: f64, clip: Opti
     Ok((share.into_pyarray(py).into_any(), model.clip))
 }
 
-/// Pearson residuals of all rows: `(n_obs, n_vars)` f32.
+/// Pearson residuals of all rows: `(n_obs, n_vars)`, f64 if `wide`, else f32.
 #[pyfunction]
-pub fn pearson_rows<'py>(py: Python<'py>, matrix: &Matrix, share: Vec<f64>, theta: f64, clip: f64) -> PyResult<Bound<'py, PyAny>> {
+pub fn pearson_rows<'py>(
+    py: Python<'py>,
+    matrix: &Matrix,
+    share: Vec<f64>,
+    theta: f64,
+    clip: f64,
+    wide: bool,
+) -> PyResult<Bound<'py, PyAny>> {
     if share.len() != matrix.n_vars() {
         return Err(PyValueError::new_err(format!("shares of {} genes, but there are {}", share.len(), matrix.n_vars())));
     }
     let fit = PearsonResiduals { share, model: Model { theta, clip } };
-    rows_of(py, matrix, |x, _, dense| fit.rows(x, dense))
+    match wide {
+        true => rows_of(py, matrix, |x, _, dense| fit.rows(x, |r| r, dense)),
+        false => rows_of(py, matrix, |x, _, dense| fit.rows(x, |r| r as f32, dense)),
+    }
 }
 
 /// Regressors of the rows that are left: numbers `(n_obs, n)` f64, or categories `(n_obs,)` i32.
@@ -112,5 +126,5 @@ pub fn regress_rows<'py>(
         return Err(PyValueError::new_err(format!("coefficients {found:?}, but ({due}, {}) are expected", matrix.n_vars())));
     }
     let effects = Effects { coefficients: coefficients.iter().copied().collect(), n_vars: matrix.n_vars() };
-    rows_of(py, matrix, |x, numbers, dense| effects.rows(x, numbers, held.regressors(), dense))
+    rows_of(py, matrix, |x, numbers, dense: &mut Vec<f32>| effects.rows(x, numbers, held.regressors(), dense))
 }

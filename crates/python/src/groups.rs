@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use cellmill_cuda::Processor;
+use cellmill_engine::exec::Feed;
 use cellmill_engine::fold::NO_GROUP;
 use cellmill_matrix::{Element, Error, Source};
 use cellmill_run::aggregate::{Func, aggregate as aggregated};
@@ -15,6 +16,7 @@ use cellmill_run::observe::Listener;
 use cellmill_run::recipe::{Input, Recipe};
 use cellmill_run::score;
 use cellmill_run::view::{Groups, View};
+use cellmill_run::wide::Wide;
 use numpy::{PyReadonlyArray1, ToPyArray};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -34,13 +36,14 @@ pub fn viewed<T>(py: Python<'_>, matrix: &Matrix, crew: Option<Py<PyAny>>, f: im
     let recipe = matrix.sparse_recipe()?;
     let (select, values) = rows::selecting(&recipe);
     let crew = crew.map(Crew);
-    matrix.feed(py, |feed| {
+    let ask = |feed: Feed<'_>, wide: Option<&dyn Wide>| {
         let cluster = match (&crew, matrix.opened()) {
             (Some(crew), Some(opened)) => Some(cluster(py, crew, opened, feed.source)?),
             _ => None,
         };
-        f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref(), gpus: &[] })
-    })
+        f(&View { feed, select, values, n_vars: matrix.n_vars(), memory: pool::memory(), cluster: cluster.as_ref(), gpus: &[], wide })
+    };
+    matrix.origin().wide(py, |wide| matrix.feed(py, |feed| ask(feed, wide)))
 }
 
 /// Asks the same rows beside the GPUs that are chosen, if workers don't read them.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow};
+use cellmill_run::wide::Wide;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -70,6 +71,15 @@ impl Numbers<'_> {
             Numbers::I32(v) => u64::try_from(v[i]).ok(),
             Numbers::I64(v) => u64::try_from(v[i]).ok(),
             Numbers::F32(_) | Numbers::F64(_) => None,
+        }
+    }
+
+    fn append_f64(&self, span: Range<usize>, out: &mut Vec<f64>) {
+        match self {
+            Numbers::F32(v) => out.extend(v[span].iter().map(|&x| f64::from(x))),
+            Numbers::F64(v) => out.extend_from_slice(&v[span]),
+            Numbers::I32(v) => out.extend(v[span].iter().map(|&x| f64::from(x))),
+            Numbers::I64(v) => out.extend(v[span].iter().map(|&x| x as f64)),
         }
     }
 
@@ -165,6 +175,29 @@ impl Source for Sparse<'_> {
     }
 }
 
+impl Wide for Sparse<'_> {
+    fn row(&self, row: u64, columns: &mut Vec<u32>, values: &mut Vec<f64>) -> Result<()> {
+        let span = self.start(row) as usize..self.start(row + 1) as usize;
+        columns.clear();
+        values.clear();
+        self.indices.append_u32(span.clone(), columns);
+        self.data.append_f64(span, values);
+        if let Some(column) = columns.iter().find(|&&c| c as usize >= self.shape.n_vars) {
+            let place = Place { element: Some("X/indices".into()), rows: Some(row..row + 1), store: None };
+            return Err(Error::invalid(place, format!("column {column}"), format!("there are {} genes", self.shape.n_vars)));
+        }
+        if columns.windows(2).any(|w| w[0] >= w[1]) {
+            let mut entries: Vec<(u32, f64)> = columns.drain(..).zip(values.drain(..)).collect();
+            entries.sort_by_key(|entry| entry.0);
+            for part in entries.chunk_by(|a, b| a.0 == b.0) {
+                columns.push(part[0].0);
+                values.push(part.iter().map(|entry| entry.1).sum());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A borrowed numpy matrix, C order.
 pub enum HeldDense<'py> {
     F32(PyReadonlyArray2<'py, f32>),
@@ -233,5 +266,16 @@ impl Source for Dense<'_> {
     }
     fn location(&self) -> &str {
         "AnnData in memory"
+    }
+}
+
+impl Wide for Dense<'_> {
+    fn row(&self, row: u64, columns: &mut Vec<u32>, values: &mut Vec<f64>) -> Result<()> {
+        let p = self.shape.n_vars;
+        columns.clear();
+        columns.extend(0..p as u32);
+        values.clear();
+        self.data.append_f64(row as usize * p..(row as usize + 1) * p, values);
+        Ok(())
     }
 }

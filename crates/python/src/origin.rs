@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow};
+use cellmill_run::wide::Wide;
 use pyo3::prelude::*;
 
 use crate::error::raised;
@@ -79,6 +80,23 @@ impl Origin {
                 let held = HeldDense::of(array.bind(py))?;
                 f(&held.source(*shape)?)
             }
+        }
+    }
+
+    /// Calls `f` with the rows in f64, if they lie in memory as that.
+    pub fn wide<T>(&self, py: Python<'_>, f: impl FnOnce(Option<&dyn Wide>) -> PyResult<T>) -> PyResult<T> {
+        match self {
+            Origin::Csr { indptr, indices, data, shape } => {
+                let (indptr, indices, data) = (Held::of(indptr.bind(py))?, Held::of(indices.bind(py))?, Held::of(data.bind(py))?);
+                let wide = matches!(data, Held::F64(_));
+                let source = Sparse::new(*shape, indptr.numbers()?, indices.numbers()?, data.numbers()?).map_err(raised)?;
+                f(wide.then_some(&source as &dyn Wide))
+            }
+            Origin::Dense { array, shape } => {
+                let held = HeldDense::of(array.bind(py))?;
+                f(matches!(held, HeldDense::F64(_)).then_some(&held.source(*shape)? as &dyn Wide))
+            }
+            _ => f(None),
         }
     }
 }

@@ -9,6 +9,7 @@ use cellmill_matrix::{Error, ErrorKind, Result, Watch};
 use crate::device::is_of_gpu;
 use crate::subject::holds_counts;
 use crate::view::{Groups, View, mask_of, runs};
+use crate::wide;
 
 /// Statistics of every gene in each group, and the passes that decoded the source.
 pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Result<(GroupedStats, u32)> {
@@ -28,6 +29,9 @@ pub fn grouped(view: &View<'_>, groups: &Groups<'_>, watch: &dyn Watch) -> Resul
         return Err(ErrorKind::Budget { what: format!("statistics of {} groups", groups.names.len()), needs, ceiling: view.memory }.into());
     }
     if genes >= view.n_vars as u64 {
+        if let Some(found) = wide::grouped(view, groups, watch)? {
+            return Ok((found, wasted));
+        }
         let done = view.pass(&view.steps(), &fold, Some(groups.codes), watch)?;
         return Ok((done.output, wasted + u32::from(done.decoded)));
     }
@@ -84,8 +88,8 @@ pub(crate) fn on_gpus(view: &View<'_>, groups: &Groups<'_>, ranked: bool, watch:
     }
 }
 
-/// What is asked of GPUs; `None` for steps that they don't know.
-fn question<'a>(select: &'a [Step], values: &[Step], groups: &Groups<'a>) -> Option<Question<'a>> {
+/// What is asked beside the engine's passes; `None` for steps that are not known there.
+pub(crate) fn question<'a>(select: &'a [Step], values: &[Step], groups: &Groups<'a>) -> Option<Question<'a>> {
     let how = match values {
         [] => Logged::IDENTITY,
         [Step::NormalizeTotal { target_sum }, Step::Log1p { base }] => Logged { target_sum: Some(*target_sum), log1p: true, base: *base },

@@ -25,3 +25,4 @@ pub mod score;
 pub mod subject;
 pub mod survey;
 pub mod view;
+pub mod wide;

@@ -33,15 +33,15 @@ impl PearsonResiduals {
         Ok(PearsonResiduals { share, model: Model { theta, clip } })
     }
 
-    /// Appends the residuals of rows, `(n_rows, n_vars)` f32. Where nothing is expected the residual is 0 (scanpy: NaN).
-    pub fn rows(&self, x: &Csr, into: &mut Vec<f32>) {
+    /// Appends the residuals of rows, `(n_rows, n_vars)`, as `of` makes them of f64. Where nothing is expected the residual is 0 (scanpy: NaN).
+    pub fn rows<T>(&self, x: &Csr, of: impl Fn(f64) -> T, into: &mut Vec<T>) {
         for i in 0..x.n_rows() {
             let start = into.len();
             let total: f64 = x.row(i).1.iter().map(|&v| f64::from(v)).sum();
-            into.extend(self.share.iter().map(|s| self.model.residual(0.0, s * total) as f32));
+            into.extend(self.share.iter().map(|s| of(self.model.residual(0.0, s * total))));
             let (columns, values) = x.row(i);
             for (&column, &value) in columns.iter().zip(values) {
-                into[start + column as usize] = self.model.residual(f64::from(value), self.share[column as usize] * total) as f32;
+                into[start + column as usize] = of(self.model.residual(f64::from(value), self.share[column as usize] * total));
             }
         }
     }
@@ -57,6 +57,6 @@ pub fn normalize_pearson_residuals(
 ) -> Result<(PearsonResiduals, u32)> {
     let mut reads = 0;
     let model = PearsonResiduals::fit(view, theta, clip, &mut reads, watch)?;
-    let decoded = dense_rows(view, |x, _, dense| model.rows(x, dense), watch, &mut take)?;
+    let decoded = dense_rows(view, |x, _, dense| model.rows(x, |r| r as f32, dense), watch, &mut take)?;
     Ok((model, reads + u32::from(decoded)))
 }

@@ -172,6 +172,7 @@ impl Subject {
             memory: memory.saturating_sub(held),
             cluster: None,
             gpus: &[],
+            wide: None,
         }
     }
 

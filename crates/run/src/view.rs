@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::cluster::reads::Read;
+use crate::wide::Wide;
 
 /// Rows after some steps.
 #[derive(Clone, Copy)]
@@ -32,6 +33,8 @@ pub struct View<'a> {
     pub cluster: Option<&'a Cluster<'a>>,
     /// GPUs, for what they can do.
     pub gpus: &'a [Arc<Device>],
+    /// The same rows of the source in f64, if they are that.
+    pub wide: Option<&'a dyn Wide>,
 }
 
 /// Groups of cells.
@@ -133,13 +136,13 @@ impl View<'_> {
     }
 }
 
-/// Turns the kept rows into dense ones, `(n_rows, n_vars)` f32, task by task and in order. `turn` gets rows, their numbers in the source,
+/// Turns the kept rows into dense ones, `(n_rows, n_vars)`, task by task and in order. `turn` gets rows, their numbers in the source,
 /// and what to append to; `take` gets what it made. Returns whether the source was decoded.
-pub fn dense_rows(
+pub fn dense_rows<T: Send>(
     view: &View<'_>,
-    turn: impl Fn(&Csr, &[u64], &mut Vec<f32>) + Sync,
+    turn: impl Fn(&Csr, &[u64], &mut Vec<T>) + Sync,
     watch: &dyn Watch,
-    take: &mut (impl FnMut(Vec<f32>) -> Result<()> + Send),
+    take: &mut (impl FnMut(Vec<T>) -> Result<()> + Send),
 ) -> Result<bool> {
     view.check()?;
     let steps = view.steps();

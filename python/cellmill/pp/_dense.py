@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _double
 from .._calls import Returned, old_positionals
 from .._cellmill import Matrix, moments, pearson_fit, pearson_rows, quality, regress_fit, regress_rows
 from .._labels import categories_of
@@ -25,11 +26,11 @@ ROWS = 4096
 class Residuals:
     """Pearson residuals of rows, once the genes' shares of the counts are known."""
 
-    def __init__(self, share: np.ndarray, theta: float, clip: float) -> None:
-        self.share, self.theta, self.clip = share, theta, clip
+    def __init__(self, share: np.ndarray, theta: float, clip: float, dtype: np.dtype) -> None:
+        self.share, self.theta, self.clip, self.dtype = share, theta, clip, dtype
 
     def __call__(self, matrix: Matrix, start: int, stop: int) -> np.ndarray:
-        return pearson_rows(matrix, self.share, self.theta, self.clip)
+        return pearson_rows(matrix, self.share, self.theta, self.clip, self.dtype == np.float64)
 
 
 class Left:
@@ -145,7 +146,7 @@ def normalize_pearson_residuals(
         warnings.warn(text, UserWarning, stacklevel=_outside())
     share, limit = pearson_fit(matrix, float(theta), clip)
     dtype = np.dtype(np.float32 if x.dtype == np.float32 else np.float64)
-    out = _turned(x, matrix, Residuals(share, float(theta), limit), dtype)
+    out = _turned(x, matrix, Residuals(share, float(theta), limit, dtype), dtype)
     settings = dict(theta=theta, clip=clip, computed_on=layer or "adata.X")
     if not inplace:
         return Returned(X=out, **settings)
@@ -222,15 +223,19 @@ def regress_out(
     matrix = matrix_of(x)
     if not matrix.shape[1]:
         return (adata if copy else None) if inplace else x
+    dtype = np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
+    double = _double.is_double(x, dtype)
     coefficients = regress_fit(matrix, regressors)
     if not labels:
         ones = np.insert(regressors, 0, 1.0, axis=1)
+        coefficients = _double.least_squares(x, ones) if double else coefficients
         if np.linalg.det(ones.T @ ones) == 0:
             # Where regressors explain each other, genes that don't vary stay as they are, as in scanpy.
             coefficients[:, moments(matrix)["var"] == 0] = 0
-    rows = Left(regressors, coefficients)
-    dtype = np.dtype(x.dtype) if np.issubdtype(x.dtype, np.floating) else np.dtype(np.float32 if x.dtype.itemsize <= 4 else np.float64)
-    out = _turned(x, matrix, rows, dtype)
+    if double:
+        out = _double.dense(x) - (coefficients[regressors] if labels else ones @ coefficients)
+    else:
+        out = _turned(x, matrix, Left(regressors, coefficients), dtype)
     if not inplace:
         return out
     put(adata, out, layer)

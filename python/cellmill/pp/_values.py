@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _double
 from .._calls import Returned, old_positionals, renamed
 from .._cellmill import highly_expressed, moments, quality
 from .._matrix import actual, apply, check_adata, check_writable, held, is_backed, is_dask, is_sparse, mask_of, matrix_of, put, values_of
@@ -91,7 +92,7 @@ def normalize_total(
     # The sums are known only after a pass: where nobody asks for them the step is just recorded.
     sums = None
     if target_sum is None or key_added is not None or not inplace or not (is_dask(x) or hasattr(x, "_cellmill_matrix")):
-        sums = quality(part, [], [], False)["row_total"]
+        sums = _double.row_sums(x, counted) if _double.is_double(x, dtype) else quality(part, [], [], False)["row_total"]
     if target_sum is None:
         target_sum = _median(np.asarray(sums))
     out = apply(x, "normalize_total", float(target_sum), *(() if counted is None else (counted,)), dtype=dtype)
@@ -315,10 +316,14 @@ def _scaled(x: Any, zero_center: bool, max_value: float | None, mask: np.ndarray
             msg = "mask_obs: values of a store, but they must lie in memory or in a Dask array; call to_memory() first"
             raise ValueError(msg)
         part = matrix.keep_rows(np.ascontiguousarray(mask, dtype=bool))
-    found = moments(part)
-    mean, std = found["mean"], np.sqrt(found["var"])
-    std[std == 0] = 1
     dtype = _floating(x, np.float64)
+    if _double.is_double(x, dtype):
+        mean, var = _double.moments(x if mask is None else x[np.flatnonzero(mask)])
+    else:
+        found = moments(part)
+        mean, var = found["mean"], found["var"]
+    std = np.sqrt(var)
+    std[std == 0] = 1
     if zero_center and (is_sparse(x) or (is_dask(x) and is_sparse(x._meta))):
         warnings.warn("zero-centering a sparse array/matrix densifies it.", UserWarning, stacklevel=_outside())
     centre = mean if zero_center else None

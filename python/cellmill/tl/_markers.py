@@ -225,6 +225,8 @@ def rank_genes_groups(
             warnings.warn(text, UserWarning, stacklevel=_outside())
         result = element(found)
     params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
+    if method == "wilcoxon":
+        params["tie_correct"] = tie_correct
     if not mean_in_log_space:
         params["mean_in_log_space"] = False
     if return_u_values:

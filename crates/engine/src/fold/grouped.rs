@@ -152,11 +152,8 @@ impl Fold for Grouped {
         acc.order.extend((0..chunk.x.n_rows()).map(|i| (group(i), i as u32)));
         acc.order.sort_unstable();
         for &(group, i) in &acc.order {
-            let new = || (0, vec![[0.0; 2]; self.n_vars], vec![0; self.n_vars]);
-            let (n, sums, counts) = acc.groups[group as usize].get_or_insert_with(new);
-            *n += 1;
             let (columns, values) = chunk.x.row(i as usize);
-            add_row(columns, values, sums, counts);
+            self.add(&mut acc.groups, group, columns, values);
         }
         Ok(())
     }
@@ -182,7 +179,21 @@ impl Fold for Grouped {
     }
 }
 
+impl GroupedAcc {
+    /// Adds a row of values that are wider than the engine's. `group`: its code.
+    pub fn add(&mut self, fold: &Grouped, group: u32, columns: &[u32], values: &[f64]) {
+        fold.add(&mut self.groups, group.min(fold.n_groups as u32), columns, values);
+    }
+}
+
 impl Grouped {
+    fn add<T: Copy + Into<f64>>(&self, groups: &mut [Option<Sums>], group: u32, columns: &[u32], values: &[T]) {
+        let new = || (0, vec![[0.0; 2]; self.n_vars], vec![0; self.n_vars]);
+        let (n, sums, counts) = groups[group as usize].get_or_insert_with(new);
+        *n += 1;
+        add_row(columns, values, sums, counts);
+    }
+
     /// Bytes of one state with every group in it.
     pub fn state_bytes(&self) -> u64 {
         (self.n_groups as u64 + 1) * self.n_vars as u64 * 24

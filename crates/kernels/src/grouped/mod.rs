@@ -6,11 +6,11 @@ pub mod cuda;
 
 /// Adds one row's entries to the sums of its group. `sums`, `counts`: `(n_cols,)`.
 #[inline]
-pub fn add_row(columns: &[u32], values: &[f32], sums: &mut [[f64; 2]], counts: &mut [u32]) {
+pub fn add_row<T: Copy + Into<f64>>(columns: &[u32], values: &[T], sums: &mut [[f64; 2]], counts: &mut [u32]) {
     for (&column, &value) in columns.iter().zip(values) {
-        let (cell, x) = (&mut sums[column as usize], f64::from(value));
+        let (cell, x) = (&mut sums[column as usize], value.into());
         cell[0] += x;
         cell[1] += x * x;
-        counts[column as usize] += u32::from(value != 0.0);
+        counts[column as usize] += u32::from(x != 0.0);
     }
 }

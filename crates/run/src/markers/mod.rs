@@ -20,6 +20,7 @@ use self::ranks::Entries;
 pub use self::table::{Params, table, uns};
 use crate::grouped::{check_sizes, grouped};
 use crate::view::{Groups, View};
+use crate::wide;
 
 /// How groups are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,6 +244,7 @@ pub fn rank_genes_groups(view: &View<'_>, groups: &Groups<'_>, options: &Options
     } else if together {
         let (stats, genes, reads) = ranks::one_pass(view, groups, watch)?;
         out.reads += reads;
+        let stats = wide::grouped(view, groups, watch)?.unwrap_or(stats);
         (stats, Some(Entries::Listed(genes)))
     } else {
         // What a GPU could not rank, the CPU sums, too: the rows that it reads for that are staged for the ranks.
