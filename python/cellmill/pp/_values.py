@@ -179,10 +179,15 @@ def log1p(
 def _log1p_array(x: Any, base: float | None, *, copy: bool) -> Any:
     """Logarithms of an array: in its own memory if that may be and can, as in scanpy."""
     values = x.data if is_sparse(x) else x
-    if copy or not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating) or not values.flags.writeable:
-        return _changed(x, "log1p", base)
-    rows = values[None] if values.ndim == 1 else values
-    np.copyto(rows, _changed(rows, "log1p", base))
+    out = _changed(x, "log1p", base)
+    if copy or not isinstance(values, np.ndarray) or values.dtype != out.dtype or not values.flags.writeable:
+        return out
+    if not is_sparse(x):
+        np.copyto(x, out)
+    elif out.nnz == x.nnz and x.has_canonical_format:
+        np.copyto(x.data, out.data)
+    else:
+        x.data, x.indices, x.indptr = out.data, out.indices, out.indptr
     return x
 
 
