@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from .. import _cellmill
 from .._crew import workers
 from .._matrix import home, is_backed, is_dask, mask_of, matrix_of, values_of
+from .._report import _outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,13 +49,13 @@ def aggregate(
     axis
         ``'obs'`` (or 0), the default, groups cells; ``'var'`` (or 1) groups genes by columns of var, in memory.
     mask
-        Cells that count: a column of obs, or flags `(n_obs,)`.
+        Cells that count: a column of obs, or flags `(n_obs,)`. Means and variances of a group without any are NaN.
     dof
         Degrees of freedom that a variance loses.
     layer, obsm, varm
         What to use instead of X; one of them.
     return_sparse
-        Whether layers are CSR.
+        Whether layers are CSR. What is not defined is 0 there, with a warning.
 
     Returns
     -------
@@ -106,7 +108,10 @@ def aggregate(
     if return_sparse:
         import scipy.sparse as sp
 
-        layers = {name: sp.csr_matrix(values) for name, values in layers.items()}
+        if any(np.isnan(values).any() for values in layers.values()):
+            text = "what is not defined (means of no cells, variances of one) becomes implicit-zero entries of sparse layers; return_sparse=False has NaN"
+            warnings.warn(text, RuntimeWarning, stacklevel=_outside())
+        layers = {name: sp.csr_matrix(np.nan_to_num(values, nan=0.0)) for name, values in layers.items()}
     made = anndata.AnnData(layers=layers, obs=groups, var=_columns(adata, x, of_genes, obsm is not None or varm is not None))
     return made.T if of_genes else made
 

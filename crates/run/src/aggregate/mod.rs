@@ -60,8 +60,7 @@ pub struct Aggregated {
     pub reads: u32,
 }
 
-/// Aggregates the cells of each group. `mask`: source rows that count (`None`: all); as in scanpy, means and variances are divided by all
-/// cells of a group, masked or not. `dof`: degrees of freedom that a variance loses.
+/// Aggregates the cells of each group. `mask`: source rows that count (`None`: all). `dof`: degrees of freedom that a variance loses.
 pub fn aggregate(
     view: &View<'_>,
     groups: &Groups<'_>,
@@ -73,34 +72,22 @@ pub fn aggregate(
     view.check_codes(groups.codes)?;
     let masked: Option<Vec<u32>> = mask.map(|m| groups.codes.iter().zip(m).map(|(&c, &keep)| if keep { c } else { NO_GROUP }).collect());
     let (stats, reads) = grouped(view, &Groups { codes: masked.as_deref().unwrap_or(groups.codes), ..*groups }, watch)?;
-    let n_obs: Vec<u64> = match mask {
-        None => stats.groups.iter().map(|g| g.n_obs).collect(),
-        Some(_) => {
-            let mut sizes =
-                view.sizes(groups).ok_or_else(|| Error::option("mask", "given", "the kept cells must be known beforehand for it"))?;
-            sizes.pop();
-            sizes
-        }
-    };
-    let layers = funcs
-        .iter()
-        .map(|&func| (func, stats.groups.iter().zip(&n_obs).flat_map(|(g, &n)| values(func, g, n as f64, f64::from(dof))).collect()))
-        .collect();
+    let n_obs = stats.groups.iter().map(|g| g.n_obs).collect();
+    let layers = funcs.iter().map(|&func| (func, stats.groups.iter().flat_map(|g| values(func, g, f64::from(dof))).collect())).collect();
     Ok(Aggregated { layers, n_obs, reads })
 }
 
-/// One function of every gene in one group of `n` cells.
-fn values(func: Func, g: &GroupStats, n: f64, dof: f64) -> Vec<f64> {
+/// One function of every gene in one group; means and variances of no cells are NaN.
+fn values(func: Func, g: &GroupStats, dof: f64) -> Vec<f64> {
+    let n = g.n_obs as f64;
     match func {
         Func::Sum => g.sum.clone(),
         Func::Mean => g.sum.iter().map(|s| s / n).collect(),
         Func::CountNonzero => g.n_cells.iter().map(|&c| c as f64).collect(),
         Func::SqSum => g.squares.iter().zip(&g.sum).map(|(squares, sum)| squares + sum * sum / g.n_obs.max(1) as f64).collect(),
         Func::Var => {
-            // E x² − (E x)² where all E divide by n, the sums by the cells that counted: Σ(x − m)² + S² (1/counted − 1/n), over n.
-            let counted = g.n_obs.max(1) as f64;
             let var = |(squares, sum): (&f64, &f64)| {
-                let var = (squares + sum * sum * (1.0 / counted - 1.0 / n)) / n;
+                let var = squares / n;
                 let mean = sum / n;
                 // scanpy calls a variance 0 that float32 could not tell from 0 beside the mean.
                 let var = if PRECISION * var < mean * mean { 0.0 } else { var };
