@@ -1,13 +1,17 @@
 //! Soft and external links of HDF5 files, old symbol tables and new link messages (`tests/data/hdf5/make.py` writes them).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cellmill_matrix::{Array, Values};
 use cellmill_store::hdf5::Hdf5Tree;
 use cellmill_store::tree::{Node, Tree};
 
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/hdf5").join(name)
+}
+
 fn open(name: &str) -> Hdf5Tree {
-    Hdf5Tree::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/hdf5").join(name)).unwrap()
+    Hdf5Tree::open(&file(name)).unwrap()
 }
 
 #[test]
@@ -62,4 +66,42 @@ fn links_that_lead_nowhere_say_so_and_harm_nothing() {
         assert_eq!(loops, ["self"], "{name}");
         assert_eq!(tree.lost("many").len(), 1);
     }
+}
+
+/// Overwritten bytes of the structures that hold links give other links, or none; never a panic, and never a walk without end.
+#[test]
+fn damaged_links_are_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.h5");
+    let mut seed = 1u64;
+    let mut random = move |n: usize| {
+        // Marsaglia's xorshift64.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % n as u64) as usize
+    };
+    let mut followed = 0;
+    for name in ["links.h5", "links_new.h5"] {
+        let sound = std::fs::read(file(name)).unwrap();
+        for _ in 0..300 {
+            let mut bytes = sound.clone();
+            for _ in 0..1 + random(20) {
+                let at = random(bytes.len() - 8);
+                match random(3) {
+                    0 => bytes[at] ^= 1 << random(8),
+                    1 => bytes[at] = random(256) as u8,
+                    _ => bytes[at..at + 8].fill([0x00, 0x7f, 0xff][random(3)]),
+                }
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let Ok(tree) = Hdf5Tree::open(&path) else { continue };
+            for group in ["", "g", "many", "chain", "absolute/below", "g/below/self/below"] {
+                let _ = tree.children(group);
+                followed += tree.lost(group).len();
+            }
+            followed += ["one", "chain/data", "many/s7", "many/s300"].iter().filter(|path| tree.read(path).is_ok()).count();
+        }
+    }
+    assert!(followed > 1000, "most links outlive the damage: {followed}");
 }

@@ -373,7 +373,8 @@ fn damaged_files() {
         seed ^= seed << 17;
         (seed % n.max(1) as u64) as usize
     };
-    let files = [ours, data("hdf5/strings.h5"), data("hdf5/latest.h5"), data("hdf5/newest.h5"), data("hdf5/filters.h5")];
+    let names = ["strings", "latest", "newest", "filters", "links", "links_new", "half"];
+    let files: Vec<_> = [ours].into_iter().chain(names.map(|name| data(&format!("hdf5/{name}.h5")))).collect();
     for file in &files {
         let sound = std::fs::read(file).unwrap();
         for case in 0..cases {
