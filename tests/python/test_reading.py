@@ -260,8 +260,9 @@ def test_external_links_name_their_file(plain, mixed, run, folder, tmp_path):
     with h5py.File(path, "r+") as file:
         file.move("X", "layers/counts")
         file["X"] = h5py.ExternalLink("other.h5ad", "/X")
-    found = message(cellmill("run", path, "-o", tmp_path / "none.zarr"))
-    assert "external link" in found and "open other.h5ad" in found
+    for command in (("run", path, "-o", tmp_path / "none.zarr"), ("convert", path, tmp_path / "none.h5ad")):
+        found = message(cellmill(*command))
+        assert "external link" in found and "open other.h5ad" in found
     output = run.read(path, *QC, "--matrix", "layers/counts")
     assert_same_bits(output.obs, plain.obs, OBS)
 

@@ -201,7 +201,9 @@ fn rows_as_they_are(store: &AnnData) -> Result<bool> {
 
 /// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw a piece at a time, all as they lie.
 fn carry_over(store: &AnnData, w: &dyn TreeWriter, watch: &dyn Watch, warnings: &mut Vec<String>) -> Result<()> {
-    ["", "layers"].into_iter().for_each(|group| name_lost(&**store.tree(), group, warnings));
+    for group in ["", "layers"] {
+        name_lost(&**store.tree(), group, warnings);
+    }
     Annotations::of(store).write(w, &BTreeSet::new(), warnings)?;
     for matrix in store.matrices()?.into_iter().filter(|m| m != "X") {
         if matrix == "raw/X" {
