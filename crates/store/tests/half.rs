@@ -89,7 +89,8 @@ fn of_zarr() {
     for (name, dtype) in [("little", "<f2"), ("big", ">f2")] {
         std::fs::create_dir(old.path().join(name)).unwrap();
         let array = format!(
-            r#"{{"zarr_format":2,"shape":[12,5],"chunks":[5,5],"dtype":"{dtype}","compressor":null,"fill_value":0.0,"order":"C","filters":null}}"#
+            r#"{{"zarr_format":2,"shape":[12,5],"chunks":[5,5],"dtype":"{dtype}",
+            "compressor":null,"fill_value":0.0,"order":"C","filters":null}}"#
         );
         std::fs::write(old.path().join(name).join(".zarray"), array).unwrap();
         for i in 0..3 {

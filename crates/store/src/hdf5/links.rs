@@ -332,8 +332,8 @@ impl Reader<'_> {
     }
 }
 
-/// How a fractal heap is laid out: blocks in a row, bytes of the first row, of a block in it and of the largest that holds objects, bytes of
-/// an offset, and its root: a block (no rows) or a list of blocks.
+/// How a fractal heap is laid out: blocks in a row, bytes of the first row, of a block in it and of the largest that holds objects,
+/// bytes of an offset, and its root: a block (no rows) or a list of blocks.
 struct Blocks {
     width: u64,
     line: u64,

@@ -3,7 +3,8 @@
 //! HDF5 2.0 gives data layout messages version 5. Their bytes are those of version 4; what differs is the width of a chunk's
 //! length in the chunk list, which each list states itself. Datasets with several unlimited axes list their chunks in a version 2
 //! B-tree, which is made into one of version 1 here and answered from memory, at addresses beyond the end of the file.
-//! Soft links in symbol tables are left out: `links` follows them. Object headers are changed as they are read; one whose checksum is wrong stays as it is, and is refused.
+//! Object headers are changed as they are read; one whose checksum is wrong stays as it is, and is refused. Soft links in symbol
+//! tables are left out: `links` follows them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
