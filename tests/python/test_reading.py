@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 import zarr
 from pandas.testing import assert_frame_equal
 
@@ -200,6 +201,70 @@ def test_passed_over_elements_are_named(mixed, folder, tmp_path):
     succeed("convert", path, tmp_path / "out.h5ad")
     for table in (output.uns["table"], ad.read_h5ad(tmp_path / "out.h5ad").uns["table"]):
         assert table.tolist() == [(1, 2.0, True)] and table.dtype == np.dtype([("a", "i4"), ("b", "f4"), ("c", "?")])
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize("suffix", [".zarr", ".v2.zarr", ".h5ad"])
+def test_float16_is_read_as_float32(suffix, kind, run, folder, tmp_path):
+    """X, layers, columns and obsm of float16 keep their values, in results and in what `convert` writes."""
+    counts = sp.random(60, 40, density=0.3, format="csr", random_state=0, dtype=np.float32)
+    counts.data = np.ceil(counts.data * 9)
+    a = ad.AnnData(counts.toarray(), layers={"half": (counts.toarray() / 7).astype("f2")})
+    a.X = a.X.astype("f2")
+    a.obs["half"] = np.linspace(-3, 3, 60).astype("f2")
+    a.obsm["X_half"] = np.arange(120).reshape(60, 2).astype("f2") / 3
+    path = inputs.write(a, folder / f"half_{kind}{suffix}")
+    if kind == "csr":
+        # scipy has no sparse float16: its values are written by themselves.
+        root = h5py.File(path, "r+") if suffix == ".h5ad" else zarr.open_group(path, mode="r+", use_consolidated=False)
+        del root["X"]
+        group = root.create_group("X")
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(counts.shape)})
+        for name, values in (("data", counts.data.astype("f2")), ("indices", counts.indices), ("indptr", counts.indptr)):
+            group.create_dataset(name, data=values) if suffix == ".h5ad" else group.create_array(name, data=values)
+        root.close() if suffix == ".h5ad" else inputs.consolidate(path)
+    output = run.read(path, *QC[:4])
+    np.testing.assert_array_equal(output.obs["total_counts"], np.asarray(counts.sum(1)).ravel())
+    np.testing.assert_array_equal(output.obs["half"], a.obs["half"].astype("f4"))
+    np.testing.assert_array_equal(output.obsm["X_half"], a.obsm["X_half"].astype("f4"))
+    for out in (tmp_path / "out.zarr", tmp_path / "out.h5ad"):
+        succeed("convert", path, out)
+        copy = ad.read_zarr(out) if out.suffix == ".zarr" else ad.read_h5ad(out)
+        np.testing.assert_array_equal(copy.X.toarray(), counts.toarray())
+        layer = copy.layers["half"]
+        assert layer.dtype == np.float32
+        np.testing.assert_array_equal(layer, a.layers["half"].astype("f4"))
+
+
+def test_soft_links_are_followed(plain, mixed, run, folder, tmp_path):
+    path = inputs.write(mixed, folder / "soft_links.h5ad")
+    with h5py.File(path, "r+") as file:
+        file.move("X", "hidden")
+        file["X"] = h5py.SoftLink("/hidden")
+        file["layers/counts"] = h5py.SoftLink("/X")
+        file["layers/dangling"] = h5py.SoftLink("/nothing")
+        file["uns/self"] = h5py.SoftLink("/uns")
+    for matrix in ("X", "layers/counts"):
+        output = run.read(path, *QC, "--matrix", matrix)
+        assert_same_bits(output.obs, plain.obs, OBS)
+        assert_same_columns(output.obs, mixed.obs)
+    done = succeed("convert", path, tmp_path / "out.h5ad")
+    assert "layers/dangling" in done.err and "uns/self" in done.err
+    output = ad.read_h5ad(tmp_path / "out.h5ad")
+    assert list(output.layers) == ["counts"] and (output.layers["counts"] != mixed.X).nnz == 0
+    assert "nothing is there" in message(cellmill("run", path, "-o", tmp_path / "none.zarr", "--matrix", "layers/dangling"))
+
+
+def test_external_links_name_their_file(plain, mixed, run, folder, tmp_path):
+    path = inputs.write(mixed, folder / "external_link.h5ad")
+    with h5py.File(path, "r+") as file:
+        file.move("X", "layers/counts")
+        file["X"] = h5py.ExternalLink("other.h5ad", "/X")
+    for command in (("run", path, "-o", tmp_path / "none.zarr"), ("convert", path, tmp_path / "none.h5ad")):
+        found = message(cellmill(*command))
+        assert "external link" in found and "open other.h5ad" in found
+    output = run.read(path, *QC, "--matrix", "layers/counts")
+    assert_same_bits(output.obs, plain.obs, OBS)
 
 
 def test_unknown_encoding_is_passed_over(run, mixed, folder, tmp_path):

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use cellmill_matrix::{Array, DType, Element, ErrorKind, Result};
 use cellmill_store::anndata::AnnData;
+use cellmill_store::element::name_lost;
 use cellmill_store::tree::{Node, Tree, TreeWriter};
 use cellmill_store::write::write_element;
 
@@ -52,6 +53,7 @@ impl<'a> Annotations<'a> {
             if rows == Axis::Genes && self.other_genes {
                 continue;
             }
+            name_lost(&**self.store.tree(), group, warnings);
             for name in self.store.names(group)? {
                 let path = format!("{group}/{name}");
                 if taken.contains(&path) {

@@ -9,6 +9,7 @@ use cellmill_matrix::{Csr, Element, Encoding, Error, Place, Result, Shape, Sourc
 use cellmill_store::anndata::AnnData;
 use cellmill_store::copy::{copy, is_wide};
 use cellmill_store::dataset::without_x;
+use cellmill_store::element::name_lost;
 use cellmill_store::tree::TreeWriter;
 use cellmill_store::write::{CsrStream, Format, create, write_element, write_root, write_table};
 use serde::Serialize;
@@ -200,6 +201,9 @@ fn rows_as_they_are(store: &AnnData) -> Result<bool> {
 
 /// Everything of an AnnData store but X, obs and var: annotations whole, layers and raw a piece at a time, all as they lie.
 fn carry_over(store: &AnnData, w: &dyn TreeWriter, watch: &dyn Watch, warnings: &mut Vec<String>) -> Result<()> {
+    for group in ["", "layers"] {
+        name_lost(&**store.tree(), group, warnings);
+    }
     Annotations::of(store).write(w, &BTreeSet::new(), warnings)?;
     for matrix in store.matrices()?.into_iter().filter(|m| m != "X") {
         if matrix == "raw/X" {

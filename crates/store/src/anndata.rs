@@ -11,7 +11,7 @@ use crate::hdf5::raw::RawFile;
 use crate::hdf5::{COMPOUND, Hdf5Tree};
 use crate::objects::{Remote, is_url};
 use crate::source::{CscMatrix, CsrSource, DenseSource};
-use crate::tree::{ArrayInfo, Chunks, Node, Tree};
+use crate::tree::{ArrayInfo, Chunks, LostLink, Node, Tree};
 use crate::zarr::ZarrTree;
 
 /// An AnnData store that has been opened for reading. Nothing but metadata has been read.
@@ -114,6 +114,10 @@ impl Tree for H5ad {
         self.0.children(path)
     }
 
+    fn lost(&self, path: &str) -> Vec<LostLink> {
+        self.0.lost(path)
+    }
+
     fn read(&self, path: &str) -> Result<Array> {
         self.0.read(path)
     }
@@ -166,6 +170,9 @@ impl AnnData {
         }
         for name in ["obs", "var"] {
             if tree.node(name)?.is_none() {
+                if let Some(lost) = element::lost(&*tree, name) {
+                    return Err(lost);
+                }
                 return Err(Error::invalid(place, format!("no '{name}'"), expected));
             }
         }
@@ -273,6 +280,9 @@ impl AnnData {
         match self.tree.node(path)? {
             Some(node) if text(node.attrs(), "encoding-type") != Some("null") => Ok((path.to_string(), node)),
             _ => {
+                if let Some(lost) = element::lost(&*self.tree, path) {
+                    return Err(lost);
+                }
                 let place = Place::store(self.location());
                 match self.matrices()? {
                     known if known.is_empty() => {

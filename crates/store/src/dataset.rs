@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow, SparseFormat, Table, Watch};
 
 use crate::anndata::{AnnData, AtUrl, H5ad, Matrix, is_hdf5, open_tree, open_url};
-use crate::element::SparseInfo;
+use crate::element::{self, SparseInfo};
 use crate::hdf5::Hdf5Tree;
 use crate::mtx::{self, Mtx, MtxOptions};
 use crate::objects::{Remote, is_url};
@@ -168,7 +168,8 @@ pub fn without_x(path: &Path) -> Result<Option<AnnData>> {
         return Ok(None);
     }
     let store = store(path, tree)?;
-    let has_x = store.matrices()?.iter().any(|matrix| matrix == "X");
+    // A link to an X that is not there is no lack of one.
+    let has_x = store.matrices()?.iter().any(|matrix| matrix == "X") || element::lost(&**store.tree(), "X").is_some();
     Ok((!has_x).then_some(store))
 }
 

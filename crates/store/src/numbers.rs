@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use cellmill_matrix::{DType, Values};
+use half::f16;
 
 macro_rules! from_bytes {
     ($bytes:expr, $type:ty) => {
@@ -53,6 +54,25 @@ pub fn to_le(values: &Values) -> Cow<'_, [u8]> {
         Values::F64(v) => bytes!(v),
         Values::Str(_) => Cow::Borrowed(&[]),
     }
+}
+
+/// Makes f32 of the float16 entries in the first half of `bytes`, little-endian both; they take all of it.
+pub(crate) fn widen(bytes: &mut [u8]) {
+    for i in (0..bytes.len() / 4).rev() {
+        let x = f32::from(f16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]));
+        bytes[4 * i..4 * i + 4].copy_from_slice(&x.to_le_bytes());
+    }
+}
+
+/// Makes f32 of float16 entries, little-endian both.
+pub(crate) fn widen_all(bytes: &mut Vec<u8>) {
+    bytes.resize(2 * bytes.len(), 0);
+    widen(bytes);
+}
+
+/// Values of float16 entries from their little-endian bytes, as f32, which holds them all.
+pub(crate) fn from_half(bytes: &[u8]) -> Values {
+    Values::F32(bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).into()).collect())
 }
 
 macro_rules! each_number {
@@ -136,4 +156,33 @@ pub(crate) fn to_u64(dtype: DType, bytes: &[u8], out: &mut Vec<u64>) -> Option<(
         _ => each_number!(dtype, bytes, x => { let wide = x as i64; good &= wide >= 0; out.push(wide as u64) }, {}),
     }
     good.then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_half_keeps_its_value() {
+        // IEEE 754: 2^-24 steps below 2^-14, then 1.m x 2^(e - 15).
+        let value = |bits: u16| {
+            let (sign, e, m) = (if bits >> 15 == 0 { 1.0 } else { -1.0 }, i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+            sign * match e {
+                0 => m * 2f64.powi(-24),
+                31 if m == 0.0 => f64::INFINITY,
+                31 => f64::NAN,
+                _ => (1.0 + m / 1024.0) * 2f64.powi(e - 15),
+            }
+        };
+        let stored: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        let mut wide = stored.clone();
+        widen_all(&mut wide);
+        let (Values::F32(a), Values::F32(b)) = (from_le(DType::F32, &wide), from_half(&stored)) else { panic!() };
+        assert_eq!((a.len(), b.len()), (1 << 16, 1 << 16));
+        for ((a, b), bits) in a.into_iter().zip(b).zip(0..=u16::MAX) {
+            let expected = value(bits);
+            assert_eq!(a.to_bits(), b.to_bits());
+            assert!(f64::from(a).to_bits() == expected.to_bits() || (a.is_nan() && expected.is_nan()), "{bits:#x}: {a} {expected}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use cellmill_matrix::{Array, DType, Error, Result, Streams, Values};
+use cellmill_matrix::{Array, DType, Error, Place, Result, Streams, Values};
 
 use crate::zarr::RowChunks;
 
@@ -55,6 +55,24 @@ pub struct ArrayInfo {
     pub stored_bytes: Option<u64>,
 }
 
+/// A link that does not lead to anything in this store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LostLink {
+    /// Its name in its group.
+    pub name: String,
+    /// What it is.
+    pub found: String,
+    /// Why that leads nowhere.
+    pub expected: String,
+}
+
+impl LostLink {
+    /// The error of whoever needs what is not there.
+    pub fn error(self, place: Place) -> Error {
+        Error::invalid(place, self.found, self.expected)
+    }
+}
+
 /// A store that can be read, from any thread.
 pub trait Tree: Send + Sync {
     /// The name by which errors call this store.
@@ -63,6 +81,10 @@ pub trait Tree: Send + Sync {
     fn node(&self, path: &str) -> Result<Option<Node>>;
     /// Names of a group's children, sorted; no order is kept on disk.
     fn children(&self, path: &str) -> Result<Vec<String>>;
+    /// Links of a group that lead nowhere, sorted by name; they are none of its children. The default has none.
+    fn lost(&self, _path: &str) -> Vec<LostLink> {
+        Vec::new()
+    }
     /// A whole array. Shapes are checked against what is stored before memory is taken.
     fn read(&self, path: &str) -> Result<Array>;
     /// Rows (first axis) of an array.

@@ -125,3 +125,42 @@ with h5py.File("plugins.h5", "w") as f:
     wide = np.random.default_rng(1).integers(0, 40, 12000).astype("u1")
     far = np.concatenate([wide, wide])
     filtered(f, b"far", 32001, far, len(far), numcodecs.Blosc("blosclz", 9, 0, 1 << 18).encode)
+
+with h5py.File("half.h5", "w") as f:
+    # A large one, a small one, one that has no short form, and zeros.
+    half = np.tile(np.array([0, 1, -2.5, 65504, 6e-8, 1 / 3], "f2"), 10).reshape(12, 5)
+    f["contiguous"] = half
+    f["vector"] = half[:, 0]
+    f["big_endian"] = half.astype(">f2")
+    f.create_dataset("gzip", data=half, chunks=(5, 2), compression="gzip", shuffle=True)
+    f["scalar"] = np.float16(0.5)
+    f["record"] = np.array([(1, 0.5), (2, -1.5)], dtype=[("n", "i4"), ("x", ">f2")])
+
+
+def links(name, **options):
+    """Soft links of every kind; old files hold them in symbol tables, new ones in messages and, where there are many, in a heap."""
+    with h5py.File(name, "w", **options) as f:
+        g = f.create_group("g")
+        g.attrs["kind"] = "group"
+        g["data"] = np.array([3, 1, 4, 1], "i4")
+        below = g.create_group("below")
+        f["absolute"] = h5py.SoftLink("/g")
+        f["chain"] = h5py.SoftLink("absolute")
+        f["one"] = h5py.SoftLink("/chain/./below/sibling")
+        g["relative"] = h5py.SoftLink("data")
+        below["sibling"] = h5py.SoftLink("/g/relative")
+        below["self"] = h5py.SoftLink("/g")
+        f["dangling"] = h5py.SoftLink("/g/nothing")
+        f["circle"], f["circle2"] = h5py.SoftLink("/circle2"), h5py.SoftLink("circle")
+        many = f.create_group("many")
+        many["hard"], many["group"] = g["data"], f["absolute"]
+        for i in range(398):
+            many[f"s{i}"] = h5py.SoftLink("/g/data")
+        many["dangling"] = h5py.SoftLink("nothing")
+        if options:
+            f["far"] = h5py.ExternalLink("other.h5ad", "/X")
+            f["farther"] = h5py.SoftLink("/far")
+
+
+links("links.h5")
+links("links_new.h5", libver="latest")

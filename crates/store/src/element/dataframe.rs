@@ -4,7 +4,7 @@ use cellmill_matrix::{Column, Error, Result, Table, Values};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use super::{array, categorical, encoding, join, legacy, need, nullable, place, text};
+use super::{array, categorical, encoding, join, legacy, name_lost, need, nullable, place, text};
 use crate::tree::{Attrs, Node, Tree, TreeWriter};
 
 /// Reads a data frame of any age. Columns of a kind that is not supported are left out, with a warning that names them.
@@ -37,8 +37,13 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
     };
     let n = n.unwrap_or(index.len() as u64);
     let mut table = Table { index_name, index, columns: Vec::with_capacity(names.len()) };
+    let lost: Vec<String> = tree.lost(path).into_iter().map(|link| link.name).collect();
+    name_lost(tree, path, warnings);
     for name in names {
         let child = join(path, &name);
+        if lost.contains(&name) {
+            continue;
+        }
         let node = need(tree, &child)?;
         if let Node::Array(info) = &node
             && info.shape.first() != Some(&n)

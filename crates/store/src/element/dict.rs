@@ -2,11 +2,12 @@
 
 use cellmill_matrix::{Element, Result};
 
-use super::{encoding, join, need, read_node, write_element};
+use super::{encoding, join, name_lost, need, read_node, write_element};
 use crate::tree::{Tree, TreeWriter};
 
 pub(super) fn read(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>, depth: usize) -> Result<Element> {
     let mut entries = Vec::new();
+    name_lost(tree, path, warnings);
     for name in tree.children(path)? {
         let child = join(path, &name);
         let node = need(tree, &child)?;

@@ -17,7 +17,7 @@ pub use self::dict::write_root;
 pub use self::legacy::{Lengths, table_lengths};
 pub use self::sparse::{SparseInfo, sparse_info};
 pub(crate) use self::sparse::{attrs, indptr_values};
-use crate::tree::{Attrs, COMPOUND, Node, Tree, TreeWriter};
+use crate::tree::{Attrs, COMPOUND, LostLink, Node, Tree, TreeWriter};
 
 /// Elements nested deeper than this are refused: a damaged store may go round in circles.
 const DEEPEST: usize = 64;
@@ -58,11 +58,26 @@ pub(crate) fn place(tree: &dyn Tree, path: &str) -> Place {
     if path.is_empty() { Place::store(tree.location()) } else { Place::element(tree.location(), path) }
 }
 
+/// The error of a link at `path` that leads nowhere.
+pub(crate) fn lost(tree: &dyn Tree, path: &str) -> Option<Error> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    tree.lost(parent).into_iter().find(|link| link.name == name).map(|link| link.error(place(tree, path)))
+}
+
+/// Says which links of a group lead nowhere.
+pub fn name_lost(tree: &dyn Tree, group: &str, warnings: &mut Vec<String>) {
+    let say = |link: LostLink| format!("{} is passed over: it is {}, but {}", join(group, &link.name), link.found, link.expected);
+    warnings.extend(tree.lost(group).into_iter().map(say));
+}
+
 /// A node that must be there.
 pub(crate) fn need(tree: &dyn Tree, path: &str) -> Result<Node> {
     match tree.node(path)? {
         Some(node) => Ok(node),
         None => {
+            if let Some(lost) = lost(tree, path) {
+                return Err(lost);
+            }
             let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
             let known = tree.children(parent).unwrap_or_default();
             Err(Error::missing(place(tree, parent), name, known))

@@ -10,6 +10,7 @@ use super::filter;
 use super::kind::{Kind, swap_bytes};
 use super::raw::RawFile;
 use super::tree::guard;
+use crate::numbers::widen_all;
 use crate::objects::When;
 use crate::tree::{ArrayInfo, Chunks};
 
@@ -42,9 +43,9 @@ pub struct Hdf5Chunks {
     file: Arc<RawFile>,
     filters: Vec<Filter>,
     stored: Stored,
-    /// Bytes an entry.
+    /// Bytes an entry, as stored.
     size: usize,
-    /// Bytes a chunk.
+    /// Bytes a chunk, as its filters leave it.
     chunk_bytes: usize,
     kind: Kind,
 }
@@ -140,7 +141,7 @@ impl Hdf5Chunks {
         &self.kind
     }
 
-    /// Bytes an entry.
+    /// Bytes an entry, as stored.
     pub(super) fn entry_bytes(&self) -> usize {
         self.size
     }
@@ -167,7 +168,7 @@ impl Hdf5Chunks {
         self.info.shape.get(1..).unwrap_or(&[]).iter().product::<u64>() as usize * self.size
     }
 
-    /// The entries of these rows, C order, as bytes (little-endian numbers).
+    /// The entries of these rows, C order, as bytes (little-endian numbers, float16 as it is).
     pub(super) fn read_rows(&self, rows: Range<u64>) -> Result<Vec<u8>> {
         let n_rows = self.info.shape.first().copied().unwrap_or(1);
         if rows.start > rows.end || rows.end > n_rows {
@@ -194,14 +195,14 @@ impl Hdf5Chunks {
             let within = rows.start.max(first) - first..rows.end.min(first + chunk_rows) - first;
             let n = (within.end - within.start) as usize;
             if across == 1 && self.info.chunk.get(1..) == self.info.shape.get(1..) {
-                self.decode(band, &mut scratch, &mut chunk)?;
+                self.decode_plain(band, &mut scratch, &mut chunk)?;
                 out.extend_from_slice(&chunk[within.start as usize * row_bytes..within.end as usize * row_bytes]);
                 continue;
             }
             let start = out.len();
             let mut filled = false;
             for i in 0..across {
-                self.decode(band * across + i, &mut scratch, &mut chunk)?;
+                self.decode_plain(band * across + i, &mut scratch, &mut chunk)?;
                 if !filled {
                     out.try_reserve(n * row_bytes).map_err(|_| self.too_large(total))?;
                     out.resize(start + n * row_bytes, 0);
@@ -211,6 +212,53 @@ impl Hdf5Chunks {
             }
         }
         Ok(out)
+    }
+
+    /// Decodes chunk `i` as little-endian entries of the size that they have in the file.
+    fn decode_plain(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64> {
+        let place = || self.place(i);
+        if i >= self.n_chunks() {
+            return Err(Error::bug(format!("chunk {i} of {} in {}", self.n_chunks(), self.path)));
+        }
+        let read = match &self.stored {
+            Stored::Grid(entries) => {
+                let entry = entries[i as usize];
+                if self.filters.is_empty() {
+                    self.file.read_chunk(entry.address, entry.size, out, place)?;
+                } else {
+                    self.file.read_chunk(entry.address, entry.size, scratch, place)?;
+                    filter::undo(&self.filters, entry.mask, scratch, out, self.chunk_bytes).map_err(|found| {
+                        Error::invalid(place(), found, "chunks hold what their shape says; the file is damaged, fetch it again")
+                    })?;
+                }
+                entry.size
+            }
+            Stored::Run(_) | Stored::Inline(_) => {
+                // Pieces are cut along the first axis alone.
+                let rows = self.rows(i);
+                let row_bytes = self.row_bytes();
+                let bytes = (rows.end - rows.start) as usize * row_bytes;
+                let at = rows.start * row_bytes as u64;
+                if out.len() < bytes {
+                    out.try_reserve(bytes - out.len()).map_err(|_| self.too_large(bytes))?;
+                }
+                out.resize(bytes, 0);
+                match &self.stored {
+                    Stored::Run(address) => self.file.fill(address + at, out, place)?,
+                    Stored::Inline(all) => {
+                        let from = all.get(at as usize..at as usize + bytes);
+                        out.copy_from_slice(from.ok_or_else(|| short(place(), all.len() as u64, at + bytes as u64))?);
+                    }
+                    Stored::Grid(_) => {}
+                }
+                out.resize(self.chunk_bytes, 0);
+                bytes as u64
+            }
+        };
+        if matches!(self.kind, Kind::Number { big: true, .. } | Kind::Half { big: true }) {
+            swap_bytes(out, self.size);
+        }
+        Ok(read)
     }
 
     /// Copies a chunk of a band into its place among the band's rows.
@@ -362,47 +410,9 @@ impl Chunks for Hdf5Chunks {
     }
 
     fn decode(&self, i: u64, scratch: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<u64> {
-        let place = || self.place(i);
-        if i >= self.n_chunks() {
-            return Err(Error::bug(format!("chunk {i} of {} in {}", self.n_chunks(), self.path)));
-        }
-        let read = match &self.stored {
-            Stored::Grid(entries) => {
-                let entry = entries[i as usize];
-                if self.filters.is_empty() {
-                    self.file.read_chunk(entry.address, entry.size, out, place)?;
-                } else {
-                    self.file.read_chunk(entry.address, entry.size, scratch, place)?;
-                    filter::undo(&self.filters, entry.mask, scratch, out, self.chunk_bytes).map_err(|found| {
-                        Error::invalid(place(), found, "chunks hold what their shape says; the file is damaged, fetch it again")
-                    })?;
-                }
-                entry.size
-            }
-            Stored::Run(_) | Stored::Inline(_) => {
-                // Pieces are cut along the first axis alone.
-                let rows = self.rows(i);
-                let row_bytes = self.row_bytes();
-                let bytes = (rows.end - rows.start) as usize * row_bytes;
-                let at = rows.start * row_bytes as u64;
-                if out.len() < bytes {
-                    out.try_reserve(bytes - out.len()).map_err(|_| self.too_large(bytes))?;
-                }
-                out.resize(bytes, 0);
-                match &self.stored {
-                    Stored::Run(address) => self.file.fill(address + at, out, place)?,
-                    Stored::Inline(all) => {
-                        let from = all.get(at as usize..at as usize + bytes);
-                        out.copy_from_slice(from.ok_or_else(|| short(place(), all.len() as u64, at + bytes as u64))?);
-                    }
-                    Stored::Grid(_) => {}
-                }
-                out.resize(self.chunk_bytes, 0);
-                bytes as u64
-            }
-        };
-        if matches!(self.kind, Kind::Number { big: true, .. }) {
-            swap_bytes(out, self.size);
+        let read = self.decode_plain(i, scratch, out)?;
+        if matches!(self.kind, Kind::Half { .. }) {
+            widen_all(out);
         }
         Ok(read)
     }

@@ -9,6 +9,7 @@ use super::heap::{Heaps, REFERENCE, fixed};
 use super::kind::{Kind, kind_of, swap_bytes};
 use super::tree::{Hdf5Tree, guard, numbers};
 
+use crate::numbers::from_half;
 pub use crate::tree::COMPOUND;
 
 impl Hdf5Tree {
@@ -16,7 +17,7 @@ impl Hdf5Tree {
     /// array. Fields of a type that we can't hold are left out.
     pub fn read_compound_arrays(&self, path: &str) -> Result<Vec<(String, Array)>> {
         let place = || self.file().place(path);
-        let dataset = guard(place, || self.inner().dataset(path))?;
+        let dataset = self.dataset(path)?;
         let datatype = guard(place, || dataset.datatype())?;
         let Datatype::Compound { members, size } = &datatype else {
             return Err(Error::invalid(place(), kind_of(&datatype).1, "a dataset of records (compound) is expected"));
@@ -82,6 +83,12 @@ impl Hdf5Tree {
                     swap_bytes(&mut own, entry);
                 }
                 numbers(*dtype, &own)
+            }
+            Kind::Half { big } => {
+                if *big {
+                    swap_bytes(&mut own, entry);
+                }
+                from_half(&own)
             }
             Kind::Fixed(padding) => Values::Str(own.chunks_exact(entry).map(|b| fixed(b, padding)).collect()),
             _ if entry == REFERENCE => Values::Str(Heaps::new(self.file()).strings(&own, place)?),

@@ -13,6 +13,11 @@ pub(super) enum Kind {
         /// Whether its bytes are big-endian on disk.
         big: bool,
     },
+    /// A float16, which readers get as f32.
+    Half {
+        /// Whether its bytes are big-endian on disk.
+        big: bool,
+    },
     /// A string of a fixed number of bytes.
     Fixed(StringPadding),
     /// A reference to a string in a global heap.
@@ -26,6 +31,7 @@ impl Kind {
     pub fn dtype(&self) -> Option<DType> {
         match self {
             Kind::Number { dtype, .. } => Some(*dtype),
+            Kind::Half { .. } => Some(DType::F32),
             Kind::Fixed(_) | Kind::Vlen => Some(DType::Str),
             Kind::Other => None,
         }
@@ -50,6 +56,12 @@ pub(super) fn kind_of(datatype: &Datatype) -> (Kind, String) {
             number(dtype, byte_order, u32::from(layout.bit_precision) == size * 8)
         }
         Datatype::FloatingPoint { size, byte_order, layout } => match (size, layout.exponent_size) {
+            // bfloat16 has 8 bits of exponent.
+            (2, 5) => match byte_order {
+                DatatypeByteOrder::LittleEndian => (Kind::Half { big: false }, "float16".into()),
+                DatatypeByteOrder::BigEndian => (Kind::Half { big: true }, "big-endian float16".into()),
+                _ => (Kind::Other, "unusual float16".into()),
+            },
             (4, 8) => number(DType::F32, byte_order, true),
             (8, 11) => number(DType::F64, byte_order, true),
             _ => (Kind::Other, format!("float{}", u64::from(*size) * 8)),

@@ -16,6 +16,8 @@ pub(super) mod kind {
     pub const GROUP_INFO: u8 = 0x0a;
     pub const FILTERS: u8 = 0x0b;
     pub const ATTRIBUTE: u8 = 0x0c;
+    pub const CONTINUATION: u8 = 0x10;
+    pub const SYMBOL_TABLE: u8 = 0x11;
 }
 
 /// One header message: its type and its body.

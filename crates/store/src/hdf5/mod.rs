@@ -1,7 +1,7 @@
 //! HDF5 files: h5ad and 10x Genomics h5.
 //!
-//! The structure (groups, attributes, chunk lists) is read by `hdf5-pure`. Stored bytes are read and decoded here, chunk by
-//! chunk, from any thread and without a lock. Files are written by our own writer, which holds no array in memory.
+//! The structure (groups, attributes, chunk lists) is read by `hdf5-pure`. Soft links are followed here; stored bytes are read and
+//! decoded here, chunk by chunk, from any thread and without a lock. Files are written by our own writer, which holds no array in memory.
 
 mod attrs;
 mod blocks;
@@ -10,6 +10,7 @@ mod compound;
 mod filter;
 mod heap;
 mod kind;
+mod links;
 mod lzf;
 mod message;
 mod newer;

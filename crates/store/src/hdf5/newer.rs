@@ -3,7 +3,8 @@
 //! HDF5 2.0 gives data layout messages version 5. Their bytes are those of version 4; what differs is the width of a chunk's
 //! length in the chunk list, which each list states itself. Datasets with several unlimited axes list their chunks in a version 2
 //! B-tree, which is made into one of version 1 here and answered from memory, at addresses beyond the end of the file.
-//! Object headers are changed as they are read; one whose checksum is wrong stays as it is, and is refused.
+//! Object headers are changed as they are read; one whose checksum is wrong stays as it is, and is refused. Soft links in symbol
+//! tables are left out: `links` follows them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use cellmill_matrix::{ErrorKind, Place};
 use hdf5_pure::{FormatError, Source};
 
 use super::heap::le;
+use super::links::without_soft;
 use super::message::{ChunkAt, checksum, chunk_tree, kind};
 use super::raw::RawFile;
 
@@ -40,13 +42,6 @@ impl Older {
 
     fn made(&self) -> std::sync::MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Bytes of the file itself.
-    fn bytes(&self, at: u64, len: usize) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
-        self.file.read(self.file.base.checked_add(at)?, len as u64, &mut out, Place::default).ok()?;
-        Some(out)
     }
 
     /// Changes the messages of a whole, sound object header chunk (IV.A.1.b, version 2).
@@ -113,7 +108,7 @@ impl Older {
         }
         let grid: Vec<u64> = axes.iter().zip(lengths).map(|(n, c)| n.div_ceil(*c)).collect();
         let whole = chunk.iter().try_fold(1u64, |all, &c| all.checked_mul(c)).and_then(|b| u32::try_from(b).ok())?;
-        let mut chunks = Tree::open(self, address, axes.len())?.chunks(&grid, whole)?;
+        let mut chunks = Tree::chunked(&self.file, address, axes.len())?.chunks(&grid, whole)?;
         chunks.sort_unstable_by_key(|c| c.number);
         let mut made = self.made();
         let base = self.file.len - self.file.base;
@@ -132,6 +127,10 @@ impl Older {
 /// Class of a layout in chunks, and the kind of list that is a version 2 B-tree.
 const CHUNKED: u8 = 2;
 const BTREE2: u8 = 5;
+/// Classes of a version 2 B-tree: links by name, chunks, and chunks that filters have changed.
+const NAMES: u8 = 5;
+const CHUNKS: u8 = 10;
+const FILTERED: u8 = 11;
 
 /// Flags of an object header, and where its messages begin; `None` unless `chunk` is one whole chunk of it.
 fn messages_at(chunk: &[u8]) -> Option<(u8, usize)> {
@@ -157,9 +156,12 @@ fn lengths(body: &[u8]) -> Option<Vec<u64>> {
     Some(list.chunks_exact(8).map(le).collect())
 }
 
-/// A version 2 B-tree of chunks (III.A.2, types 10 and 11).
-struct Tree<'a> {
-    file: &'a Older,
+/// A version 2 B-tree (III.A.2).
+pub(super) struct Tree<'a> {
+    file: &'a RawFile,
+    /// What is in it, as a number.
+    class: u8,
+    /// Axes of the array whose chunks are in it.
     rank: usize,
     node: usize,
     record: usize,
@@ -167,7 +169,6 @@ struct Tree<'a> {
     root: u64,
     in_root: usize,
     total: u64,
-    filtered: bool,
     /// For each height: the most records of a node, and the bytes of a number of records below it.
     levels: Vec<(u64, usize)>,
 }
@@ -178,20 +179,33 @@ fn width(most: u64) -> usize {
 }
 
 impl<'a> Tree<'a> {
-    fn open(file: &'a Older, address: u64, rank: usize) -> Option<Self> {
-        let head = file.bytes(address, 38)?;
-        let word = |at: usize, len: usize| le(&head[at..at + len]);
-        let filtered = match (head.starts_with(b"BTHD\0"), head[5]) {
-            (true, 10) => false,
-            (true, 11) => true,
+    /// A list of chunks, of as many axes as `rank`.
+    fn chunked(file: &'a RawFile, address: u64, rank: usize) -> Option<Self> {
+        let tree = Tree { rank, ..Tree::open(file, address)? };
+        let least = match tree.class {
+            CHUNKS => 8 + 8 * rank,
+            FILTERED => 8 + 8 * rank + 5,
             _ => return None,
         };
+        (least..=least + 7).contains(&tree.record).then_some(tree)
+    }
+
+    /// A list of the links of a group, by name: a hash (4 bytes), and where each lies in a heap.
+    pub fn names(file: &'a RawFile, address: u64) -> Option<Self> {
+        Tree::open(file, address).filter(|tree| tree.class == NAMES && tree.record > 4)
+    }
+
+    fn open(file: &'a RawFile, address: u64) -> Option<Self> {
+        let head = file.part(address, 38)?;
+        let word = |at: usize, len: usize| le(&head[at..at + len]);
+        if !head.starts_with(b"BTHD\0") {
+            return None;
+        }
         if checksum(&head[..34]).to_le_bytes() != head[34..] {
             return None;
         }
         let (node, record, depth) = (word(6, 4) as usize, word(10, 2) as usize, word(12, 2) as u16);
-        let least = 8 + 8 * rank + if filtered { 5 } else { 0 };
-        if record < least || record > least + 7 || node > 1 << 24 || node < 64 + record || depth > 16 {
+        if record == 0 || node > 1 << 24 || node < 64 + record || depth > 16 {
             return None;
         }
         let mut levels = vec![((node - 10) as u64 / record as u64, 0)];
@@ -203,7 +217,7 @@ impl<'a> Tree<'a> {
             levels.push((most, width(all)));
         }
         let (root, in_root, total) = (word(16, 8), word(24, 2) as usize, word(26, 8));
-        Some(Tree { file, rank, node, record, depth, root, in_root, total, filtered, levels })
+        Some(Tree { file, class: head[5], rank: 0, node, record, depth, root, in_root, total, levels })
     }
 
     /// All chunks that lie inside the grid; `whole` is the length of one that no filter has changed.
@@ -213,11 +227,11 @@ impl<'a> Tree<'a> {
         }
         let mut out = Vec::new();
         if self.total > 0 {
-            self.visit(self.root, self.in_root, usize::from(self.depth), &mut |record| {
+            self.visit_all(&mut |record| {
                 let (address, rest) = record.split_at(8);
                 let (size, rest) = rest.split_at(rest.len() - 8 * self.rank);
                 let (size, mask) =
-                    if self.filtered { (le(&size[..size.len() - 4]), le(&size[size.len() - 4..])) } else { (whole.into(), 0) };
+                    if self.class == FILTERED { (le(&size[..size.len() - 4]), le(&size[size.len() - 4..])) } else { (whole.into(), 0) };
                 let mut number = Some(0u64);
                 for (corner, n) in rest.chunks_exact(8).map(le).zip(grid) {
                     number = number.filter(|_| corner < *n).and_then(|all| all.checked_mul(*n)?.checked_add(corner));
@@ -232,9 +246,14 @@ impl<'a> Tree<'a> {
         Some(out)
     }
 
+    /// Hands on all records.
+    pub fn visit_all(&self, take: &mut dyn FnMut(&[u8]) -> Option<()>) -> Option<()> {
+        if self.total == 0 { Some(()) } else { self.visit(self.root, self.in_root, usize::from(self.depth), take) }
+    }
+
     /// Hands on the records of a node and of those below it.
     fn visit(&self, at: u64, n: usize, height: usize, take: &mut dyn FnMut(&[u8]) -> Option<()>) -> Option<()> {
-        let bytes = self.file.bytes(at, self.node)?;
+        let bytes = self.file.part(at, self.node as u64)?;
         let sign: &[u8] = if height == 0 { b"BTLF" } else { b"BTIN" };
         if !bytes.starts_with(sign) || n as u64 > self.levels[height].0 {
             return None;
@@ -283,6 +302,7 @@ impl Source for Older {
         }
         self.file.fill(offset, buf, Place::default).map_err(|e| FormatError::Source(message(&e)))?;
         self.translate(buf);
+        without_soft(buf);
         Ok(())
     }
 }

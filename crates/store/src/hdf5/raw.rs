@@ -96,6 +96,13 @@ impl RawFile {
         self.fill(address, into, place)
     }
 
+    /// A part of the structure, at an address that the file itself gives; `None` if it can't be read.
+    pub fn part(&self, at: u64, len: u64) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        self.read(self.base.checked_add(at)?, len, &mut out, Place::default).ok()?;
+        Some(out)
+    }
+
     /// These runs of bytes (address, length) will be read: chunks, each by itself.
     pub fn ask(&self, runs: &[(u64, u64)], when: When) {
         match &self.medium {

@@ -14,16 +14,19 @@ use super::compound::COMPOUND;
 use super::filter;
 use super::heap::{Heaps, REFERENCE, fixed};
 use super::kind::{Kind, kind_of};
+use super::links::Links;
 use super::newer::Older;
 use super::raw::RawFile;
 use crate::anndata::{AtUrl, open_url};
+use crate::numbers::from_half;
 use crate::objects::{Remote, is_url};
-use crate::tree::{ArrayInfo, Attrs, Chunks, Node, Tree};
+use crate::tree::{ArrayInfo, Attrs, Chunks, LostLink, Node, Tree};
 
 /// An open HDF5 file. Its structure is read when asked for; nothing depends on the file's size.
 pub struct Hdf5Tree {
     file: Arc<RawFile>,
     inner: File,
+    links: Links,
 }
 
 /// A group or a dataset, opened.
@@ -75,19 +78,27 @@ impl Hdf5Tree {
         file.base = base;
         let file = Arc::new(file);
         let inner = guard(|| Place::store(&file.location), || File::from_source(Older::new(file.clone())))?;
-        Ok(Hdf5Tree { file, inner })
+        let links = Links::new(file.clone(), inner.superblock().root_group_address);
+        Ok(Hdf5Tree { file, inner, links })
     }
 
     pub(super) fn file(&self) -> &RawFile {
         &self.file
     }
 
-    pub(super) fn inner(&self) -> &File {
-        &self.inner
+    /// The object at a path, or nothing. Soft links are followed.
+    fn object(&self, path: &str) -> Result<Option<Object>> {
+        match self.linked(path)? {
+            None => match self.links.follow(path) {
+                Some(Ok(target)) => self.linked(&target),
+                _ => Ok(None),
+            },
+            found => Ok(found),
+        }
     }
 
-    /// The object at a path, or nothing.
-    fn object(&self, path: &str) -> Result<Option<Object>> {
+    /// The object to which hard links lead, or nothing.
+    fn linked(&self, path: &str) -> Result<Option<Object>> {
         let place = || self.file.place(path);
         if path.is_empty() || path == "/" {
             return Ok(Some(Object::Group(self.inner.root())));
@@ -107,11 +118,14 @@ impl Hdf5Tree {
         })
     }
 
-    fn dataset(&self, path: &str) -> Result<Dataset> {
+    pub(super) fn dataset(&self, path: &str) -> Result<Dataset> {
         match self.object(path)? {
             Some(Object::Dataset(dataset)) => Ok(*dataset),
             Some(Object::Group(_)) => Err(Error::invalid(self.file.place(path), "a group", "an array is expected")),
             None => {
+                if let Some(Err(lost)) = self.links.follow(path) {
+                    return Err(lost.error(self.file.place(path)));
+                }
                 let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
                 let known = self.children(parent).unwrap_or_default();
                 Err(Error::missing(self.file.place(parent), name, known))
@@ -197,6 +211,7 @@ impl Hdf5Tree {
         let bytes = chunks.read_rows(rows.clone())?;
         let values = match chunks.kind() {
             Kind::Number { dtype, .. } => numbers(*dtype, &bytes),
+            Kind::Half { .. } => from_half(&bytes),
             Kind::Fixed(padding) => Values::Str(bytes.chunks_exact(chunks.entry_bytes().max(1)).map(|b| fixed(b, padding)).collect()),
             _ if chunks.entry_bytes() == REFERENCE => Values::Str(Heaps::new(&self.file).strings(&bytes, place)?),
             _ => return Err(Error::invalid(place(), "references of an unknown size", "they have 16 bytes")),
@@ -229,6 +244,7 @@ impl Tree for Hdf5Tree {
                         Ok(names)
                     },
                 )?;
+                names.extend(self.links.soft(path).into_iter().filter(|(_, end)| end.is_ok()).map(|(name, _)| name));
                 names.sort();
                 Ok(names)
             }
@@ -249,7 +265,7 @@ impl Tree for Hdf5Tree {
 
     fn chunks(&self, path: &str) -> Result<Box<dyn Chunks>> {
         let chunks = self.stored(path)?;
-        if !matches!(chunks.kind(), Kind::Number { .. }) {
+        if !matches!(chunks.kind(), Kind::Number { .. } | Kind::Half { .. }) {
             let name = chunks.info().dtype_name.clone();
             return Err(Error::invalid(self.file.place(path), format!("entries of type {name}"), "numbers are expected"));
         }
@@ -263,6 +279,10 @@ impl Tree for Hdf5Tree {
             Some(Node::Array(_)) => self.stored(path).ok().map(|chunks| chunks.stored_bytes()),
             _ => None,
         })
+    }
+
+    fn lost(&self, path: &str) -> Vec<LostLink> {
+        self.links.soft(path).into_iter().filter_map(|(_, end)| end.err()).collect()
     }
 
     fn fields(&self, path: &str) -> Result<Option<Vec<(String, Array)>>> {

@@ -11,6 +11,7 @@ use zarrs::array::{ArrayBytes, CodecOptions};
 use super::codec::{checked, plausible};
 use super::foreign::{Foreign, Keyed};
 use super::metadata::{Entry, Layout};
+use super::size::stored_bytes;
 use super::{stored, text};
 use crate::element::join;
 use crate::numbers;
@@ -56,10 +57,10 @@ impl ZarrChunks {
     }
 
     pub(crate) fn is_number(&self) -> bool {
-        matches!(self.layout.entry, Entry::Number(_))
+        matches!(self.layout.entry, Entry::Number(_) | Entry::Half)
     }
 
-    /// Bytes of a decoded chunk.
+    /// Bytes of a chunk as its codecs leave it.
     fn chunk_bytes(&self) -> u64 {
         self.layout.chunk_len() * self.layout.entry.size().unwrap_or(1) as u64
     }
@@ -219,10 +220,8 @@ impl ZarrChunks {
             return Err(fail(format!("{} bytes where {} are due", bytes.len(), out.len())));
         }
         out.copy_from_slice(&bytes);
-        if cfg!(target_endian = "big")
-            && let Entry::Number(dtype) = self.layout.entry
-        {
-            out.chunks_exact_mut(dtype.size().unwrap_or(1)).for_each(<[u8]>::reverse);
+        if cfg!(target_endian = "big") && self.is_number() {
+            out.chunks_exact_mut(self.layout.entry.size().unwrap_or(1)).for_each(<[u8]>::reverse);
         }
         Ok(bytes.len() as u64)
     }
@@ -244,6 +243,16 @@ impl ZarrChunks {
                 Ok(())
             }
         }
+    }
+
+    /// Decodes chunk `i` into memory of the size in which its codecs leave it.
+    fn decode_plain(&self, i: u64, scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<u64> {
+        if self.layout.chain.is_none() {
+            return self.decode_foreign(i, out);
+        }
+        let there = self.fetch(i, scratch)?;
+        self.finish(i, there, scratch, out)?;
+        Ok(if there { scratch.len() as u64 } else { 0 })
     }
 
     /// Decodes chunk `i` of strings of any kind.
@@ -446,57 +455,38 @@ impl Chunks for ZarrChunks {
         let more = (bytes as usize).saturating_sub(out.len());
         out.try_reserve(more).map_err(|_| refuse())?;
         out.resize(bytes as usize, 0);
-        if self.layout.chain.is_none() {
-            return self.decode_foreign(i, out);
+        let read = if self.layout.chain.is_none() {
+            self.decode_foreign(i, out)?
+        } else {
+            self.finish(i, there, scratch, out)?;
+            if there { scratch.len() as u64 } else { 0 }
+        };
+        if self.layout.entry == Entry::Half {
+            numbers::widen_all(out);
         }
-        self.finish(i, there, scratch, out)?;
-        Ok(if there { scratch.len() as u64 } else { 0 })
+        Ok(read)
     }
 
     fn decode_into(&self, i: u64, scratch: &mut Vec<u8>, out: &mut [u8]) -> Result<u64> {
-        if out.len() as u64 != self.chunk_bytes() {
-            return Err(Error::bug(format!("chunk {i} of {} needs {} bytes, not {}", self.path, self.chunk_bytes(), out.len())));
+        let half = self.layout.entry == Entry::Half;
+        let due = self.chunk_bytes() * if half { 2 } else { 1 };
+        if out.len() as u64 != due {
+            return Err(Error::bug(format!("chunk {i} of {} needs {due} bytes, not {}", self.path, out.len())));
         }
-        if self.layout.chain.is_none() {
-            return self.decode_foreign(i, out);
+        if half {
+            let narrow = out.len() / 2;
+            let read = self.decode_plain(i, scratch, &mut out[..narrow])?;
+            numbers::widen(out);
+            return Ok(read);
         }
-        let there = self.fetch(i, scratch)?;
-        self.finish(i, there, scratch, out)?;
-        Ok(if there { scratch.len() as u64 } else { 0 })
+        self.decode_plain(i, scratch, out)
     }
-
     fn read_stored(&self, i: u64, bytes: &mut Vec<u8>) -> Option<Streams> {
         let (chain, size) = (self.layout.chain.as_ref().filter(|chain| chain.swap == 1)?, self.layout.entry.size()?);
-        let len = usize::try_from(self.chunk_bytes()).ok().filter(|_| self.is_number())?;
+        let len = usize::try_from(self.chunk_bytes()).ok().filter(|_| matches!(self.layout.entry, Entry::Number(_)))?;
         if !stored::fit(&chain.codecs) || !self.fetch(i, bytes).ok()? {
             return None;
         }
         stored::streams(&chain.codecs, bytes, len, size)
     }
-}
-
-/// Bytes of an array's objects. Beyond `most` of them: those of `most` objects evenly spread, scaled up.
-pub(crate) fn stored_bytes(objects: &dyn Objects, path: &str, layout: &Layout, most: u64) -> std::io::Result<u64> {
-    let (names, all) = sample(path, layout, most);
-    let sum: u64 = objects.sizes(&names)?.into_iter().flatten().sum();
-    let asked = names.len() as u64;
-    Ok(if asked == all { sum } else { (sum as f64 * all as f64 / asked as f64) as u64 })
-}
-
-/// Names of at most `most` objects of an array, evenly spread, and how many there can be.
-pub(crate) fn sample(path: &str, layout: &Layout, most: u64) -> (Vec<String>, u64) {
-    let files = layout.info.shard.as_ref().unwrap_or(&layout.info.chunk);
-    let grid: Vec<u64> = layout.info.shape.iter().zip(files).map(|(n, c)| n.div_ceil(*c)).collect();
-    let all: u64 = grid.iter().product();
-    let asked = all.min(most);
-    let name = |k: u64| {
-        let mut i = (u128::from(k) * u128::from(all) / u128::from(asked.max(1))) as u64;
-        let mut at = vec![0; grid.len()];
-        for (place, n) in at.iter_mut().zip(&grid).rev() {
-            *place = i % n;
-            i /= n;
-        }
-        join(path, &layout.keys.key(&at))
-    };
-    ((0..asked).map(name).collect(), all)
 }

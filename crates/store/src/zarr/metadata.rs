@@ -14,6 +14,8 @@ pub(crate) const LARGEST_CHUNK: u64 = 1 << 36;
 pub(crate) enum Entry {
     /// A number or a boolean.
     Number(DType),
+    /// A float16, which readers get as f32.
+    Half,
     /// numpy `<U`: so many UTF-32 characters, padded with zeros.
     Utf32(usize),
     /// numpy `|S`: so many bytes, padded with zeros.
@@ -48,6 +50,7 @@ impl Entry {
     pub fn size(self) -> Option<usize> {
         match self {
             Entry::Number(dtype) => dtype.size(),
+            Entry::Half => Some(2),
             Entry::Utf32(n) => Some(4 * n),
             Entry::Bytes(n) | Entry::Record(n) => Some(n),
             Entry::Text | Entry::Other => None,
@@ -58,6 +61,7 @@ impl Entry {
     pub fn dtype(self) -> Option<DType> {
         match self {
             Entry::Number(dtype) => Some(dtype),
+            Entry::Half => Some(DType::F32),
             Entry::Utf32(_) | Entry::Bytes(_) | Entry::Text => Some(DType::Str),
             Entry::Record(_) | Entry::Other => None,
         }
@@ -192,8 +196,8 @@ fn fill(entry: Entry, value: Option<&Value>) -> Result<Vec<u8>, String> {
         }
         Entry::Bytes(n) | Entry::Record(n) => Ok(vec![0; n]),
         Entry::Other => Ok(Vec::new()),
-        Entry::Number(dtype) => {
-            let size = dtype.size().unwrap_or(1);
+        Entry::Number(_) | Entry::Half => {
+            let size = entry.size().unwrap_or(1);
             if zero {
                 return Ok(vec![0; size]);
             }
@@ -207,6 +211,9 @@ fn fill(entry: Entry, value: Option<&Value>) -> Result<Vec<u8>, String> {
                 let bits = u64::from_str_radix(hex, 16).map_err(|_| bad())?;
                 return Ok(bits.to_le_bytes()[..size].to_vec());
             }
+            let Entry::Number(dtype) = entry else {
+                return Ok(half::f16::from_f64(float().ok_or_else(bad)?).to_le_bytes().to_vec());
+            };
             Ok(match dtype {
                 DType::F32 => (float().ok_or_else(bad)? as f32).to_le_bytes().to_vec(),
                 DType::F64 => float().ok_or_else(bad)?.to_le_bytes().to_vec(),
@@ -262,6 +269,7 @@ fn entry_v2(name: &str, is_text: bool) -> (Entry, bool) {
         Some('O') if is_text => Entry::Text,
         Some('U') => kind[1..].parse().map_or(Entry::Other, Entry::Utf32),
         Some('S') => kind[1..].parse().map_or(Entry::Other, Entry::Bytes),
+        _ if kind == "f2" => Entry::Half,
         _ => number(kind).map_or(Entry::Other, Entry::Number),
     };
     (entry, order == ">")
@@ -286,7 +294,7 @@ fn fields(list: Option<&Vec<Value>>, entry: impl Fn(&Value) -> (Entry, bool)) ->
 /// Bytes of the unit whose bytes stand in reverse.
 fn swap(entry: Entry, big: bool) -> usize {
     match entry {
-        Entry::Number(dtype) if big => dtype.size().unwrap_or(1),
+        Entry::Number(_) | Entry::Half if big => entry.size().unwrap_or(1),
         Entry::Utf32(_) if big => 4,
         _ => 1,
     }
@@ -397,6 +405,7 @@ fn entry_v3(value: Option<&Value>) -> (Entry, String) {
         "uint16" => Entry::Number(DType::U16),
         "uint32" => Entry::Number(DType::U32),
         "uint64" => Entry::Number(DType::U64),
+        "float16" => Entry::Half,
         "float32" => Entry::Number(DType::F32),
         "float64" => Entry::Number(DType::F64),
         "string" => Entry::Text,

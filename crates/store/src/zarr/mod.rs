@@ -11,6 +11,7 @@ mod metadata;
 mod nodes;
 mod records;
 mod shuffle;
+mod size;
 mod stored;
 mod text;
 mod write;
@@ -105,7 +106,7 @@ impl ZarrTree {
             for child in self.children(&group)? {
                 let path = join(&group, &child);
                 match self.meta(&path)? {
-                    Some(Meta::Array(layout)) => names.extend(chunks::sample(&path, &layout, most).0),
+                    Some(Meta::Array(layout)) => names.extend(size::sample(&path, &layout, most).0),
                     Some(Meta::Group(_)) => groups.push(path),
                     None => {}
                 }
@@ -263,6 +264,6 @@ impl Tree for ZarrTree {
         let Some(node) = within(path) else { return Ok(None) };
         let most = if self.objects.is_far() { SIZED_FAR } else { SIZED };
         // A server that doesn't tell sizes may give its objects all the same.
-        Ok(chunks::stored_bytes(&*self.objects, &node, &layout, most).ok())
+        Ok(size::stored_bytes(&*self.objects, &node, &layout, most).ok())
     }
 }

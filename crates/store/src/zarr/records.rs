@@ -39,6 +39,7 @@ pub(super) fn read(chunks: &ZarrChunks, fields: &[Field]) -> Result<Vec<(String,
         }
         let values = match field.entry {
             Entry::Number(dtype) => numbers::from_le(dtype, &bytes),
+            Entry::Half => numbers::from_half(&bytes),
             entry => {
                 let mut strings = text::fixed(entry, &bytes);
                 strings.resize(n as usize, String::new());
