@@ -49,7 +49,7 @@ impl Expression {
     /// Parses an expression.
     pub fn parse(text: &str) -> Result<Self> {
         let tokens = tokens(text)?;
-        let mut parser = Parser { text, tokens: &tokens, at: 0 };
+        let mut parser = Parser { text, tokens: &tokens, at: 0, parts: 0 };
         let root = parser.or()?;
         match parser.peek() {
             None => Ok(Expression { text: text.to_string(), root }),
@@ -122,7 +122,11 @@ impl Term {
             Term::Or(a, b) => a.truth(row, columns)? || b.truth(row, columns)?,
             Term::And(a, b) => a.truth(row, columns)? && b.truth(row, columns)?,
             Term::Not(a) => !a.truth(row, columns)?,
-            Term::Compare(a, how, b) => how.holds(&a.value(row, columns), &b.value(row, columns))?,
+            Term::Compare(a, how, b) => match (a.place(b, row, columns)?, b.place(a, row, columns)?) {
+                // Of ordered categories the order decides, not the alphabet.
+                (Some((a, b)), _) | (None, Some((b, a))) => how.holds(&a, &b)?,
+                (None, None) => how.holds(&a.value(row, columns), &b.value(row, columns))?,
+            },
             Term::In(a, list) => {
                 let value = a.value(row, columns);
                 list.iter()
@@ -136,6 +140,18 @@ impl Term {
             Term::Number(x) => return Err(format!("{x} stands where a condition is needed")),
             Term::Text(s) => return Err(format!("'{s}' stands where a condition is needed")),
         })
+    }
+
+    /// If this is a column of ordered categories, and the other a text: their places among the categories.
+    fn place(&self, other: &Term, row: usize, columns: &[(String, &Column)]) -> Result<Option<(Value, Value)>, String> {
+        let (Term::Column(name), Term::Text(text)) = (self, other) else { return Ok(None) };
+        let Some((_, Column::Categorical { codes, categories, ordered: true })) = columns.iter().find(|(n, _)| n == name) else {
+            return Ok(None);
+        };
+        let at = (0..categories.len()).find(|&at| categories.text(at) == *text);
+        let at = at.ok_or_else(|| format!("'{text}' is none of the ordered categories of '{name}'"))?;
+        let own = if codes[row] < 0 { Value::Missing } else { Value::Number(f64::from(codes[row])) };
+        Ok(Some((own, Value::Number(at as f64))))
     }
 
     fn value(&self, row: usize, columns: &[(String, &Column)]) -> Value {
@@ -257,7 +273,12 @@ struct Parser<'a> {
     text: &'a str,
     tokens: &'a [Token],
     at: usize,
+    /// Conditions, brackets and negations so far.
+    parts: usize,
 }
+
+/// Most parts of an expression: what stands in brackets is parsed, and what is joined is evaluated, one inside the other.
+const MOST_PARTS: usize = 1000;
 
 impl Parser<'_> {
     fn peek(&self) -> Option<&Token> {
@@ -275,6 +296,18 @@ impl Parser<'_> {
             self.at += 1;
             found
         })
+    }
+
+    /// Another part.
+    fn part(&mut self) -> Result<()> {
+        self.parts += 1;
+        match self.parts > MOST_PARTS {
+            true => Err(syntax(
+                &self.text.chars().take(60).chain(['…']).collect::<String>(),
+                format!("more than {MOST_PARTS} conditions and brackets (in [...] takes a list of any length)"),
+            )),
+            false => Ok(()),
+        }
     }
 
     fn expect(&mut self, mark: &str) -> Result<()> {
@@ -301,6 +334,7 @@ impl Parser<'_> {
     }
 
     fn not(&mut self) -> Result<Term> {
+        self.part()?;
         if self.take(&["!", "~", "not"]).is_some() {
             return Ok(Term::Not(Box::new(self.not()?)));
         }
@@ -329,6 +363,9 @@ impl Parser<'_> {
             } else {
                 return Ok(whole.unwrap_or(left));
             };
+            if whole.is_some() {
+                self.part()?;
+            }
             whole = Some(match whole {
                 None => next,
                 Some(before) => Term::And(Box::new(before), Box::new(next)),
@@ -422,6 +459,34 @@ mod tests {
         assert!(text("sample").contains("holds text"));
         assert!(text("sample < 3").contains("is compared with the number"));
         assert!(text("n_genes # 3").contains("the sign '#'"));
+    }
+
+    #[test]
+    fn ordered_categories_compare_by_their_order() {
+        let categories = || Values::Str(vec!["low".into(), "mid".into(), "high".into()]);
+        let column = |ordered| Column::Categorical { codes: vec![0, 2, -1, 1], categories: categories(), ordered };
+        let truth = |text: &str, ordered| {
+            let column = column(ordered);
+            let columns = [("level".to_string(), &column)];
+            let term = Expression::parse(text).unwrap().root;
+            (0..4).map(|row| term.truth(row, &columns)).collect::<Result<Vec<_>, _>>()
+        };
+        assert_eq!(truth("level < 'high'", true).unwrap(), [true, false, false, true]);
+        assert_eq!(truth("'mid' <= level", true).unwrap(), [false, true, false, true]);
+        assert_eq!(truth("level != 'mid'", true).unwrap(), [true, true, true, false]);
+        assert_eq!(truth("level == 'mid'", false).unwrap(), [false, false, false, true]);
+        assert!(truth("level < 'none'", true).unwrap_err().contains("none of the ordered categories"));
+    }
+
+    #[test]
+    fn what_is_too_deep_is_refused() {
+        let many = vec!["n_genes == 1"; 20_000].join(" | ");
+        for text in [many, "(".repeat(50_000), "!".repeat(50_000), vec!["n_genes"; 3000].join(" < ")] {
+            let said = Expression::parse(&text).unwrap_err().to_string();
+            assert!(said.contains("more than 1000 conditions") && said.len() < 400, "{said}");
+        }
+        let ids: Vec<String> = (0..30_000).map(|id| format!("'{id}'")).collect();
+        assert_eq!(truth(&format!("sample in [{}]", ids.join(", "))).unwrap(), [false, false, false]);
     }
 
     #[test]
