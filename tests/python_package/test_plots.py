@@ -179,6 +179,14 @@ def test_dots_of_markers(cells):
     assert len(ax.collections[0].get_sizes()) == 3 * 9
 
 
+def test_pairs_of_columns_for_panels(cells):
+    panels = cm.pl.pca(cells, color="kind", dimensions=[(0, 1), (2, 1)])
+    assert [(panel.get_xlabel(), panel.get_ylabel()) for panel in panels] == [("PC1", "PC2"), ("PC3", "PC2")]
+    assert len(cm.pl.pca(cells, color=["kind", None], components=["1,2", "2,3"])) == 2
+    with pytest.raises(ValueError, match="dimensions: 3 pairs, but there are 2 colours"):
+        cm.pl.pca(cells, color=["kind", None], dimensions=[(0, 1), (1, 2), (0, 2)])
+
+
 def test_words_of_scanpy(cells):
     """What is drawn here, what has no meaning, and what says that it is not there."""
     some = np.arange(cells.n_obs) % 2 == 0

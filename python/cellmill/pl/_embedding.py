@@ -32,8 +32,8 @@ def embedding(
     color: str | Sequence[str] | None = None,
     layer: str | None = None,
     use_raw: bool | None = None,
-    dimensions: tuple[int, int] | None = None,
-    components: str | None = None,
+    dimensions: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+    components: str | Sequence[str] | None = None,
     mask_obs: np.ndarray | str | None = None,
     groups: str | Sequence[str] | None = None,
     size: float | None = None,
@@ -78,7 +78,7 @@ def embedding(
     layer, use_raw
         Where a gene's values come from; as in scanpy raw, if there is one.
     dimensions, components
-        Which two columns of the embedding: from 0, or as text from 1 (``"1,2"``).
+        Which two columns of the embedding: from 0, or as text from 1 (``"1,2"``); or a pair for each panel.
     mask_obs
         Cells that are coloured, as flags or a column of obs; all others are drawn as missing.
     groups
@@ -133,24 +133,28 @@ def embedding(
     """
     _check_words(others)
     cmap = cmap or color_map or "viridis"
-    if dimensions is None:
-        first, second = (components or "1,2").split(",")
-        dimensions = (int(first) - 1, int(second) - 1)
-    key, xy = _places(adata, basis, dimensions)
+    pairs = _pairs(dimensions, components)
     shown = None if mask_obs is None else mask_of(adata.obs, mask_obs, "obs")
     colors = [None] if color is None else [color] if isinstance(color, str) else list(color)
+    if len(colors) != len(pairs) and min(len(colors), len(pairs)) != 1:
+        msg = f"dimensions: {len(pairs)} pairs, but there are {len(colors)} colours; one of either, or as many"
+        raise ValueError(msg)
+    n = max(len(colors), len(pairs))
+    colors = colors * n if len(colors) == 1 else colors
+    pairs = pairs * n if len(pairs) == 1 else pairs
+    places = [_places(adata, basis, pair) for pair in pairs]
     titles = [title] * len(colors) if title is None or isinstance(title, str) else list(title)
     if ax is not None and len(colors) > 1:
-        msg = f"ax: one axes for {len(colors)} colours, but one colour is expected"
+        msg = f"ax: one axes for {len(colors)} panels, but one colour is expected"
         raise ValueError(msg)
     panels = [ax] if ax is not None else grid(len(colors), ncols, PANEL + LEGEND, PANEL)
-    size = AREA / max(1, len(xy)) if size is None else size
-    for panel, name, heading in zip(panels, colors, titles, strict=True):
+    size = AREA / max(1, adata.n_obs) if size is None else size
+    for panel, name, heading, pair, (key, xy) in zip(panels, colors, titles, pairs, places, strict=True):
         label = key.removeprefix("X_").upper() if key == "X_umap" else key.removeprefix("X_")
         label = {"pca": "PC"}.get(label, label)
         panel.set(xticks=[], yticks=[], title=heading if heading is not None else name or "")
-        panel.set_xlabel(f"{label}{dimensions[0] + 1}")
-        panel.set_ylabel(f"{label}{dimensions[1] + 1}")
+        panel.set_xlabel(f"{label}{pair[0] + 1}")
+        panel.set_ylabel(f"{label}{pair[1] + 1}")
         panel.set_frame_on(frameon is not False)
         if frameon is False:
             panel.set(xlabel="", ylabel="")
@@ -207,6 +211,15 @@ def pca(adata: AnnData, **options: Any) -> Axes | list[Axes]:
         As for :func:`embedding`.
     """
     return embedding(adata, "pca", **options)
+
+
+def _pairs(dimensions: Any, components: str | Sequence[str] | None) -> list[tuple[int, int]]:
+    """Two columns of the embedding for each panel, from 0."""
+    if dimensions is not None:
+        pairs = [dimensions] if isinstance(dimensions[0], int | np.integer) else dimensions
+        return [(int(first), int(second)) for first, second in pairs]
+    texts = ["1,2"] if components is None else [components] if isinstance(components, str) else components
+    return [(int(first) - 1, int(second) - 1) for first, second in (text.split(",") for text in texts)]
 
 
 def _places(adata: AnnData, basis: str, dimensions: tuple[int, int]) -> tuple[str, np.ndarray]:
