@@ -52,7 +52,7 @@ def test_residuals_that_are_returned(chosen):
 def test_residuals_of_what_is_not_counted(logged):
     with pytest.warns(UserWarning, match="expects raw count data, but non-integers"):
         cm.pp.normalize_pearson_residuals(logged[:, :50].copy())
-    for options in ({"theta": 0}, {"clip": -1}):
+    for options in ({"theta": 0}, {"clip": -1}, {"clip": np.nan}):
         with pytest.raises(ValueError, match="Pearson residuals require"):
             cm.pp.normalize_pearson_residuals(logged, **options)
     with pytest.raises(ValueError, match="copy=True"):

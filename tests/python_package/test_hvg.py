@@ -128,6 +128,12 @@ def test_numbers_of_genes_that_are_none(logged, n):
         cm.pp.highly_variable_genes(logged, n_top_genes=n)
 
 
+@pytest.mark.parametrize("options", [{"clip": np.nan}, {"theta": 0}])
+def test_residuals_that_are_none(counts, options):
+    with pytest.raises(ValueError, match="Pearson residuals require"):
+        cm.pp.highly_variable_genes(counts, flavor="pearson_residuals", n_top_genes=5, **options)
+
+
 def test_no_cells(counts):
     with pytest.raises(ValueError, match="no cells"):
         cm.pp.highly_variable_genes(counts[:0].copy(), flavor="pearson_residuals", n_top_genes=5)

@@ -130,10 +130,10 @@ def normalize_pearson_residuals(
             msg = "`copy=True` cannot be used with `inplace=False`."
             raise ValueError(msg)
         adata = adata.copy()
-    if theta <= 0:
+    if not theta > 0:
         msg = "Pearson residuals require theta > 0"
         raise ValueError(msg)
-    if clip is not None and clip < 0:
+    if clip is not None and not clip >= 0:
         msg = "Pearson residuals require `clip>=0` or `clip=None`."
         raise ValueError(msg)
     if inplace:

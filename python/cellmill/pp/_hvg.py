@@ -148,10 +148,10 @@ def _by_residuals(
     if n_top_genes is None:
         msg = "`pp.highly_variable_genes` requires the argument `n_top_genes` for `flavor='pearson_residuals'`"
         raise ValueError(msg)
-    if theta <= 0:
+    if not theta > 0:
         msg = "Pearson residuals require theta > 0"
         raise ValueError(msg)
-    if clip is not None and clip < 0:
+    if clip is not None and not clip >= 0:
         msg = "Pearson residuals require `clip>=0` or `clip=None`."
         raise ValueError(msg)
     matrix, batch = _batched(adata, layer, batch_key)
