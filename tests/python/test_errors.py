@@ -645,7 +645,7 @@ def test_interrupt(name, pbmc_path, tmp_path):
 
     from program import binary
 
-    started = subprocess.Popen([str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    started = subprocess.Popen([str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
     time.sleep(0.7)
     started.send_signal(getattr(signal, name))
     _, err = started.communicate(timeout=120)
@@ -654,6 +654,20 @@ def test_interrupt(name, pbmc_path, tmp_path):
     assert started.returncode in (1, 130), (started.returncode, err)
     assert not any(word in err for word in TALK)
     assert [p.name for p in tmp_path.iterdir()] in ([], ["o.zarr.journal"])
+
+
+def test_nohup(pbmc_path, tmp_path):
+    """What is told to outlive its terminal does."""
+    import signal
+    import time
+
+    from program import binary
+
+    words = [str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1", "--quiet"]
+    started = subprocess.Popen(words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(0.3)
+    started.send_signal(signal.SIGHUP)
+    assert started.wait(timeout=120) == 0
 
 
 def test_a_full_log_stops_no_run(stores, tmp_path):

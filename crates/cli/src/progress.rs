@@ -2,8 +2,8 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use cellmill_matrix::{Error, ErrorKind};
@@ -11,15 +11,29 @@ use cellmill_run::budget::say_bytes;
 use cellmill_run::observe::{Listener, StageTrace};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-static STOPPED: AtomicBool = AtomicBool::new(false);
+static STOPPED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// The first Ctrl-C (or SIGTERM, or SIGHUP: batch systems and terminals that end) asks the run to stop; a second one ends the program at once.
 pub fn listen_for_interrupt() {
-    let _ = ctrlc::set_handler(|| {
-        if STOPPED.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::flag::{register, register_conditional_shutdown};
+    let stopped = Arc::clone(&STOPPED);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if signal == SIGHUP && !listens(SIGHUP) {
+            continue;
         }
+        // In this order: the first signal finds the flag down. Without listeners a signal ends the program, as ever.
+        let _ = register_conditional_shutdown(signal, 130, Arc::clone(&stopped)).and_then(|_| register(signal, Arc::clone(&stopped)));
+    }
+}
+
+/// Whether a signal is not ignored, as `nohup` has SIGHUP ignored, where this can be told.
+fn listens(signal: i32) -> bool {
+    let ignored = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?.trim();
+        u64::from_str_radix(mask, 16).ok()
     });
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 0)
 }
 
 /// Prints an error and says how the program ends.
