@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 import inputs
-from program import TALK, cellmill, copy, files, listing, message
+from program import cellmill, copy, files, listing, message
 
 FLAGS = ("--min-genes", 20, "--n-top-genes", 200, "--n-comps", 20)
 GIB = 1 << 30
@@ -635,44 +635,3 @@ def test_convert_leaves_nothing(stores, tmp_path):
     for name in ("o.zarr", "o.h5ad"):
         message(cellmill("convert", path, out / name, "--quiet"))
         assert not list(out.iterdir())
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_interrupt(name, pbmc_path, tmp_path):
-    """Ctrl-C, or a batch system's end: a line, status 130 or 1, nothing left but the journal."""
-    import signal
-    import time
-
-    from program import binary
-
-    started = subprocess.Popen([str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
-    time.sleep(0.7)
-    started.send_signal(getattr(signal, name))
-    _, err = started.communicate(timeout=120)
-    if started.returncode == 0:
-        pytest.skip("the run was over before the signal")
-    assert started.returncode in (1, 130), (started.returncode, err)
-    assert not any(word in err for word in TALK)
-    assert [p.name for p in tmp_path.iterdir()] in ([], ["o.zarr.journal"])
-
-
-def test_nohup(pbmc_path, tmp_path):
-    """What is told to outlive its terminal does."""
-    import signal
-    import time
-
-    from program import binary
-
-    words = [str(binary()), "run", str(pbmc_path), "-o", str(tmp_path / "o.zarr"), "--threads", "1", "--quiet"]
-    started = subprocess.Popen(words, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
-    time.sleep(0.3)
-    started.send_signal(signal.SIGHUP)
-    assert started.wait(timeout=120) == 0
-
-
-def test_a_full_log_stops_no_run(stores, tmp_path):
-    from program import binary
-
-    with open("/dev/full", "w") as full:
-        done = subprocess.run([str(binary()), "convert", str(stores["v3"]), str(tmp_path / "o.zarr")], stdout=subprocess.PIPE, stderr=full, check=False)
-    assert done.returncode == 0 and (tmp_path / "o.zarr").is_dir()

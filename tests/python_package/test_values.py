@@ -208,5 +208,7 @@ def test_arrays_are_logged_in_place(counts, kind, dtype):
 
 
 def test_values_are_clipped_to_a_bound(logged):
-    with pytest.raises(ValueError, match="max_value: -1"):
-        cm.pp.scale(logged, max_value=-1)
+    for dtype in (np.float32, np.float64):
+        logged.X = logged.X.astype(dtype)
+        with pytest.raises(ValueError, match="max_value: -1"):
+            cm.pp.scale(logged, max_value=-1)

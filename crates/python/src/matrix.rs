@@ -363,9 +363,6 @@ impl Matrix {
         if std.len() != self.n_vars || mean.as_ref().is_some_and(|m| m.len() != self.n_vars) {
             return Err(PyValueError::new_err(format!("{} standard deviations for {} genes", std.len(), self.n_vars)));
         }
-        if let Some(bound) = max_value.filter(|bound| bound.is_nan() || *bound < 0.0) {
-            return Err(PyValueError::new_err(format!("max_value: {bound}, but values are clipped to it: 0 or more")));
-        }
         self.check_zeros()?;
         let inverse_std: Vec<f64> = std.iter().map(|s| 1.0 / s).collect();
         let genes = self.genes().filter(|_| max_value.is_none()).map(|genes| Arc::new(genes.times(&inverse_std)));

@@ -1,11 +1,10 @@
 //! Any readable format to AnnData zarr or h5ad. X is streamed; everything else is carried over.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cellmill_engine::exec::Feed;
-use cellmill_matrix::{Csr, Element, Encoding, Error, Place, Result, Shape, Source, SourceRow, Table, Watch};
+use cellmill_matrix::{Element, Encoding, Error, Place, Result, Source, Table, Watch};
 use cellmill_store::anndata::AnnData;
 use cellmill_store::copy::{copy, is_wide};
 use cellmill_store::dataset::without_x;
@@ -62,15 +61,8 @@ pub struct Rows<'a> {
 impl Rows<'_> {
     /// Writes root, obs, var and X; other elements may follow. Returns the entries of X.
     fn write(&self, w: &dyn TreeWriter, watch: &dyn Watch) -> Result<u64> {
-        self.write_tables(w)?;
+        write_tables(w, self.obs, self.var)?;
         stream_matrix(w, "X", self.source, watch)
-    }
-
-    /// Writes root, obs and var.
-    fn write_tables(&self, w: &dyn TreeWriter) -> Result<()> {
-        write_root(w)?;
-        write_table(w, "obs", self.obs)?;
-        write_table(w, "var", self.var)
     }
 
     /// Writes a whole store of these rows. Nothing appears under its name before it is complete.
@@ -85,6 +77,13 @@ impl Rows<'_> {
         watch.finish(shape.n_obs, nnz, 1);
         Ok(Converted { output: output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz })
     }
+}
+
+/// Writes root, obs and var.
+fn write_tables(w: &dyn TreeWriter, obs: &Table, var: &Table) -> Result<()> {
+    write_root(w)?;
+    write_table(w, "obs", obs)?;
+    write_table(w, "var", var)
 }
 
 /// Streams a matrix into a new `csr_matrix`; returns its entries.
@@ -119,14 +118,13 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
         let observer = Observer::new(listener, &*data.source);
         let watch = observer.stage("convert", "cells");
         let writer = create(&job.output, job.format, job.overwrite)?;
-        let rows = Rows { source: &*data.source, obs: &data.obs, var: &data.var };
         let nnz = match &data.anndata {
             // Rows of float32 are what everything else reads fastest, but no value is changed for that.
             Some(store) if rows_as_they_are(store)? => {
-                rows.write_tables(&*writer)?;
+                write_tables(&*writer, &data.obs, &data.var)?;
                 copy(store, "X", &*writer, &watch)?
             }
-            _ => rows.write(&*writer, &watch)?,
+            _ => Rows { source: &*data.source, obs: &data.obs, var: &data.var }.write(&*writer, &watch)?,
         };
         if let Some(store) = &data.anndata {
             carry_over(store, &*writer, &watch, &mut warnings)?;
@@ -143,54 +141,15 @@ pub fn convert(job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
 fn convert_without_x(store: &AnnData, job: &Conversion, listener: &dyn Listener) -> Result<Converted> {
     let mut warnings = Vec::new();
     let (obs, var) = (store.obs(&mut warnings)?, store.var(&mut warnings)?);
-    let shape = Shape { n_obs: store.n_obs(), n_vars: var.n_rows() };
-    let source = Bare { shape, location: job.input.display().to_string() };
-    let observer = Observer::new(listener, &source);
+    let observer = Observer::without_source(listener);
     let watch = observer.stage("convert", "cells");
     let writer = create(&job.output, job.format, job.overwrite)?;
-    Rows { source: &source, obs: &obs, var: &var }.write_tables(&*writer)?;
+    write_tables(&*writer, &obs, &var)?;
     carry_over(store, &*writer, &watch, &mut warnings)?;
     writer.finish()?;
-    watch.finish(shape.n_obs, 0, 1);
+    watch.finish(store.n_obs(), 0, 1);
     warnings.iter().for_each(|m| listener.warn(m));
-    Ok(Converted { output: job.output.display().to_string(), shape: [shape.n_obs, shape.n_vars as u64], nnz: 0 })
-}
-
-/// Cells and genes without entries.
-struct Bare {
-    shape: Shape,
-    location: String,
-}
-
-impl Source for Bare {
-    fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    fn entries_before(&self, _: SourceRow) -> u64 {
-        0
-    }
-
-    fn read(&self, rows: Range<SourceRow>, into: &mut Csr) -> Result<()> {
-        *into = Csr { indptr: vec![0; (rows.end.0 - rows.start.0) as usize + 1], ..Csr::empty(self.shape.n_vars) };
-        Ok(())
-    }
-
-    fn bytes_read(&self) -> u64 {
-        0
-    }
-
-    fn bytes_decoded(&self) -> u64 {
-        0
-    }
-
-    fn overhead_bytes(&self, _: usize) -> u64 {
-        0
-    }
-
-    fn location(&self) -> &str {
-        &self.location
-    }
+    Ok(Converted { output: job.output.display().to_string(), shape: [store.n_obs(), store.n_vars()], nnz: 0 })
 }
 
 /// Whether X is of wide numbers and lies by rows or dense: then it is copied.

@@ -61,7 +61,7 @@ pub struct StageTrace {
 /// Times stages and passes what happens to a listener.
 pub struct Observer<'a> {
     listener: &'a dyn Listener,
-    source: &'a dyn Source,
+    source: Option<&'a dyn Source>,
     start: Instant,
     stages: Mutex<Vec<StageTrace>>,
 }
@@ -81,7 +81,17 @@ pub struct StageWatch<'a> {
 impl<'a> Observer<'a> {
     /// An observer of a run over a source, which begins now.
     pub fn new(listener: &'a dyn Listener, source: &'a dyn Source) -> Self {
-        Observer { listener, source, start: Instant::now(), stages: Mutex::new(Vec::new()) }
+        Observer { source: Some(source), ..Self::without_source(listener) }
+    }
+
+    /// An observer of what reads no rows.
+    pub fn without_source(listener: &'a dyn Listener) -> Self {
+        Observer { listener, source: None, start: Instant::now(), stages: Mutex::new(Vec::new()) }
+    }
+
+    /// Bytes read from the source and decoded, so far.
+    fn bytes(&self) -> (u64, u64) {
+        self.source.map_or((0, 0), |source| (source.bytes_read(), source.bytes_decoded()))
     }
 
     /// The run began earlier.
@@ -101,13 +111,14 @@ impl<'a> Observer<'a> {
     }
 
     fn watch(&'a self, stage: &str, silent: bool) -> StageWatch<'a> {
+        let (bytes_read, bytes_decoded) = self.bytes();
         StageWatch {
             observer: self,
             stage: stage.to_string(),
             start: Instant::now(),
             cpu: cpu_seconds(),
-            bytes_read: self.source.bytes_read(),
-            bytes_decoded: self.source.bytes_decoded(),
+            bytes_read,
+            bytes_decoded,
             silent,
         }
     }
@@ -126,7 +137,7 @@ impl<'a> Observer<'a> {
 impl StageWatch<'_> {
     /// Ends the stage.
     pub fn finish(self, rows: u64, nnz: u64, source_reads: u32) {
-        let source = self.observer.source;
+        let (bytes_read, bytes_decoded) = self.observer.bytes();
         let trace = StageTrace {
             stage: self.stage,
             start_s: (self.start - self.observer.start).as_secs_f64(),
@@ -134,8 +145,8 @@ impl StageWatch<'_> {
             cpu_s: cpu_seconds() - self.cpu,
             rows,
             nnz,
-            bytes_read: source.bytes_read() - self.bytes_read,
-            bytes_decoded: source.bytes_decoded() - self.bytes_decoded,
+            bytes_read: bytes_read - self.bytes_read,
+            bytes_decoded: bytes_decoded - self.bytes_decoded,
             source_reads,
             peak_rss_bytes: peak_rss_bytes(),
         };

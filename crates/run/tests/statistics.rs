@@ -101,6 +101,11 @@ fn bits(found: &Markers) -> Vec<u64> {
     found.ranked.iter().flat_map(|r| r.scores.iter().copied().chain(tests(r))).map(f64::to_bits).collect()
 }
 
+/// All of a source's rows and genes, as they are.
+fn of_all(source: &dyn Source) -> View<'_> {
+    View { feed: Feed::source(source), select: &[], values: &[], n_vars: N_VARS, memory: PLENTY, cluster: None, gpus: &[], wide: None }
+}
+
 #[test]
 fn threads_stages_and_memory_change_no_bit_of_markers() {
     let (source, codes) = cells(9000);
@@ -112,7 +117,7 @@ fn threads_stages_and_memory_change_no_bit_of_markers() {
         for (threads, staged, memory) in [(1, false, PLENTY), (3, false, PLENTY), (2, true, PLENTY), (1, true, TIGHT)] {
             let stage = Stage::new(cut(9000).len(), &Allowance::new(PLENTY), None);
             let feed = Feed::new(&source, staged.then_some(&stage));
-            let view = View { feed, select: &[], values: &values, n_vars: N_VARS, memory, cluster: None, gpus: &[], wide: None };
+            let view = View { feed, values: &values, memory, ..of_all(&source) };
             let groups = Groups { codes: &codes, names: &names };
             found.push(on(threads, || rank_genes_groups(&view, &groups, &options, &())).unwrap());
         }
@@ -130,16 +135,7 @@ fn cells_that_are_dropped_count_nowhere() {
     let names = names();
     let keep: Vec<bool> = (0..500).map(|i| i % 3 != 0).collect();
     let select = [Step::KeepObs { rows: Rows::Mask { keep: keep.clone(), first: 0 } }];
-    let view = View {
-        feed: Feed::source(&source),
-        select: &select,
-        values: &[],
-        n_vars: N_VARS,
-        memory: PLENTY,
-        cluster: None,
-        gpus: &[],
-        wide: None,
-    };
+    let view = View { select: &select, ..of_all(&source) };
     let groups = Groups { codes: &codes, names: &names };
     let x = dense(&source.0);
     let found = on(2, || aggregate(&view, &groups, &[Func::Sum, Func::Mean, Func::Var, Func::CountNonzero], None, 1, &())).unwrap();
@@ -165,16 +161,7 @@ fn a_group_of_one_cell_is_refused_before_a_read() {
     let (source, mut codes) = cells(100);
     codes.iter_mut().filter(|c| **c == 1).skip(1).for_each(|c| *c = 0);
     let names = names();
-    let view = View {
-        feed: Feed::source(&source),
-        select: &[],
-        values: &[],
-        n_vars: N_VARS,
-        memory: PLENTY,
-        cluster: None,
-        gpus: &[],
-        wide: None,
-    };
+    let view = of_all(&source);
     let error = on(1, || rank_genes_groups(&view, &Groups { codes: &codes, names: &names }, &Options::default(), &())).unwrap_err();
     assert_eq!(error.to_string(), "the group 'b' has 1 cell, but at least 2 are needed; choose others with --groups");
 }
@@ -186,16 +173,7 @@ fn residuals_are_those_of_the_formula() {
     let genes: Vec<bool> = (0..N_VARS).map(|j| j % 3 == 0).collect();
     let chosen: Vec<usize> = (0..N_VARS).filter(|&j| genes[j]).collect();
     let select = [Step::KeepVar { mask: genes.clone() }];
-    let view = View {
-        feed: Feed::source(&source),
-        select: &select,
-        values: &[],
-        n_vars: chosen.len(),
-        memory: PLENTY,
-        cluster: None,
-        gpus: &[],
-        wide: None,
-    };
+    let view = View { select: &select, n_vars: chosen.len(), ..of_all(&source) };
     let mut found = Vec::new();
     let take = |rows: Vec<f32>| {
         found.extend(rows);
@@ -222,16 +200,7 @@ fn what_is_left_is_at_right_angles_to_what_explains() {
     let x = dense(&source.0);
     let depth: Vec<f64> = x.iter().map(|row| row.iter().sum()).collect();
     let day: Vec<f64> = (0..400).map(|i| f64::from(i % 5)).collect();
-    let view = View {
-        feed: Feed::source(&source),
-        select: &[],
-        values: &[],
-        n_vars: N_VARS,
-        memory: PLENTY,
-        cluster: None,
-        gpus: &[],
-        wide: None,
-    };
+    let view = of_all(&source);
     let columns = [depth.clone(), day.clone()];
     let mut found: Vec<f32> = Vec::new();
     let take = |rows: Vec<f32>| {

@@ -194,6 +194,11 @@ fn nothing_is_left_of_an_output_that_was_not_finished() {
     assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
 }
 
+/// Folders that a change in place has left in a store.
+fn hidden(path: &Path) -> usize {
+    std::fs::read_dir(path).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".cellmill")).count()
+}
+
 #[test]
 fn elements_are_exchanged_in_place() {
     for format in [Format::Zarr2, Format::Zarr3] {
@@ -213,9 +218,7 @@ fn elements_are_exchanged_in_place() {
         let pca = store.element("uns/pca", &mut Vec::new()).unwrap().unwrap();
         assert_eq!((pca.get("only 1"), pca.get("only 2")), (None, Some(&Element::int(2))));
         read_all(&path).unwrap();
-        let hidden =
-            std::fs::read_dir(&path).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".cellmill"));
-        assert_eq!(hidden.count(), 0);
+        assert_eq!(hidden(&path), 0);
     }
 }
 
@@ -237,8 +240,6 @@ fn what_a_killed_change_in_place_has_set_aside_is_put_back() {
         let store = AnnData::open(&path).unwrap();
         assert_eq!(store.obs(&mut Vec::new()).unwrap(), before);
         assert_eq!(store.element("uns/more", &mut Vec::new()).unwrap(), Some(Element::int(7)));
-        let hidden =
-            std::fs::read_dir(&path).unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".cellmill"));
-        assert_eq!(hidden.count(), 0);
+        assert_eq!(hidden(&path), 0);
     }
 }

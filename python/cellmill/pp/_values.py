@@ -281,6 +281,9 @@ def scale(
     >>> adata.X.tolist()
     [[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]
     """
+    if max_value is not None and not max_value >= 0:
+        msg = f"max_value: {max_value}, but values are clipped to it: 0 or more"
+        raise ValueError(msg)
     if not hasattr(data, "obs"):
         if layer is not None or obsm is not None:
             name = "layer" if layer is not None else "obsm"
