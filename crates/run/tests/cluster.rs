@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cellmill_matrix::{Csr, Error, Place, Result, Table};
@@ -17,6 +17,12 @@ use cellmill_store::write::{CsrStream, Format, create, write_root, write_table};
 
 const N_OBS: usize = 60_000;
 const N_VARS: usize = 90;
+
+/// A process works for one run at a time: an order of another makes it forget the rows, so these tests take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Counts of 60,000 cells, of which some are seen with few genes, from a fixed sequence.
 fn cells(path: &Path) {
@@ -166,6 +172,7 @@ fn run(job: &Job, hands: Option<&Hands>) -> Result<usize> {
 
 #[test]
 fn chunks_of_the_scores_go_from_the_workers_into_the_output() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     cells(&dir.path().join("cells.zarr"));
     for format in [Format::Zarr3, Format::Zarr2, Format::H5ad] {
@@ -202,6 +209,7 @@ fn chunks_of_the_scores_go_from_the_workers_into_the_output() {
 
 #[test]
 fn a_projection_that_was_stopped_goes_on() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     cells(&dir.path().join("cells.zarr"));
     run(&job(dir.path(), "here", Format::Zarr3), None).unwrap();
@@ -223,6 +231,7 @@ fn a_projection_that_was_stopped_goes_on() {
 
 #[test]
 fn tasks_that_two_orders_project_are_not_decoded_again() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     cells(&dir.path().join("cells.zarr"));
     run(&job(dir.path(), "here", Format::Zarr3), None).unwrap();
@@ -250,6 +259,7 @@ impl Listener for Hasty {
 
 #[test]
 fn chunks_are_of_use_when_there_are_no_workers_any_more() {
+    let _turn = turn();
     let dir = tempfile::tempdir().unwrap();
     cells(&dir.path().join("cells.zarr"));
     let job = |output: &str| Job { with_x: Some(WithX::Raw), ..job(dir.path(), output, Format::Zarr2) };
