@@ -44,12 +44,12 @@ def _text(values: Any) -> np.ndarray:
     return np.array(values, dtype=object) if isinstance(values, list) else values
 
 
-def table(parts: tuple[str, list[str], list[tuple[str, tuple[Any, ...]]]]) -> pd.DataFrame:
+def table(parts: tuple[str, list[str] | np.ndarray, list[tuple[str, tuple[Any, ...]]]]) -> pd.DataFrame:
     """A data frame from its parts."""
     import pandas as pd
 
     name, index, columns = parts
-    index = pd.Index(np.array(index, dtype=object), name=None if name in ("_index", "index") else name)
+    index = pd.Index(_text(index), name=None if name in ("_index", "index") else name)
     return pd.DataFrame({column: _column(values) for column, values in columns}, index=index, copy=False)
 
 

@@ -39,8 +39,9 @@ def read_lazy(
     Parameters
     ----------
     path
-        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); a 10x mtx folder; or
-        several of them (a list, or a mapping of keys to paths) as one data set.
+        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); a 10x mtx folder,
+        or its ``matrix.mtx`` where several lie in a folder (``GSM123_matrix.mtx.gz``); or several of
+        them (a list, or a mapping of keys to paths) as one data set.
     matrix
         ``'X'``, ``'layers/NAME'`` or ``'raw/X'``.
     join

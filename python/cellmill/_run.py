@@ -47,7 +47,8 @@ def run(
     Parameters
     ----------
     input
-        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); or a 10x mtx folder.
+        AnnData in zarr or h5ad, or 10x h5: a path or a URL (``s3://``, ``gs://``, ``az://``, ``http://``, ``https://``); or a 10x mtx
+        folder or its ``matrix.mtx``.
     output
         The new store; zarr unless its name ends in ``.h5ad``.
     recipe

@@ -287,6 +287,13 @@ def layouts():
     made["tenx-v3"] = lambda a, folder: write_tenx_v3(a, folder / "v3.h5")
     made["mtx-v2"] = lambda a, folder: write_mtx(a, folder / "mtx-v2", version=2)
     made["mtx-v3"] = lambda a, folder: write_mtx(a, folder / "mtx-v3", version=3)
+
+    def one_of_two(a, folder):
+        """As archives keep the samples of a study: all in one folder, each with its prefix."""
+        write_mtx(a[:10], folder / "mtx-study", version=2, prefix="GSM1_")
+        return write_mtx(a, folder / "mtx-study", version=3, prefix="GSM2_") / "GSM2_matrix.mtx.gz"
+
+    made["mtx-one-of-two"] = one_of_two
     return made
 
 
@@ -335,10 +342,11 @@ def write_tenx_v2(a, path, genomes=("hg19",)):
     return path
 
 
-def write_mtx(a, folder, version=3, antibodies=0):
+def write_mtx(a, folder, version=3, antibodies=0, prefix=""):
     """A folder as Cell Ranger writes it: matrix, features (genes) and barcodes; version 3 is compressed."""
-    folder.mkdir()
-    opened = (lambda name: gzip.open(folder / f"{name}.gz", "wt", compresslevel=1)) if version == 3 else (lambda name: open(folder / name, "w"))
+    folder.mkdir(exist_ok=bool(prefix))
+    begin = f"{folder}/{prefix}"
+    opened = (lambda name: gzip.open(f"{begin}{name}.gz", "wt", compresslevel=1)) if version == 3 else (lambda name: open(f"{begin}{name}", "w"))
     m = sp.coo_matrix(sp.csr_matrix(a.X))
     order = np.lexsort((m.col, m.row))
     with opened("matrix.mtx") as file:

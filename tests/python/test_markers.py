@@ -120,6 +120,17 @@ def test_groups_order_and_correction(logged, logged_path, tmp_path):
         assert np.all(np.diff(np.abs(ours["scores"][group])) <= 0)
 
 
+def test_names_with_commas(logged, folder, tmp_path):
+    """As those of the Cell Ontology; no name is mistaken for two."""
+    a = logged.copy()
+    a.obs["kind"] = a.obs["kind"].cat.rename_categories({"A": "CD4-positive, alpha-beta T cell", "B": "B, naive", "C": "CD4-positive"})
+    path = inputs.write(a, folder / "commas.zarr")
+    for flags in (("--groups", "B, naive,CD4-positive, alpha-beta T cell,CD4-positive"), ("--groups", "B, naive", "--groups", "CD4-positive, alpha-beta T cell,CD4-positive")):
+        ours = markers(path, tmp_path / "o.zarr", *flags, "-y")
+        assert ours["names"].dtype.names == ("B, naive", "CD4-positive, alpha-beta T cell", "CD4-positive")
+    assert "'naive'" in message(cellmill("markers", path, "-o", tmp_path / "no.csv", "--groupby", "kind", "--groups", "CD4-positive,naive"))
+
+
 def test_table(logged, logged_path, tmp_path):
     """The columns of scanpy's data frame, with every digit."""
     succeed("markers", logged_path, "-o", tmp_path / "m.csv", "--groupby", "kind", "--pts", "--n-genes", "30")

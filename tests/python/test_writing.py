@@ -3,6 +3,7 @@
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import scipy.sparse as sp
@@ -264,6 +265,9 @@ def annotated(small_path, tmp_path_factory):
     a.obsp["dense"] = rng.normal(size=(n, n))
     a.varp["genes"] = sp.random(p, p, 0.01, format="csc", random_state=3)
     a.uns["study"] = {"title": "nuclei", "sizes": np.arange(4), "deep": {"ok": True}}
+    # Data frames may have numbers for names.
+    a.uns["study"]["rows"] = pd.DataFrame({"gene": list("abb"), "score": [0.5, 1.5, 2.5]})
+    a.uns["study"]["doses"] = pd.DataFrame({"n": [3, 4]}, index=pd.Index([0.25, 10.0], name="dose"))
     a.uns["pca"] = {"old": 1}
     a.layers["counts"] = a.X.copy()
     folder = tmp_path_factory.mktemp("annotated")

@@ -228,13 +228,14 @@ def test_louvain(embedded):
     assert 0.5 < adata.uns["louvain"]["modularity"] <= adata.uns["leiden"]["modularity"] + 0.01
 
 
-def test_paga(embedded):
+@pytest.mark.parametrize("model", ["v1.2", "v1.0"])
+def test_paga(embedded, model):
     adata = embedded.copy()
     sc.pp.neighbors(adata)
     cm.tl.leiden(adata)
     ours, theirs = adata.copy(), adata.copy()
-    cm.tl.paga(ours)
-    sc.tl.paga(theirs)
+    cm.tl.paga(ours, model=model)
+    sc.tl.paga(theirs, model=model)
     assert set(ours.uns["paga"]) == set(theirs.uns["paga"]) and ours.uns["paga"]["groups"] == "leiden"
     np.testing.assert_array_equal(ours.uns["leiden_sizes"], theirs.uns["leiden_sizes"])
     a, b = ours.uns["paga"]["connectivities"].toarray(), theirs.uns["paga"]["connectivities"].toarray()

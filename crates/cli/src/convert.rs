@@ -14,7 +14,7 @@ use crate::progress::Terminal;
 /// Rewrite a store.
 #[derive(Args)]
 pub struct Convert {
-    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder
+    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder or its matrix.mtx
     input: PathBuf,
     /// The new store (.zarr or .h5ad)
     output: PathBuf,

@@ -22,7 +22,7 @@ use crate::Voice;
 /// Show what a store holds.
 #[derive(Args)]
 pub struct Info {
-    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder
+    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder or its matrix.mtx
     input: PathBuf,
     /// Print the Methods paragraph of a store that cellmill wrote
     #[arg(long)]

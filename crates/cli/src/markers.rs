@@ -65,8 +65,8 @@ pub struct Markers {
     /// How groups are compared
     #[arg(long, value_enum, default_value = "t-test")]
     method: MethodName,
-    /// Groups to test, such as 0,1,5 [default: all]
-    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    /// Groups to test, such as 0,1,5 [default: all]; may be given several times; names may have commas
+    #[arg(long, value_name = "NAME,…")]
     groups: Vec<String>,
     /// What groups are compared with: 'rest' (all other cells), or the name of a group
     #[arg(long, default_value = "rest", value_name = "NAME")]

@@ -30,7 +30,7 @@ pub enum XValues {
 /// Analyse a store.
 #[derive(Args, Clone)]
 pub struct Run {
-    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder
+    /// AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder or its matrix.mtx
     #[arg(required_unless_present = "print_recipe")]
     pub input: Option<PathBuf>,
     /// The new store (.zarr or .h5ad)

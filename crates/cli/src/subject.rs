@@ -13,7 +13,7 @@ use crate::scheduler::Scheduler;
 /// The matrix and its labels.
 #[derive(Args, Clone)]
 pub struct Subject {
-    /// The matrix: AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder
+    /// The matrix: AnnData zarr or h5ad, or 10x h5: a path or a URL (s3, gs, az, http, https); or a 10x mtx folder or its matrix.mtx
     pub input: PathBuf,
     /// Store whose obs has the labels: a run's output. Its cells and genes are found in the input by name, and its recipe says how values
     /// are made of the counts [default: the input]

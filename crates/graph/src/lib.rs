@@ -16,5 +16,5 @@ pub mod umap;
 
 pub use knn::{Knn, knn, knn_on, knn_streamed};
 pub use louvain::louvain;
-pub use paga::{Paga, paga, paga_sparse};
+pub use paga::{Model as PagaModel, Paga, paga, paga_sparse};
 pub use types::{Connectivities, Distances, Embedding};

@@ -375,6 +375,28 @@ impl Table {
     }
 }
 
+/// A data frame other than obs and var: its index may be numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Rows and columns.
+    pub table: Table,
+    /// The index where it is not text: `(n_rows,)`. `table.index` has it as text.
+    pub numbers: Option<Values>,
+}
+
+impl From<Table> for Frame {
+    fn from(table: Table) -> Self {
+        Frame { table, numbers: None }
+    }
+}
+
+impl Frame {
+    /// The rows whose `keep` is true, in order.
+    pub fn select(&self, keep: &[bool]) -> Frame {
+        Frame { table: self.table.select(keep), numbers: self.numbers.as_ref().map(|numbers| numbers.select(keep)) }
+    }
+}
+
 /// Which way a compressed sparse matrix lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SparseFormat {
@@ -409,7 +431,7 @@ pub enum Element {
     /// `numeric-scalar`, `string`: exactly one entry.
     Scalar(Values),
     /// `dataframe`.
-    Table(Table),
+    Table(Frame),
     /// `csr_matrix`, `csc_matrix`.
     Sparse(Sparse),
     /// `categorical` or `nullable-*` outside a data frame.

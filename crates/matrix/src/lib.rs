@@ -12,7 +12,7 @@ mod rows;
 mod select;
 
 pub use csr::Csr;
-pub use element::{Array, Column, DType, Element, Sparse, SparseFormat, Table, Values};
+pub use element::{Array, Column, DType, Element, Frame, Sparse, SparseFormat, Table, Values};
 pub use error::{Error, ErrorKind, Place, Result};
 pub use port::{Compression, Encoding, Part, Shape, Source, Stored, Streams, Stretch, Watch};
 pub use rows::{Row, SourceRow};

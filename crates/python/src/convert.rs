@@ -1,6 +1,6 @@
 //! Between the engine's values and numpy's.
 
-use cellmill_matrix::{Array, Column, Element, Sparse, SparseFormat, Table, Values};
+use cellmill_matrix::{Array, Column, Element, Frame, Sparse, SparseFormat, Table, Values};
 use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyTypeError;
@@ -57,7 +57,10 @@ pub fn element<'py>(py: Python<'py>, e: Element) -> PyResult<Bound<'py, PyAny>> 
         }
         Element::Array(Array { shape, values: v }) => ("array", shape, values(py, v)?).into_bound_py_any(py),
         Element::Scalar(v) => ("scalar", values(py, v)?).into_bound_py_any(py),
-        Element::Table(t) => ("table", table(py, t)?).into_bound_py_any(py),
+        Element::Table(Frame { table: t, numbers: None }) => ("table", table(py, t)?).into_bound_py_any(py),
+        Element::Table(Frame { table: t, numbers: Some(index) }) => {
+            ("table", (t.index_name, values(py, index)?, columns(py, t.columns)?)).into_bound_py_any(py)
+        }
         Element::Sparse(Sparse { format, shape, indptr, indices, values: v }) => {
             let format = if format == SparseFormat::Csr { "csr" } else { "csc" };
             let n_cols = shape[0].max(shape[1]);
@@ -75,8 +78,11 @@ pub fn element<'py>(py: Python<'py>, e: Element) -> PyResult<Bound<'py, PyAny>> 
 
 /// A data frame's parts: name of the index, the index, and names with columns.
 pub fn table<'py>(py: Python<'py>, t: Table) -> PyResult<Bound<'py, PyAny>> {
-    let columns = t.columns.into_iter().map(|(name, c)| Ok((name, column(py, c)?))).collect::<PyResult<Vec<_>>>()?;
-    (t.index_name, t.index, columns).into_bound_py_any(py)
+    (t.index_name, t.index, columns(py, t.columns)?).into_bound_py_any(py)
+}
+
+fn columns<'py>(py: Python<'py>, all: Vec<(String, Column)>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+    all.into_iter().map(|(name, c)| Ok((name, column(py, c)?))).collect()
 }
 
 fn column<'py>(py: Python<'py>, c: Column) -> PyResult<Bound<'py, PyAny>> {
@@ -126,7 +132,7 @@ pub fn element_of(e: &Bound<'_, PyAny>) -> PyResult<Element> {
         }
         "array" => Element::Array(Array { shape: e.get_item(1)?.extract()?, values: values_of(&e.get_item(2)?)? }),
         "scalar" => Element::Scalar(values_of(&e.get_item(1)?)?),
-        "table" => Element::Table(table_of(&e.get_item(1)?)?),
+        "table" => Element::Table(table_of(&e.get_item(1)?)?.into()),
         "sparse" => Element::Sparse(Sparse {
             format: if e.get_item(1)?.extract::<String>()? == "csr" { SparseFormat::Csr } else { SparseFormat::Csc },
             shape: e.get_item(2)?.extract::<(usize, usize)>()?.into(),

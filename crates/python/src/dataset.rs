@@ -13,7 +13,7 @@ use crate::matrix::Matrix;
 use crate::origin::{Opened, Origin};
 use crate::{convert, pool};
 
-/// AnnData in zarr or h5ad, 10x h5, or a 10x mtx folder, open for reading.
+/// AnnData in zarr or h5ad, 10x h5, or 10x mtx, open for reading.
 #[pyclass(frozen, module = "cellmill._cellmill")]
 pub struct Store {
     path: PathBuf,

@@ -84,7 +84,7 @@ impl<'a> Annotations<'a> {
         let length = match &element {
             Element::Array(a) => a.shape.first().copied(),
             Element::Sparse(s) => Some(s.shape[0]),
-            Element::Table(t) => Some(t.n_rows()),
+            Element::Table(t) => Some(t.table.n_rows()),
             Element::Column(c) => Some(c.len()),
             Element::Records(fields) => fields.first().map(|(_, values)| values.len()),
             Element::Dict(_) | Element::Scalar(_) | Element::Null => None,

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use cellmill_engine::journal::Identity;
 use cellmill_matrix::{Error, Place, Result};
-use cellmill_store::dataset::versions;
+use cellmill_store::dataset::{files as files_of, versions};
 use cellmill_store::is_url;
 use cellmill_store::zarr::WORK;
 
@@ -26,7 +26,9 @@ pub fn identity(input: &Path, objects: &[String], genome: Option<&str>, recipe: 
     } else {
         let path = std::fs::canonicalize(input).unwrap_or_else(|_| input.to_path_buf());
         let mut files = Files::default();
-        files.add(&path, "").map_err(|e| Error::io(Place::store(input.display().to_string()), &e))?;
+        for file in files_of(input)? {
+            files.add(&file, "").map_err(|e| Error::io(Place::store(input.display().to_string()), &e))?;
+        }
         identity.extend([
             ("input".into(), path.display().to_string()),
             ("files of the input".into(), files.n.to_string()),

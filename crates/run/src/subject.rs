@@ -333,6 +333,10 @@ fn found(wanted: &[String], all: &[String], what: &str, labels: &str, store: &st
     keep.fill(false);
     for name in wanted {
         match places.get(name) {
+            Some(&i) if keep[i] => {
+                let found = format!("the {what} '{name}' twice, which {store} has once");
+                return Err(Error::invalid(Place::store(labels), found, "labels belong to cells and genes of the matrix"));
+            }
             Some(&i) => keep[i] = true,
             None => {
                 let found = format!("the {what} '{name}', which {store} doesn't have");
@@ -417,6 +421,8 @@ mod tests {
         assert!(found(&names(&["c", "a"]), &all, "cell", "l", "s").unwrap_err().to_string().contains("'b' twice"));
         let all = names(&["a", "b", "c"]);
         assert_eq!(found(&names(&["c", "a"]), &all, "cell", "l", "s").unwrap(), [true, false, true]);
+        let error = found(&names(&["c", "a", "c"]), &all, "cell", "l", "s").unwrap_err().to_string();
+        assert!(error.starts_with("l: the cell 'c' twice, which s has once"), "{error}");
         let error = found(&names(&["x"]), &all, "cell", "out.zarr", "in.zarr").unwrap_err().to_string();
         assert_eq!(error, "out.zarr: the cell 'x', which in.zarr doesn't have, but labels belong to cells and genes of the matrix");
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cellmill_matrix::{Csr, Error, Place, Result, Table};
 use cellmill_run::cluster::{Dispatcher, Order, Worker, carry_out, leave};
@@ -239,6 +239,17 @@ fn tasks_that_two_orders_project_are_not_decoded_again() {
     run(&job(dir.path(), "there", Format::Zarr3), Some(&hands)).unwrap();
     assert!(dir.path().join("X").exists() && *hands.projected.lock().unwrap() > 1);
     same(dir.path());
+}
+
+#[test]
+fn orders_of_another_version_are_refused() {
+    let worker = Worker { name: "one".into(), threads: 1, memory: 1 << 30, scratch: PathBuf::new() };
+    for (order, says) in
+        [(r#"{"version": "9.9.9", "journal": "j", "anything": [1]}"#, "version 9.9.9"), (r#"{"journal": "j"}"#, "version unknown")]
+    {
+        let error = carry_out(order, &worker).unwrap_err().to_string();
+        assert!(error.contains("worker one") && error.contains(says) && error.contains(env!("CARGO_PKG_VERSION")), "{error}");
+    }
 }
 
 /// Stops a run as soon as it writes.

@@ -1,4 +1,4 @@
-//! Any input that can be analysed, opened: AnnData in zarr or h5ad, 10x Genomics h5, 10x mtx folders.
+//! Any input that can be analysed, opened: AnnData in zarr or h5ad, 10x Genomics h5 and mtx.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use cellmill_matrix::{Csr, Error, Place, Result, Shape, Source, SourceRow, Spars
 use crate::anndata::{AnnData, AtUrl, H5ad, Matrix, is_hdf5, open_tree, open_url};
 use crate::element::{self, SparseInfo};
 use crate::hdf5::Hdf5Tree;
-use crate::mtx::{self, Mtx, MtxOptions};
+use crate::mtx::{Mtx, MtxFiles, MtxOptions};
 use crate::objects::{Remote, is_url};
 use crate::source::CsrSource;
 use crate::tenx::{self, TenX, TenXOptions};
@@ -45,7 +45,7 @@ pub enum InputFormat {
     H5ad,
     /// 10x Genomics HDF5.
     TenXH5,
-    /// 10x Genomics Matrix Market folder.
+    /// 10x Genomics Matrix Market: a folder, or its matrix.
     Mtx,
 }
 
@@ -80,13 +80,16 @@ impl InputFormat {
     fn of_file(path: &Path) -> Result<InputFormat> {
         let place = || Place::store(path.display().to_string());
         let meta = std::fs::metadata(path).map_err(|e| Error::io(place(), &e))?;
+        if MtxFiles::are_at(path) {
+            return Ok(InputFormat::Mtx);
+        }
         if meta.is_dir() {
-            return Ok(if mtx::is_mtx(path) { InputFormat::Mtx } else { InputFormat::Zarr });
+            return Ok(InputFormat::Zarr);
         }
         if is_hdf5(path)? {
             return Ok(if tenx::is_tenx(&Hdf5Tree::open(path)?)? { InputFormat::TenXH5 } else { InputFormat::H5ad });
         }
-        let expected = "an AnnData store (.zarr, .h5ad), a 10x h5 file or a 10x mtx folder is expected";
+        let expected = "an AnnData store (.zarr, .h5ad), a 10x h5 file or a 10x matrix.mtx is expected";
         Err(Error::invalid(place(), "a file of another kind", expected))
     }
 }
@@ -131,6 +134,15 @@ impl Dataset {
     pub fn objects(&self) -> Result<Vec<String>> {
         self.anndata.as_ref().map_or_else(|| Ok(vec![String::new()]), AnnData::objects)
     }
+}
+
+/// What an input on disk consists of: a folder, a file, or the files of a matrix in Matrix Market format that was given by its path.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() || !MtxFiles::are_at(path) {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let MtxFiles { matrix, barcodes, features, .. } = MtxFiles::of(path)?;
+    Ok(vec![matrix, barcodes, features])
 }
 
 /// Names of the objects that tell an input at a URL from its other versions: of a zarr store its metadata and two chunks of each array.

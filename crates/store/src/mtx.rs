@@ -1,9 +1,10 @@
 //! Folders of 10x Genomics in Matrix Market format: `matrix.mtx`, `barcodes.tsv`, `genes.tsv` (Cell Ranger 2) or
-//! `features.tsv` (3 and later), each as it is or as `.gz`.
+//! `features.tsv` (3 and later), each as it is or as `.gz`, and all with the same prefix or none.
 //!
 //! The matrix is text, genes by cells, an entry a line. It is turned into rows of cells once: in one pass where the entries
 //! are sorted by cell, as Cell Ranger writes them, else through buckets of cells. What does not fit into memory goes to a file.
 
+mod files;
 mod lines;
 
 use std::collections::{HashMap, HashSet};
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cellmill_matrix::{Column, Csr, Error, Place, Result, Shape, Source, SourceRow, Table, Values, Watch};
 use flate2::read::MultiGzDecoder;
 
+pub use self::files::MtxFiles;
 use self::lines::{BUFFER, Lines, integer, number, skip};
 use crate::hdf5::raw::RawFile;
 use crate::tenx::GENE_EXPRESSION;
@@ -39,7 +41,7 @@ pub enum VarNames {
     GeneIds,
 }
 
-/// What to read of a folder. The defaults are those of `scanpy.read_10x_mtx`.
+/// What to read. The defaults are those of `scanpy.read_10x_mtx`.
 #[derive(Clone, Debug)]
 pub struct MtxOptions {
     /// Which column names the genes.
@@ -48,17 +50,15 @@ pub struct MtxOptions {
     pub make_unique: bool,
     /// Keeps features of type `Gene Expression` alone (Cell Ranger 3).
     pub gex_only: bool,
-    /// What the names of the files begin with.
-    pub prefix: String,
 }
 
 impl Default for MtxOptions {
     fn default() -> Self {
-        MtxOptions { var_names: VarNames::GeneSymbols, make_unique: true, gex_only: true, prefix: String::new() }
+        MtxOptions { var_names: VarNames::GeneSymbols, make_unique: true, gex_only: true }
     }
 }
 
-/// A folder whose tables have been read, and the head of its matrix.
+/// A matrix whose tables have been read, and the head of its matrix.
 #[derive(Debug)]
 pub struct Mtx {
     /// Cells, by barcode.
@@ -71,24 +71,6 @@ pub struct Mtx {
     columns: Vec<u32>,
     matrix: PathBuf,
     pattern: bool,
-}
-
-/// Whether a folder holds a matrix of 10x Genomics in Matrix Market format.
-pub fn is_mtx(dir: &Path) -> bool {
-    find(dir, "", "matrix.mtx").is_some()
-}
-
-fn find(dir: &Path, prefix: &str, name: &str) -> Option<PathBuf> {
-    [name.to_string(), format!("{name}.gz")].iter().map(|n| dir.join(format!("{prefix}{n}"))).find(|p| p.is_file())
-}
-
-fn need(dir: &Path, prefix: &str, names: &[&str]) -> Result<PathBuf> {
-    names.iter().find_map(|name| find(dir, prefix, name)).ok_or_else(|| {
-        let mut known: Vec<String> =
-            dir.read_dir().into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-        known.sort();
-        Error::missing(Place::store(dir.display().to_string()), format!("{prefix}{}", names.last().unwrap_or(&"")), known)
-    })
 }
 
 fn place(path: &Path) -> Place {
@@ -154,13 +136,10 @@ pub fn make_unique(names: &mut [String]) {
 }
 
 impl Mtx {
-    /// Reads the tables of a folder and the head of its matrix.
-    pub fn open(dir: &Path, options: &MtxOptions) -> Result<Mtx> {
-        let prefix = &options.prefix;
-        let genes = need(dir, prefix, &["genes.tsv", "features.tsv"])?;
-        let matrix = need(dir, prefix, &["matrix.mtx"])?;
-        let legacy = find(dir, prefix, "genes.tsv").is_some();
-        let barcodes = table(&need(dir, prefix, &["barcodes.tsv"])?, ',')?;
+    /// Reads the tables beside a matrix and its head. `path`: a folder that holds one, or the matrix itself.
+    pub fn open(path: &Path, options: &MtxOptions) -> Result<Mtx> {
+        let MtxFiles { matrix, barcodes, features: genes, legacy } = MtxFiles::of(path)?;
+        let barcodes = table(&barcodes, ',')?;
         let barcodes = inferred(barcodes.into_iter().map(|mut f| f.swap_remove(0)).collect());
         let rows = table(&genes, '\t')?;
         if let Some(i) = rows.iter().position(|r| r.len() < 2) {

@@ -37,7 +37,8 @@ def paga(
     use_rna_velocity
         Only False.
     model
-        Only ``'v1.2'``.
+        What edges between two groups are compared with: those expected at random (``'v1.2'``, which counts the edges of ``distances``), or
+        neighbours times the geometric mean of the groups' sizes (``'v1.0'``, the pairs of ``connectivities``).
     neighbors_key
         Where the neighbours are.
     copy
@@ -58,8 +59,8 @@ def paga(
     if use_rna_velocity:
         msg = "use_rna_velocity: True, but only graphs without direction are abstracted (False)"
         raise ValueError(msg)
-    if model != "v1.2":
-        msg = f"model: {model!r}, but only 'v1.2' is there"
+    if model not in ("v1.2", "v1.0"):
+        msg = f"`model` {model} needs to be one of ('v1.2', 'v1.0')."
         raise ValueError(msg)
     if (neighbors_key or "neighbors") not in adata.uns:
         msg = "You need to run `pp.neighbors` first to compute a neighborhood graph."
@@ -76,12 +77,15 @@ def paga(
     column = adata.obs[groups].astype("category")
     adata.obs[groups] = column
     found = neighbors_of(adata, neighbors_key)
-    indptr, indices, _ = parts(adata.obsp[found.get("distances_key", "distances")])
+    edges = adata.obsp[found.get("distances_key", "distances") if model == "v1.2" else found.get("connectivities_key", "connectivities")]
+    indptr, indices, _ = parts(edges)
     codes = column.cat.codes.to_numpy()
     if (codes < 0).any():
         msg = f"obs/{groups}: a missing value, but each cell needs a group"
         raise ValueError(msg)
-    graph, tree, sizes = abstract(indptr, indices, codes.astype(np.uint32), len(column.cat.categories))
+    # Where the number of neighbours is not told, scanpy takes half of a cell's pairs.
+    n_neighbors = None if model == "v1.2" else int(found["params"].get("n_neighbors", len(indices) / len(codes) / 2))
+    graph, tree, sizes = abstract(indptr, indices, codes.astype(np.uint32), len(column.cat.categories), n_neighbors)
     adata.uns.setdefault("paga", {})
     adata.uns["paga"] |= dict(connectivities=element(graph), connectivities_tree=element(tree), groups=groups)
     adata.uns[f"{groups}_sizes"] = sizes

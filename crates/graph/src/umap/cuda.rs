@@ -19,6 +19,9 @@ macro_rules! source {
 /// The kernels, for points of 2 and of 4 coordinates.
 pub const SOURCES: [Source; 2] = [source!(2), source!(4)];
 
+/// The most coordinates of a point.
+pub const MOST: usize = 4;
+
 /// Epochs between two looks at the watch.
 const EPOCHS: usize = 8;
 

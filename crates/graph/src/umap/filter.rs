@@ -3,7 +3,7 @@
 use cellmill_cuda::{Arg, Buffer, Grid, Kernel, Source};
 use cellmill_matrix::Result;
 
-use super::spectral::{Row, WIDTH, Walk, scales, step};
+use super::spectral::{WIDTH, Walk, scales, step};
 use super::start::DeviceGraph;
 
 /// The kernel.
@@ -22,7 +22,7 @@ pub(super) struct DeviceWalk<'a> {
 }
 
 /// Device memory of a cell's part in a walk and in its filter, in bytes.
-pub(super) const A_CELL: usize = 8 + 3 * size_of::<Row>();
+pub(super) const A_CELL: usize = 8 + 3 * size_of::<[f32; WIDTH]>();
 
 impl<'a> DeviceWalk<'a> {
     /// Copies what a walk has beside its graph, which is that of the device.
@@ -36,10 +36,10 @@ impl<'a> DeviceWalk<'a> {
         })
     }
 
-    /// [`Walk::filter`].
-    pub fn filter(&self, cut: f64, degree: usize, basis: &mut [Row]) -> Result<()> {
+    /// [`Walk::filter`] of a basis of WIDTH columns, row-major.
+    pub fn filter(&self, cut: f64, degree: usize, basis: &mut [f32]) -> Result<()> {
         let DeviceGraph { stream, n, least, indptr, indices, weights, .. } = self.graph;
-        let mut x = stream.upload(basis.as_flattened())?;
+        let mut x = stream.upload(basis)?;
         let mut y = stream.zeros::<f32>(x.len())?;
         let mut spare = stream.alloc::<f32>(x.len())?;
         let (centre, _) = scales(cut);
@@ -66,7 +66,7 @@ impl<'a> DeviceWalk<'a> {
             std::mem::swap(&mut x, &mut y);
             std::mem::swap(&mut x, &mut spare);
         }
-        basis.as_flattened_mut().copy_from_slice(&stream.download(&x, x.len())?);
+        basis.copy_from_slice(&stream.download(&x, x.len())?);
         Ok(())
     }
 }
@@ -94,7 +94,7 @@ mod tests {
             }
             graph.indptr.push(graph.indices.len() as u64);
         }
-        let start: Vec<Row> =
+        let start: Vec<[f32; WIDTH]> =
             (0..u64::from(n)).map(|i| std::array::from_fn(|c| random::normal(random::bits(1, Use::Start, i, c as u64)) as f32)).collect();
         let degrees = vec![25.5; n as usize];
         for walk in [Walk::new(&graph, 0.02), Walk::of(&graph, 0.0, degrees)] {
@@ -102,8 +102,8 @@ mod tests {
             walk.filter(0.93, 17, &mut x, &mut y, &mut spare);
             let mut found = start.clone();
             let there = DeviceGraph::new(Some(&device), &graph, walk.least, A_CELL).unwrap().unwrap();
-            DeviceWalk::new(&there, &walk).unwrap().filter(0.93, 17, &mut found).unwrap();
-            let bits = |rows: &[Row]| rows.as_flattened().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            DeviceWalk::new(&there, &walk).unwrap().filter(0.93, 17, found.as_flattened_mut()).unwrap();
+            let bits = |rows: &[[f32; WIDTH]]| rows.as_flattened().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&found), bits(&x));
         }
     }

@@ -70,7 +70,7 @@ pub(super) trait Lanes {
     fn quads(points: &[[f32; 4]], at: &[u32; WIDTH]) -> [Self::F; 4];
 }
 
-/// A point of 2 or 4 coordinates.
+/// A point of `S` coordinates.
 pub(super) trait Point<const S: usize>: Sized {
     /// Coordinates of sixteen points.
     fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; S];
@@ -87,6 +87,27 @@ impl Point<4> for [f32; 4] {
     #[inline(always)]
     fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; 4] {
         L::quads(points, at)
+    }
+}
+
+/// One coordinate after the other.
+#[inline(always)]
+fn each_coordinate<L: Lanes, const S: usize>(points: &[[f32; S]], at: &[u32; WIDTH]) -> [L::F; S] {
+    let there: [&[f32; S]; WIDTH] = std::array::from_fn(|l| &points[at[l] as usize]);
+    std::array::from_fn(|c| L::load(&std::array::from_fn(|l| there[l][c])))
+}
+
+impl Point<16> for [f32; 16] {
+    #[inline(always)]
+    fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; 16] {
+        each_coordinate::<L, 16>(points, at)
+    }
+}
+
+impl Point<32> for [f32; 32] {
+    #[inline(always)]
+    fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; 32] {
+        each_coordinate::<L, 32>(points, at)
     }
 }
 

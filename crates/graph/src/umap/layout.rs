@@ -130,7 +130,7 @@ impl Blocks {
     }
 }
 
-/// Optimises the row-major `(n, S)` start: `S` is 2 or 4, unused coordinates are 0 and stay 0.
+/// Optimises the row-major `(n, S)` start: unused coordinates are 0 and stay 0.
 pub(super) fn optimise<const S: usize>(
     blocks: &Blocks,
     plan: &Plan,
@@ -145,7 +145,7 @@ where
     let n = blocks.old.len();
     let mut points: Vec<[f32; S]> = blocks.old.iter().map(|&i| start[i as usize]).collect();
     drop(start);
-    if let Some(device) = processor.device() {
+    if let Some(device) = processor.device().filter(|_| S <= cuda::MOST) {
         let Blocks { starts, indptr, targets, rates, .. } = blocks;
         let pool = if n > DIRECT { POOL } else { 0 };
         let edges = Edges { starts, indptr, targets, rates };

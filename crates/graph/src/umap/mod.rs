@@ -30,6 +30,9 @@ use self::layout::Plan;
 pub(crate) use self::start::SOURCE as START;
 use crate::{Connectivities, Embedding};
 
+/// The most dimensions of a layout.
+const MOST: usize = 32;
+
 /// Where the cells stand before the first epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Init<'a> {
@@ -56,7 +59,7 @@ pub enum Init<'a> {
 /// What can be chosen. The defaults are scanpy's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Options<'a> {
-    /// Dimensions of the layout, 1 to 4. Default 2.
+    /// Dimensions of the layout, 1 to 32. Default 2. A GPU lays out up to 4.
     pub n_components: usize,
     /// Distance below which two cells count as touching; larger: looser clumps. ≥ 0. Default 0.5.
     pub min_dist: f64,
@@ -119,8 +122,8 @@ impl Options<'_> {
     /// Checked once, before any work.
     fn check(&self) -> Result<()> {
         let positive = |x: f64| x > 0.0 && x.is_finite();
-        if !(1..=4).contains(&self.n_components) {
-            return Err(Error::option("n_components", self.n_components, "layouts have 1 to 4 dimensions"));
+        if !(1..=MOST).contains(&self.n_components) {
+            return Err(Error::option("n_components", self.n_components, format!("layouts have 1 to {MOST} dimensions")));
         }
         if !(self.min_dist >= 0.0 && self.min_dist.is_finite()) {
             return Err(Error::option("min_dist", self.min_dist, "it is a distance of 0 or more"));
@@ -193,7 +196,9 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
     };
     match d {
         ..=2 => optimise::<2>(&blocks, &plan, &start?, d, processor, watch),
-        _ => optimise::<4>(&blocks, &plan, &start?, d, processor, watch),
+        ..=4 => optimise::<4>(&blocks, &plan, &start?, d, processor, watch),
+        ..=16 => optimise::<16>(&blocks, &plan, &start?, d, processor, watch),
+        _ => optimise::<MOST>(&blocks, &plan, &start?, d, processor, watch),
     }
 }
 

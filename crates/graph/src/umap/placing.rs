@@ -1,5 +1,6 @@
 //! Where the unconnected parts of a graph go: as they lie to one another among the cells' coordinates.
 
+use super::MOST;
 use super::components::{places, radius};
 use super::dense::eigen;
 use crate::Embedding;
@@ -14,7 +15,7 @@ const ROUNDS: usize = 200;
 /// Parts on the layout: their centres, and the axes of the coordinates that became the layout's.
 pub(super) struct Placing<'a> {
     /// Centre of each part, `d` used coordinates.
-    pub centres: Vec<[f64; 4]>,
+    pub centres: Vec<[f64; MOST]>,
     x: Option<Axes<'a>>,
 }
 
@@ -34,7 +35,7 @@ impl<'a> Placing<'a> {
         {
             return Placing { centres, x: Some(Axes { x, axes }) };
         }
-        let ring = |[a, b]: [f64; 2]| [a, b, 0.0, 0.0];
+        let ring = |[a, b]: [f64; 2]| std::array::from_fn(|axis| [a, b].get(axis).copied().unwrap_or(0.0));
         Placing { centres: places(sizes, d).into_iter().map(ring).collect(), x: None }
     }
 
@@ -82,7 +83,7 @@ fn transposed(matrix: &[f64], d: usize) -> Vec<f64> {
 }
 
 /// Coordinates of a row along `d` axes.
-fn project(row: &[f32], axes: &[f64], d: usize) -> [f64; 4] {
+fn project(row: &[f32], axes: &[f64], d: usize) -> [f64; MOST] {
     let wide = axes.len() / d;
     std::array::from_fn(|a| {
         axes.get(a * wide..(a + 1) * wide).map_or(0.0, |axis| axis.iter().zip(row).map(|(a, &x)| a * f64::from(x)).sum())
@@ -91,7 +92,7 @@ fn project(row: &[f32], axes: &[f64], d: usize) -> [f64; 4] {
 
 /// Centres along the principal axes of the parts' means (weighted by cells), moved apart until discs of equal area a cell don't overlap;
 /// and these axes.
-fn by_coordinates(x: Embedding, labels: &[u32], sizes: &[u32], d: usize) -> Option<(Vec<[f64; 4]>, Vec<f64>)> {
+fn by_coordinates(x: Embedding, labels: &[u32], sizes: &[u32], d: usize) -> Option<(Vec<[f64; MOST]>, Vec<f64>)> {
     let (wide, n) = (x.d, labels.len() as f64);
     let mut means = vec![0.0; sizes.len() * wide];
     for (i, &label) in labels.iter().enumerate() {
@@ -116,7 +117,7 @@ fn by_coordinates(x: Embedding, labels: &[u32], sizes: &[u32], d: usize) -> Opti
     }
     let axes: Vec<f64> = (0..d * wide).map(|at| if at / wide < wide { vectors[at % wide * wide + at / wide] } else { 0.0 }).collect();
     let scale = SPREAD * n.sqrt() / spread;
-    let mut centres: Vec<[f64; 4]> = means
+    let mut centres: Vec<[f64; MOST]> = means
         .chunks(wide)
         .map(|mean| {
             std::array::from_fn(|a| {
@@ -129,7 +130,7 @@ fn by_coordinates(x: Embedding, labels: &[u32], sizes: &[u32], d: usize) -> Opti
 }
 
 /// Moves discs that overlap apart, the smaller of two by more.
-fn part(centres: &mut [[f64; 4]], sizes: &[u32], d: usize) {
+fn part(centres: &mut [[f64; MOST]], sizes: &[u32], d: usize) {
     let large = centres.len().min(PUSHED);
     for _ in 0..ROUNDS {
         let mut moved = false;
@@ -150,8 +151,8 @@ fn part(centres: &mut [[f64; 4]], sizes: &[u32], d: usize) {
 }
 
 /// Moves discs `i` and `j` apart if they overlap, or `j` alone.
-fn push(centres: &mut [[f64; 4]], sizes: &[u32], d: usize, (i, j): (usize, usize), alone: bool) -> bool {
-    let mut along: [f64; 4] = std::array::from_fn(|a| centres[j][a] - centres[i][a]);
+fn push(centres: &mut [[f64; MOST]], sizes: &[u32], d: usize, (i, j): (usize, usize), alone: bool) -> bool {
+    let mut along: [f64; MOST] = std::array::from_fn(|a| centres[j][a] - centres[i][a]);
     let apart = along.iter().map(|x| x * x).sum::<f64>().sqrt();
     let lack = radius(sizes[i]) + radius(sizes[j]) - apart;
     if lack <= 1e-9 * radius(sizes[i]) {
@@ -162,7 +163,7 @@ fn push(centres: &mut [[f64; 4]], sizes: &[u32], d: usize, (i, j): (usize, usize
     } else {
         // At one place: any direction, another one for each disc.
         let angle = j as f64 * 2.399_963_229_728_653;
-        along = if d == 1 { [if j % 2 == 0 { 1.0 } else { -1.0 }, 0.0, 0.0, 0.0] } else { [angle.cos(), angle.sin(), 0.0, 0.0] };
+        (along[0], along[1]) = if d == 1 { (if j % 2 == 0 { 1.0 } else { -1.0 }, 0.0) } else { (angle.cos(), angle.sin()) };
     }
     let (a, b) = (f64::from(sizes[i]), f64::from(sizes[j]));
     let share = if alone { 1.0 } else { a / (a + b) };
@@ -192,7 +193,7 @@ mod tests {
         for d in 1..=3 {
             let placing = Placing::new(Some(Embedding::of(&x, 3)), &labels, &sizes, d);
             let apart =
-                |i: usize, j: usize| (0..4).map(|a| placing.centres[i][a] - placing.centres[j][a]).map(|x| x * x).sum::<f64>().sqrt();
+                |i: usize, j: usize| (0..MOST).map(|a| placing.centres[i][a] - placing.centres[j][a]).map(|x| x * x).sum::<f64>().sqrt();
             assert!(apart(0, 2) > apart(0, 1) && apart(0, 2) > apart(1, 2) && apart(1, 2) > apart(0, 1) * 0.9);
             for (i, j) in [(0, 1), (0, 2), (1, 2)] {
                 assert!(apart(i, j) >= (radius(sizes[i]) + radius(sizes[j])) * 0.999);

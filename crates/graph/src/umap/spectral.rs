@@ -1,7 +1,8 @@
 //! The smoothest functions on a connected graph: first eigenvectors of its normalised Laplacian after the trivial one.
 //!
 //! Chebyshev-filtered subspace iteration (Zhou et al. 2006) on the random walk `P = D⁻¹W`, whose eigenvectors u are orthogonal in the
-//! D-product and give the Laplacian's by `x = D^{1/2} u`. The basis has 8 columns whatever the size of the graph.
+//! D-product and give the Laplacian's by `x = D^{1/2} u`. The basis has 8 columns for layouts of up to 4 dimensions, whatever the size of
+//! the graph.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::random::{self, Use};
 use super::start::DeviceGraph;
 use crate::Connectivities;
 
-/// Columns of the basis: those wanted and some guards, one AVX register wide.
+/// Columns of the basis of up to 4 eigenvectors: those wanted and some guards, one AVX register wide.
 pub(super) const WIDTH: usize = 8;
 /// Rows that one task works on.
 const ROWS: usize = 1 << 12;
@@ -48,9 +49,7 @@ const CUTS: (f64, f64) = (0.5, -0.5);
 /// Graphs up to this size are solved densely.
 const DENSE: usize = 48;
 
-pub(super) type Row = [f32; WIDTH];
-
-/// Coordinates of each cell of a connected graph in its first `n_components` (≤ 4) non-trivial eigenvectors: `(n, n_components)`
+/// Coordinates of each cell of a connected graph in its first `n_components` (≤ 32) non-trivial eigenvectors: `(n, n_components)`
 /// row-major, not scaled. Edges below `least` do not count. The graph has more than `n_components + 1` cells.
 pub(super) fn spectral(
     graph: &Connectivities,
@@ -64,19 +63,28 @@ pub(super) fn spectral(
         return Ok(dense(graph, least, n_components));
     }
     let walk = Walk::new(graph, least);
-    let basis = smoothest(&walk, n_components, seed, processor.device(), watch)?.0;
+    match n_components {
+        ..=4 => columns::<WIDTH>(&walk, n_components, seed, processor, watch),
+        ..=16 => columns::<24>(&walk, n_components, seed, processor, watch),
+        _ => columns::<40>(&walk, n_components, seed, processor, watch),
+    }
+}
+
+/// The same by a basis of `W` columns.
+fn columns<const W: usize>(walk: &Walk, n_components: usize, seed: u64, processor: &Processor, watch: &dyn Watch) -> Result<Vec<f32>> {
+    let basis = smoothest::<W>(walk, n_components, seed, processor.device(), watch)?.0;
     let scale: Vec<f32> = walk.degrees.iter().map(|&d| d.sqrt()).collect();
     Ok(basis.iter().zip(&scale).flat_map(|(row, &s)| row[..n_components].iter().map(move |&u| s * u)).collect())
 }
 
 /// The first eigenvectors of a walk, and the first and the last of their eigenvalues. Large graphs start from the solution of a smaller one.
-fn smoothest(
+fn smoothest<const W: usize>(
     walk: &Walk,
     n_components: usize,
     seed: u64,
     device: Option<&Arc<Device>>,
     watch: &dyn Watch,
-) -> Result<(Vec<Row>, (f64, f64))> {
+) -> Result<(Vec<[f32; W]>, (f64, f64))> {
     let n = walk.graph.n();
     let on_gpu = DeviceGraph::new(device, walk.graph, walk.least, A_CELL)?;
     if n > LARGE {
@@ -97,25 +105,25 @@ fn smoothest(
 }
 
 /// Improves a basis until its first columns are eigenvectors. `first` and `cut`: eigenvalues to begin with.
-fn iterate(
+fn iterate<const W: usize>(
     walk: &Walk,
-    mut basis: Vec<Row>,
+    mut basis: Vec<[f32; W]>,
     (mut first, mut cut): (f64, f64),
     n_components: usize,
     effort: Effort,
     on_gpu: Option<&DeviceGraph>,
     watch: &dyn Watch,
-) -> Result<(Vec<Row>, (f64, f64))> {
-    let mut image = vec![[0.0; WIDTH]; basis.len()];
-    let mut spare = vec![[0.0; WIDTH]; basis.len()];
+) -> Result<(Vec<[f32; W]>, (f64, f64))> {
+    let mut image = vec![[0.0; W]; basis.len()];
+    let mut spare = vec![[0.0; W]; basis.len()];
     // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
     cut = cut.clamp(CUTS.1, 1.0 - 1e-6);
     let mut products = 0;
-    let on_gpu = on_gpu.map(|graph| DeviceWalk::new(graph, walk)).transpose()?;
+    let on_gpu = on_gpu.filter(|_| W == WIDTH).map(|graph| DeviceWalk::new(graph, walk)).transpose()?;
     loop {
         let degree = degree(cut, first, effort.longest);
         match &on_gpu {
-            Some(walk) => walk.filter(cut, degree, &mut basis)?,
+            Some(walk) => walk.filter(cut, degree, basis.as_flattened_mut())?,
             None => walk.filter(cut, degree, &mut basis, &mut image, &mut spare),
         }
         walk.remove_constant(&mut basis);
@@ -126,11 +134,11 @@ fn iterate(
         let worst = ritz[..n_components].iter().map(|pair| pair.1).fold(0.0, f64::max);
         first = ritz[0].0;
         if worst <= effort.tolerance || products >= effort.products {
-            return Ok((basis, (first, ritz[WIDTH - 1].0)));
+            return Ok((basis, (first, ritz[W - 1].0)));
         }
         // Where nothing lies above the cut, it was too high: a graph like noise.
         let least = if first > cut { cut } else { CUTS.1 };
-        cut = ritz[WIDTH - 1].0.clamp(least, 1.0 - 1e-6);
+        cut = ritz[W - 1].0.clamp(least, 1.0 - 1e-6);
     }
 }
 
@@ -181,13 +189,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Row `i` of `P x`.
-    fn row(&self, i: usize, x: &[Row]) -> Row {
+    fn row<const W: usize>(&self, i: usize, x: &[[f32; W]]) -> [f32; W] {
         let (indices, weights) = self.graph.row(i);
-        let mut sum = [0.0f32; WIDTH];
+        let mut sum = [0.0f32; W];
         for (&j, &w) in indices.iter().zip(weights) {
             let w = if w >= self.least { w } else { 0.0 };
             let other = &x[j as usize];
-            for c in 0..WIDTH {
+            for c in 0..W {
                 sum[c] += w * other[c];
             }
         }
@@ -197,7 +205,7 @@ impl<'a> Walk<'a> {
     }
 
     /// `into = P x`.
-    fn product(&self, x: &[Row], into: &mut [Row]) {
+    fn product<const W: usize>(&self, x: &[[f32; W]], into: &mut [[f32; W]]) {
         into.par_chunks_mut(ROWS).enumerate().for_each(|(chunk, rows)| {
             for (r, row) in rows.iter_mut().enumerate() {
                 *row = self.row(chunk * ROWS + r, x);
@@ -207,7 +215,7 @@ impl<'a> Walk<'a> {
 
     /// `x = T(P) x` with T the Chebyshev polynomial of this degree on −1..=cut: T₀ = 1, T₁ = L, T_{k+1} = 2 L T_k − T_{k−1}, where
     /// L = (P − centre) / half.
-    pub fn filter(&self, cut: f64, degree: usize, x: &mut Vec<Row>, y: &mut Vec<Row>, spare: &mut Vec<Row>) {
+    pub fn filter<const W: usize>(&self, cut: f64, degree: usize, x: &mut Vec<[f32; W]>, y: &mut Vec<[f32; W]>, spare: &mut Vec<[f32; W]>) {
         let (centre, _) = scales(cut);
         for k in 0..degree {
             let (factor, keep) = step(cut, k);
@@ -215,7 +223,7 @@ impl<'a> Walk<'a> {
                 for (r, row) in rows.iter_mut().enumerate() {
                     let i = chunk * ROWS + r;
                     let product = self.row(i, x);
-                    for c in 0..WIDTH {
+                    for c in 0..W {
                         row[c] = factor * (product[c] - centre * x[i][c]) - keep * y[i][c];
                     }
                 }
@@ -226,35 +234,37 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Sums over cells of what `term` adds, in f64, in a fixed order.
-    fn sum<const N: usize>(&self, term: impl Fn(usize, &mut [f64; N]) + Sync) -> [f64; N] {
+    /// Sums over cells of what `term` adds to `rows` rows, in f64, in a fixed order.
+    fn sum<const W: usize>(&self, rows: usize, term: impl Fn(usize, &mut [[f64; W]]) + Sync) -> Vec<[f64; W]> {
         let n = self.graph.n();
-        let parts: Vec<[f64; N]> = (0..n.div_ceil(ROWS))
+        let parts: Vec<Vec<[f64; W]>> = (0..n.div_ceil(ROWS))
             .into_par_iter()
             .map(|chunk| {
-                let mut part = [0.0; N];
+                let mut part = vec![[0.0; W]; rows];
                 (chunk * ROWS..n.min((chunk + 1) * ROWS)).for_each(|i| term(i, &mut part));
                 part
             })
             .collect();
-        let mut total = [0.0; N];
-        parts.iter().for_each(|part| total.iter_mut().zip(part).for_each(|(t, p)| *t += p));
+        let mut total = vec![[0.0; W]; rows];
+        for part in &parts {
+            total.as_flattened_mut().iter_mut().zip(part.as_flattened()).for_each(|(t, p)| *t += p);
+        }
         total
     }
 
     /// Makes the columns of `x` D-orthogonal to the constant, P's first eigenvector.
-    fn remove_constant(&self, x: &mut [Row]) {
-        let sums = self.sum::<{ WIDTH + 1 }>(|i, part| {
+    fn remove_constant<const W: usize>(&self, x: &mut [[f32; W]]) {
+        let sums = self.sum::<W>(2, |i, part| {
             let d = f64::from(self.degrees[i]);
-            for c in 0..WIDTH {
-                part[c] += d * f64::from(x[i][c]);
+            for c in 0..W {
+                part[0][c] += d * f64::from(x[i][c]);
             }
-            part[WIDTH] += d;
+            part[1][0] += d;
         });
-        let means: Row = std::array::from_fn(|c| (sums[c] / sums[WIDTH]) as f32);
+        let means: [f32; W] = std::array::from_fn(|c| (sums[0][c] / sums[1][0]) as f32);
         x.par_chunks_mut(ROWS).for_each(|rows| {
             for row in rows {
-                for c in 0..WIDTH {
+                for c in 0..W {
                     row[c] -= means[c];
                 }
             }
@@ -263,58 +273,60 @@ impl<'a> Walk<'a> {
 
     /// Turns the columns of `x` into the best approximate eigenvectors in their span, `px = P x` with them. Returns for each the
     /// eigenvalue, descending, and the norm of `P u − θ u`.
-    fn rayleigh_ritz(&self, x: &mut [Row], px: &mut [Row]) -> [(f64, f64); WIDTH] {
-        const SQUARE: usize = WIDTH * WIDTH;
-        let products = self.sum::<{ 2 * SQUARE }>(|i, part| {
+    fn rayleigh_ritz<const W: usize>(&self, x: &mut [[f32; W]], px: &mut [[f32; W]]) -> [(f64, f64); W] {
+        let square = W * W;
+        let products = self.sum::<W>(2 * W, |i, part| {
             let d = f64::from(self.degrees[i]);
             let (u, p) = (x[i].map(f64::from), px[i].map(f64::from));
-            for a in 0..WIDTH {
+            let (gram, images) = part.split_at_mut(W);
+            for (a, (gram, images)) in gram.iter_mut().zip(images).enumerate() {
                 let du = d * u[a];
-                for b in 0..WIDTH {
-                    part[a * WIDTH + b] += du * u[b];
-                    part[SQUARE + a * WIDTH + b] += du * p[b];
+                for b in 0..W {
+                    gram[b] += du * u[b];
+                    images[b] += du * p[b];
                 }
             }
         });
+        let products = products.as_flattened();
         // Columns of norm 1 first: the filter has stretched them differently.
-        let norms: [f64; WIDTH] = std::array::from_fn(|c| products[c * WIDTH + c].sqrt().max(1e-150));
-        let gram = (0..SQUARE).map(|at| products[at] / (norms[at / WIDTH] * norms[at % WIDTH])).collect();
-        let (values, vectors) = eigen(gram, WIDTH);
+        let norms: [f64; W] = std::array::from_fn(|c| products[c * W + c].sqrt().max(1e-150));
+        let gram = (0..square).map(|at| products[at] / (norms[at / W] * norms[at % W])).collect();
+        let (values, vectors) = eigen(gram, W);
         // B = columns of G^{−1/2}; directions without weight are dropped to 0.
         let floor = values[0] * 1e-12;
-        let mut to_basis = [0.0; SQUARE];
-        for at in 0..SQUARE {
-            let (row, c) = (at / WIDTH, at % WIDTH);
+        let mut to_basis = vec![0.0; square];
+        for at in 0..square {
+            let (row, c) = (at / W, at % W);
             to_basis[at] = if values[c] > floor { vectors[at] / (values[c].sqrt() * norms[row]) } else { 0.0 };
         }
-        let mut projected = vec![0.0; SQUARE];
-        for a in 0..WIDTH {
-            for b in 0..WIDTH {
+        let mut projected = vec![0.0; square];
+        for a in 0..W {
+            for b in 0..W {
                 let mut sum = 0.0;
-                for r in 0..WIDTH {
-                    for s in 0..WIDTH {
-                        let symmetric = (products[SQUARE + r * WIDTH + s] + products[SQUARE + s * WIDTH + r]) / 2.0;
-                        sum += to_basis[r * WIDTH + a] * symmetric * to_basis[s * WIDTH + b];
+                for r in 0..W {
+                    for s in 0..W {
+                        let symmetric = (products[square + r * W + s] + products[square + s * W + r]) / 2.0;
+                        sum += to_basis[r * W + a] * symmetric * to_basis[s * W + b];
                     }
                 }
-                projected[a * WIDTH + b] = sum;
+                projected[a * W + b] = sum;
             }
             // A dropped direction comes last.
             if values[a] <= floor {
-                projected[a * WIDTH + a] = -2.0;
+                projected[a * W + a] = -2.0;
             }
         }
-        let (theta, turn) = eigen(projected, WIDTH);
-        let mut rotation = [[0.0f32; WIDTH]; WIDTH];
+        let (theta, turn) = eigen(projected, W);
+        let mut rotation = [[0.0f32; W]; W];
         for (r, row) in rotation.iter_mut().enumerate() {
             for (c, entry) in row.iter_mut().enumerate() {
-                *entry = (0..WIDTH).map(|a| to_basis[r * WIDTH + a] * turn[a * WIDTH + c]).sum::<f64>() as f32;
+                *entry = (0..W).map(|a| to_basis[r * W + a] * turn[a * W + c]).sum::<f64>() as f32;
             }
         }
-        let turned = |row: &Row| -> Row {
-            let mut sum = [0.0f32; WIDTH];
+        let turned = |row: &[f32; W]| -> [f32; W] {
+            let mut sum = [0.0f32; W];
             for (x, from) in row.iter().zip(&rotation) {
-                for c in 0..WIDTH {
+                for c in 0..W {
                     sum[c] += x * from[c];
                 }
             }
@@ -325,14 +337,14 @@ impl<'a> Walk<'a> {
                 *row = turned(row);
             }
         });
-        let left = self.sum::<WIDTH>(|i, part| {
+        let left = self.sum::<W>(1, |i, part| {
             let d = f64::from(self.degrees[i]);
-            for c in 0..WIDTH {
+            for c in 0..W {
                 let rest = f64::from(px[i][c]) - theta[c] * f64::from(x[i][c]);
-                part[c] += d * rest * rest;
+                part[0][c] += d * rest * rest;
             }
         });
-        std::array::from_fn(|c| (theta[c], left[c].sqrt()))
+        std::array::from_fn(|c| (theta[c], left[0][c].sqrt()))
     }
 }
 

@@ -73,6 +73,8 @@ pub struct Order {
 /// What a worker is told.
 #[derive(Debug, Serialize, Deserialize)]
 struct Message {
+    /// Of the client's cellmill: notes have the form that this version knows.
+    version: String,
     /// The journal's folder.
     journal: PathBuf,
     /// This run of the program.
@@ -139,6 +141,8 @@ pub struct About<'a> {
     pub n_obs: u64,
 }
 
+/// Notes are read by this version alone.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PREMISES: &str = "premises";
 
 /// Most orders of a read.
@@ -376,6 +380,7 @@ impl<'a> Cluster<'a> {
         self.note(&pass_name, pass)?;
         let order = |part: &Range<usize>| {
             let message = Message {
+                version: VERSION.into(),
                 journal: self.folder.clone(),
                 run: self.run.clone(),
                 pass: pass_name.clone(),

@@ -19,13 +19,13 @@ use cellmill_graph::knn::{self, Knn, RowFile};
 use cellmill_matrix::{Error, ErrorKind, Place, Result, Source, SourceRow};
 use cellmill_store::dataset::{OpenOptions, open_rows};
 use rayon::ThreadPool;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::beside::Desk;
 use super::chunks::Deal;
 use super::passes::{ROWS, n_kept};
 use super::reads::{First, GroupedValues, MomentFolds, Read, Totals};
-use super::{Message, PREMISES, Premises, What, record_name};
+use super::{Message, PREMISES, Premises, VERSION, What, record_name};
 use crate::budget::say_bytes;
 use crate::device::{self, Choice, Word};
 use crate::fingerprint::identity;
@@ -84,7 +84,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Carries out an order.
 pub fn carry_out(order: &str, worker: &Worker) -> Result<()> {
-    let message: Message = serde_json::from_str(order).map_err(|e| Error::bug(format!("an order that can't be read: {e}")))?;
+    let message = message_of(order, worker)?;
     let site = {
         // Orders that come together wait until the first of them has opened the input.
         let mut held = lock(&SITE);
@@ -99,6 +99,23 @@ pub fn carry_out(order: &str, worker: &Worker) -> Result<()> {
         }
     };
     site.work(&message)
+}
+
+/// An order, if this version of cellmill has written it.
+fn message_of(order: &str, worker: &Worker) -> Result<Message> {
+    #[derive(Default, Deserialize)]
+    struct From {
+        #[serde(default)]
+        version: String,
+    }
+    let from: From = serde_json::from_str(order).unwrap_or_default();
+    if from.version != VERSION {
+        let theirs = if from.version.is_empty() { "unknown" } else { &from.version };
+        let found = format!("an order of a client of version {theirs}");
+        let expected = format!("the worker has {VERSION}; client and workers need the same version");
+        return Err(Error::invalid(Place::store(format!("worker {}", worker.name)), found, expected));
+    }
+    serde_json::from_str(order).map_err(|e| Error::bug(format!("an order that can't be read: {e}")))
 }
 
 /// Forgets a run and its rows.

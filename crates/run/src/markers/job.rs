@@ -37,7 +37,7 @@ pub struct Job {
     pub ask: Ask,
     /// Column of obs with the groups.
     pub groupby: String,
-    /// Names of the groups that are tested; empty: all.
+    /// Names of the groups that are tested, with commas between them; empty: all.
     pub groups: Vec<String>,
     /// `rest`, or the name of the group that others are compared with.
     pub reference: String,
@@ -130,15 +130,15 @@ impl Job {
                 listener.warn(&format!("{missing} cells have no label in {}; they are compared with, not tested", self.groupby));
             }
             let labels = Place::element(&subject.location, format!("obs/{}", self.groupby));
-            let number = |name: &String| {
-                let at = names.iter().position(|n| n == name);
-                at.map(|i| i as u32).ok_or_else(|| Error::missing(labels.clone(), name, names.iter().cloned()))
-            };
+            let missing = |name: &str| Error::missing(labels.clone(), name, names.iter().cloned());
+            let number = |name: &str| names.iter().position(|n| n == name).map(|at| at as u32);
             let mut options = self.options.clone();
-            options.groups = self.groups.iter().map(&number).collect::<Result<_>>()?;
+            for text in &self.groups {
+                options.groups.extend(listed(text, number).map_err(missing)?);
+            }
             options.reference = match self.reference.as_str() {
                 "rest" => None,
-                _ => Some(number(&self.reference)?),
+                name => Some(number(name).ok_or_else(|| missing(name))?),
             };
             options.log_base = subject.log_base;
             let here = dispatcher.is_none() && options.is_for_gpus();
@@ -241,6 +241,21 @@ impl Job {
     }
 }
 
+/// The numbers of names in a text, with commas between them. A name may have commas itself: the longest that is known is taken. An error is
+/// what is not known.
+fn listed(text: &str, number: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, &str> {
+    let mut numbers = Vec::new();
+    let mut rest = Some(text);
+    while let Some(text) = rest {
+        let ends = std::iter::once(text.len()).chain(text.rmatch_indices(',').map(|(at, _)| at));
+        let known = ends.clone().find_map(|end| number(&text[..end]).map(|number| (number, end)));
+        let (number, end) = known.ok_or_else(|| text.split(',').next().unwrap_or(text))?;
+        numbers.push(number);
+        rest = text.get(end + 1..);
+    }
+    Ok(numbers)
+}
+
 /// The first genes of each group.
 fn summary(found: &Markers, codes: &[u32], names: &[String], genes: &[String]) -> Vec<Group> {
     let group = |r: &super::Ranked| Group {
@@ -256,4 +271,21 @@ fn summary(found: &Markers, codes: &[u32], names: &[String], genes: &[String]) -
             .collect(),
     };
     found.ranked.iter().map(group).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_have_commas() {
+        let names = ["T cell", "CD4-positive, alpha-beta T cell", "CD4-positive", "a,b", "", "T cell,a"];
+        let number = |name: &str| names.iter().position(|n| *n == name).map(|at| at as u32);
+        let listed = |text| listed(text, number);
+        assert_eq!(listed("T cell"), Ok(vec![0]));
+        assert_eq!(listed("CD4-positive, alpha-beta T cell,a,b"), Ok(vec![1, 3]));
+        assert_eq!(listed("CD4-positive,T cell,a,b"), Err("b"));
+        assert_eq!(listed("CD4-positive,a,b,"), Ok(vec![2, 3, 4]));
+        assert_eq!(listed("T cell, alpha"), Err(" alpha"));
+    }
 }

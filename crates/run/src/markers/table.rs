@@ -63,7 +63,7 @@ fn frame(shares: &[Vec<f64>], of: &Shares, genes: &[String], groups: &[String]) 
     for (&g, values) in of.groups.iter().zip(shares) {
         table.columns.push((groups[g as usize].clone(), Column::Plain(Values::F64(values.clone()))));
     }
-    Element::Table(table)
+    Element::Table(table.into())
 }
 
 /// One line a group and gene, with the columns of `scanpy.get.rank_genes_groups_df`.

@@ -1,6 +1,6 @@
 //! `dataframe`: an index and columns.
 
-use cellmill_matrix::{Column, Error, Result, Table, Values};
+use cellmill_matrix::{Column, Error, Frame, Result, Table, Values};
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -9,10 +9,15 @@ use crate::tree::{Attrs, Node, Tree, TreeWriter};
 
 /// Reads a data frame of any age. Columns of a kind that is not supported are left out, with a warning that names them.
 pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Table> {
+    read_frame(tree, path, warnings).map(|frame| frame.table)
+}
+
+/// The same, and the index as it is.
+pub(super) fn read_frame(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Result<Frame> {
     let node = need(tree, path)?;
     let attrs = match &node {
         Node::Group(attrs) => attrs,
-        Node::Array(_) => return legacy::read_record_table(tree, path, warnings),
+        Node::Array(_) => return legacy::read_record_table(tree, path, warnings).map(Frame::from),
     };
     let index_name = text(attrs, "_index").unwrap_or("_index").to_string();
     let index_path = join(path, &index_name);
@@ -31,9 +36,12 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
     };
     let column = read_column(tree, &index_path, warnings)?
         .ok_or_else(|| Error::invalid(place(tree, &index_path), "an index of a kind that can't be read", "names are strings"))?;
-    let index: Vec<String> = match column {
-        Column::Plain(Values::Str(names)) => names,
-        other => (0..other.len()).map(|i| other.text(i).unwrap_or_else(|| "nan".into())).collect(),
+    let (index, numbers) = match column {
+        Column::Plain(Values::Str(names)) => (names, None),
+        other => {
+            let names: Vec<String> = (0..other.len()).map(|i| other.text(i).unwrap_or_else(|| "nan".into())).collect();
+            (names, if let Column::Plain(numbers) = other { Some(numbers) } else { None })
+        }
     };
     let n = n.unwrap_or(index.len() as u64);
     let mut table = Table { index_name, index, columns: Vec::with_capacity(names.len()) };
@@ -56,7 +64,7 @@ pub fn read_table(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Re
             None => {}
         }
     }
-    Ok(table)
+    Ok(Frame { table, numbers })
 }
 
 fn wrong_length(tree: &dyn Tree, path: &str, found: String, n: u64) -> Error {
@@ -84,6 +92,15 @@ fn read_column(tree: &dyn Tree, path: &str, warnings: &mut Vec<String>) -> Resul
 
 /// Writes a data frame as anndata 0.12 does.
 pub fn write_table(writer: &dyn TreeWriter, path: &str, table: &Table) -> Result<()> {
+    write_by(writer, path, table, &Values::Str(table.index.clone()))
+}
+
+/// The same, the index as it is.
+pub(super) fn write_frame(writer: &dyn TreeWriter, path: &str, Frame { table, numbers }: &Frame) -> Result<()> {
+    numbers.as_ref().map_or_else(|| write_table(writer, path, table), |numbers| write_by(writer, path, table, numbers))
+}
+
+fn write_by(writer: &dyn TreeWriter, path: &str, table: &Table, index: &Values) -> Result<()> {
     let index_name = if table.index_name.is_empty() { "_index" } else { &table.index_name };
     let mut attrs = Attrs::new();
     attrs.insert("column-order".into(), table.names().map(Value::from).collect());
@@ -97,7 +114,7 @@ pub fn write_table(writer: &dyn TreeWriter, path: &str, table: &Table) -> Result
             "names in a data frame differ",
         ));
     }
-    array::write_values(writer, &join(path, index_name), &Values::Str(table.index.clone()))?;
+    array::write_values(writer, &join(path, index_name), index)?;
     let write = |(name, column): &(String, Column)| write_column(writer, &join(path, name), column);
     if writer.at_a_time() > 1 { table.columns.par_iter().try_for_each(write) } else { table.columns.iter().try_for_each(write) }
 }

@@ -15,7 +15,7 @@ pub(super) fn read_group(tree: &dyn Tree, path: &str, attrs: &Attrs, warnings: &
         return sparse::read(tree, path).map(|m| Some(Element::Sparse(m)));
     }
     if attrs.contains_key("_index") && attrs.contains_key("column-order") {
-        return super::read_table(tree, path, warnings).map(|t| Some(Element::Table(t)));
+        return super::read_frame(tree, path, warnings).map(|t| Some(Element::Table(t)));
     }
     Ok(None)
 }

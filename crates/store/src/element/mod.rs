@@ -12,6 +12,7 @@ mod sparse;
 use cellmill_matrix::{Element, Error, Place, Result};
 use serde_json::Value;
 
+use self::dataframe::{read_frame, write_frame};
 pub use self::dataframe::{read_table, write_table};
 pub use self::dict::write_root;
 pub use self::legacy::{Lengths, table_lengths};
@@ -101,7 +102,7 @@ fn read_node(tree: &dyn Tree, path: &str, node: &Node, warnings: &mut Vec<String
     let kind = text(attrs, "encoding-type").unwrap_or("").to_string();
     let element = match (kind.as_str(), node) {
         ("null", _) => Element::Null,
-        ("dataframe", Node::Group(_)) => Element::Table(read_table(tree, path, warnings)?),
+        ("dataframe", Node::Group(_)) => Element::Table(read_frame(tree, path, warnings)?),
         ("categorical", Node::Group(_)) => Element::Column(categorical::read(tree, path, attrs)?),
         ("nullable-integer" | "nullable-boolean" | "nullable-string-array", Node::Group(_)) => Element::Column(nullable::read(tree, path)?),
         ("csr_matrix" | "csc_matrix", Node::Group(_)) => Element::Sparse(sparse::read(tree, path)?),
@@ -138,7 +139,7 @@ pub fn write_element(writer: &dyn TreeWriter, path: &str, element: &Element) -> 
         Element::Dict(entries) => dict::write(writer, path, entries),
         Element::Array(array) => array::write(writer, path, array),
         Element::Scalar(values) => array::write_scalar(writer, path, values),
-        Element::Table(table) => write_table(writer, path, table),
+        Element::Table(frame) => write_frame(writer, path, frame),
         Element::Sparse(matrix) => sparse::write(writer, path, matrix),
         Element::Column(column) => dataframe::write_column(writer, path, column),
         Element::Records(fields) => records::write(writer, path, fields),

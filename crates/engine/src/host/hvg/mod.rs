@@ -110,8 +110,8 @@ impl Options {
         if self.n_top_genes == Some(0) {
             return Err(Error::option("n_top_genes", 0, "at least 1 is needed"));
         }
-        if self.n_bins == 0 {
-            return Err(Error::option("n_bins", 0, "at least 1 is needed"));
+        if !(1..=1 << 20).contains(&self.n_bins) {
+            return Err(Error::option("n_bins", self.n_bins, "it is between 1 and 1048576"));
         }
         check_span(self.span)?;
         for (name, cut) in

@@ -267,6 +267,7 @@ fn options_are_checked() {
     for wrong in [
         Options { n_top_genes: Some(0), ..default.clone() },
         Options { n_bins: 0, ..default.clone() },
+        Options { n_bins: usize::MAX, ..default.clone() },
         Options { min_disp: f64::NAN, ..default.clone() },
         Options { span: 1.5, ..default.clone() },
     ] {
