@@ -337,6 +337,7 @@ mod tests {
     fn detected_and_portable_lanes_give_the_same_bits() {
         both::<2>();
         both::<4>();
+        both::<8>();
         both::<16>();
         both::<32>();
     }

@@ -90,26 +90,29 @@ impl Point<4> for [f32; 4] {
     }
 }
 
-/// One coordinate after the other.
+/// Four coordinates after the other; `S` is a multiple of 4.
 #[inline(always)]
-fn each_coordinate<L: Lanes, const S: usize>(points: &[[f32; S]], at: &[u32; WIDTH]) -> [L::F; S] {
-    let there: [&[f32; S]; WIDTH] = std::array::from_fn(|l| &points[at[l] as usize]);
-    std::array::from_fn(|c| L::load(&std::array::from_fn(|l| there[l][c])))
+fn by_quads<L: Lanes, const S: usize>(points: &[[f32; S]], at: &[u32; WIDTH]) -> [L::F; S] {
+    let quads = points.as_flattened().as_chunks::<4>().0;
+    let mut out = [L::f(0.0); S];
+    for (q, out) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *out = L::quads(quads, &at.map(|i| i * (S / 4) as u32 + q as u32));
+    }
+    out
 }
 
-impl Point<16> for [f32; 16] {
-    #[inline(always)]
-    fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; 16] {
-        each_coordinate::<L, 16>(points, at)
-    }
+macro_rules! by_quads {
+    ($($s:literal),*) => {
+        $(impl Point<$s> for [f32; $s] {
+            #[inline(always)]
+            fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; $s] {
+                by_quads::<L, $s>(points, at)
+            }
+        })*
+    };
 }
 
-impl Point<32> for [f32; 32] {
-    #[inline(always)]
-    fn gather<L: Lanes>(points: &[Self], at: &[u32; WIDTH]) -> [L::F; 32] {
-        each_coordinate::<L, 32>(points, at)
-    }
-}
+by_quads!(8, 16, 32);
 
 /// Runs on every machine.
 pub(super) struct Portable;

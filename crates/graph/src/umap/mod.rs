@@ -195,9 +195,10 @@ pub fn umap_on(graph: &Connectivities, options: &Options, processor: &Processor,
         None => (start(), blocks()),
     };
     match d {
-        ..=2 => optimise::<2>(&blocks, &plan, &start?, d, processor, watch),
-        ..=4 => optimise::<4>(&blocks, &plan, &start?, d, processor, watch),
-        ..=16 => optimise::<16>(&blocks, &plan, &start?, d, processor, watch),
+        1..=2 => optimise::<2>(&blocks, &plan, &start?, d, processor, watch),
+        3..=4 => optimise::<4>(&blocks, &plan, &start?, d, processor, watch),
+        5..=8 => optimise::<8>(&blocks, &plan, &start?, d, processor, watch),
+        9..=16 => optimise::<16>(&blocks, &plan, &start?, d, processor, watch),
         _ => optimise::<MOST>(&blocks, &plan, &start?, d, processor, watch),
     }
 }

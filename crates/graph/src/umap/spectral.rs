@@ -49,6 +49,9 @@ const CUTS: (f64, f64) = (0.5, -0.5);
 /// Graphs up to this size are solved densely.
 const DENSE: usize = 48;
 
+/// A cell's entries of a basis.
+type Row<const W: usize> = [f32; W];
+
 /// Coordinates of each cell of a connected graph in its first `n_components` (≤ 32) non-trivial eigenvectors: `(n, n_components)`
 /// row-major, not scaled. Edges below `least` do not count. The graph has more than `n_components + 1` cells.
 pub(super) fn spectral(
@@ -64,8 +67,8 @@ pub(super) fn spectral(
     }
     let walk = Walk::new(graph, least);
     match n_components {
-        ..=4 => columns::<WIDTH>(&walk, n_components, seed, processor, watch),
-        ..=16 => columns::<24>(&walk, n_components, seed, processor, watch),
+        1..=4 => columns::<WIDTH>(&walk, n_components, seed, processor, watch),
+        5..=16 => columns::<24>(&walk, n_components, seed, processor, watch),
         _ => columns::<40>(&walk, n_components, seed, processor, watch),
     }
 }
@@ -84,7 +87,7 @@ fn smoothest<const W: usize>(
     seed: u64,
     device: Option<&Arc<Device>>,
     watch: &dyn Watch,
-) -> Result<(Vec<[f32; W]>, (f64, f64))> {
+) -> Result<(Vec<Row<W>>, (f64, f64))> {
     let n = walk.graph.n();
     let on_gpu = DeviceGraph::new(device, walk.graph, walk.least, A_CELL)?;
     if n > LARGE {
@@ -107,13 +110,13 @@ fn smoothest<const W: usize>(
 /// Improves a basis until its first columns are eigenvectors. `first` and `cut`: eigenvalues to begin with.
 fn iterate<const W: usize>(
     walk: &Walk,
-    mut basis: Vec<[f32; W]>,
+    mut basis: Vec<Row<W>>,
     (mut first, mut cut): (f64, f64),
     n_components: usize,
     effort: Effort,
     on_gpu: Option<&DeviceGraph>,
     watch: &dyn Watch,
-) -> Result<(Vec<[f32; W]>, (f64, f64))> {
+) -> Result<(Vec<Row<W>>, (f64, f64))> {
     let mut image = vec![[0.0; W]; basis.len()];
     let mut spare = vec![[0.0; W]; basis.len()];
     // Eigenvalues of P lie in −1..=1; the filter is small on −1..=cut.
@@ -189,7 +192,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Row `i` of `P x`.
-    fn row<const W: usize>(&self, i: usize, x: &[[f32; W]]) -> [f32; W] {
+    fn row<const W: usize>(&self, i: usize, x: &[Row<W>]) -> Row<W> {
         let (indices, weights) = self.graph.row(i);
         let mut sum = [0.0f32; W];
         for (&j, &w) in indices.iter().zip(weights) {
@@ -205,7 +208,7 @@ impl<'a> Walk<'a> {
     }
 
     /// `into = P x`.
-    fn product<const W: usize>(&self, x: &[[f32; W]], into: &mut [[f32; W]]) {
+    fn product<const W: usize>(&self, x: &[Row<W>], into: &mut [Row<W>]) {
         into.par_chunks_mut(ROWS).enumerate().for_each(|(chunk, rows)| {
             for (r, row) in rows.iter_mut().enumerate() {
                 *row = self.row(chunk * ROWS + r, x);
@@ -215,7 +218,7 @@ impl<'a> Walk<'a> {
 
     /// `x = T(P) x` with T the Chebyshev polynomial of this degree on −1..=cut: T₀ = 1, T₁ = L, T_{k+1} = 2 L T_k − T_{k−1}, where
     /// L = (P − centre) / half.
-    pub fn filter<const W: usize>(&self, cut: f64, degree: usize, x: &mut Vec<[f32; W]>, y: &mut Vec<[f32; W]>, spare: &mut Vec<[f32; W]>) {
+    pub fn filter<const W: usize>(&self, cut: f64, degree: usize, x: &mut Vec<Row<W>>, y: &mut Vec<Row<W>>, spare: &mut Vec<Row<W>>) {
         let (centre, _) = scales(cut);
         for k in 0..degree {
             let (factor, keep) = step(cut, k);
@@ -253,7 +256,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Makes the columns of `x` D-orthogonal to the constant, P's first eigenvector.
-    fn remove_constant<const W: usize>(&self, x: &mut [[f32; W]]) {
+    fn remove_constant<const W: usize>(&self, x: &mut [Row<W>]) {
         let sums = self.sum::<W>(2, |i, part| {
             let d = f64::from(self.degrees[i]);
             for c in 0..W {
@@ -261,7 +264,7 @@ impl<'a> Walk<'a> {
             }
             part[1][0] += d;
         });
-        let means: [f32; W] = std::array::from_fn(|c| (sums[0][c] / sums[1][0]) as f32);
+        let means: Row<W> = std::array::from_fn(|c| (sums[0][c] / sums[1][0]) as f32);
         x.par_chunks_mut(ROWS).for_each(|rows| {
             for row in rows {
                 for c in 0..W {
@@ -273,7 +276,7 @@ impl<'a> Walk<'a> {
 
     /// Turns the columns of `x` into the best approximate eigenvectors in their span, `px = P x` with them. Returns for each the
     /// eigenvalue, descending, and the norm of `P u − θ u`.
-    fn rayleigh_ritz<const W: usize>(&self, x: &mut [[f32; W]], px: &mut [[f32; W]]) -> [(f64, f64); W] {
+    fn rayleigh_ritz<const W: usize>(&self, x: &mut [Row<W>], px: &mut [Row<W>]) -> [(f64, f64); W] {
         let square = W * W;
         let products = self.sum::<W>(2 * W, |i, part| {
             let d = f64::from(self.degrees[i]);
@@ -323,7 +326,7 @@ impl<'a> Walk<'a> {
                 *entry = (0..W).map(|a| to_basis[r * W + a] * turn[a * W + c]).sum::<f64>() as f32;
             }
         }
-        let turned = |row: &[f32; W]| -> [f32; W] {
+        let turned = |row: &Row<W>| -> Row<W> {
             let mut sum = [0.0f32; W];
             for (x, from) in row.iter().zip(&rotation) {
                 for c in 0..W {

@@ -247,8 +247,8 @@ fn listed(text: &str, number: impl Fn(&str) -> Option<u32>) -> Result<Vec<u32>, 
     let mut numbers = Vec::new();
     let mut rest = Some(text);
     while let Some(text) = rest {
-        let ends = std::iter::once(text.len()).chain(text.rmatch_indices(',').map(|(at, _)| at));
-        let known = ends.clone().find_map(|end| number(&text[..end]).map(|number| (number, end)));
+        let mut ends = std::iter::once(text.len()).chain(text.rmatch_indices(',').map(|(at, _)| at));
+        let known = ends.find_map(|end| number(&text[..end]).map(|number| (number, end)));
         let (number, end) = known.ok_or_else(|| text.split(',').next().unwrap_or(text))?;
         numbers.push(number);
         rest = text.get(end + 1..);
