@@ -89,7 +89,9 @@ def parts(x: Any) -> tuple[Any, ...]:
     if is_sparse(x) and x.format in ("csr", "csc"):
         return ("sparse", x.format, x.shape, x.indptr, x.indices, _flat(x.data))
     if hasattr(x, "iloc") and hasattr(x, "columns"):
-        return ("table", parts_of_frame(x))
+        name, columns = _parts_of_columns(x)
+        index = x.index.to_numpy()
+        return ("table", (name, _flat(index) if index.dtype.kind in "biuf" else _text_list(x.index), columns))
     raise TypeError
 
 
@@ -103,13 +105,19 @@ def _flat(a: np.ndarray) -> Any:
 
 
 def parts_of_frame(frame: pd.DataFrame) -> tuple[str, list[str], list[tuple[str, tuple[Any, ...]]]]:
-    """What :func:`table` makes a frame of. Text that comes more than once becomes categories, as where anndata writes."""
+    """What :func:`table` makes obs and var of. Text that comes more than once becomes categories, as where anndata writes."""
+    name, columns = _parts_of_columns(frame)
+    return name, _text_list(frame.index), columns
+
+
+def _parts_of_columns(frame: pd.DataFrame) -> tuple[str, list[tuple[str, tuple[Any, ...]]]]:
+    """The index's name, and the columns."""
     index = frame.index
     name = index.name if index.name is not None else "_index"
     names = [name, *frame.columns]
     if index.nlevels > 1 or len(set(names)) < len(names) or not all(isinstance(n, str) and n and "/" not in n for n in names):
         raise TypeError
-    return name, _text_list(index), [(column, _parts_of_column(frame[column])) for column in frame]
+    return name, [(column, _parts_of_column(frame[column])) for column in frame]
 
 
 def _text_list(values: Any) -> list[str]:

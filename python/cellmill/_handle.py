@@ -154,7 +154,7 @@ class Handle(Written):
 
     @property
     def layers(self) -> Layers:
-        return self._cellmill_layers
+        return self._cellmill_layers._of(self.shape)
 
     def __getitem__(self, index: Any) -> Any:
         rows, columns = index if isinstance(index, tuple) and len(index) == 2 else (index, _ALL)

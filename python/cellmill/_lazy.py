@@ -72,12 +72,14 @@ class AnnData(Written, anndata.AnnData):
     @property
     def layers(self) -> Layers:
         """The layers, lazily."""
-        return self._cellmill_layers
+        return self._cellmill_layers._of(self._cellmill_x.shape)
 
     @layers.setter
     def layers(self, layers: Any) -> None:
         if hasattr(self, "_cellmill_layers"):
-            self._cellmill_layers = Layers(no_layer, {name: matrix_of(x) for name, x in (layers or {}).items()})
+            given = Layers(no_layer, {})._of(self._cellmill_x.shape)
+            given.update(layers or {})
+            self._cellmill_layers = given
 
     def _frames(self) -> anndata.AnnData:
         """All but the values, in an AnnData that shares them."""
@@ -201,7 +203,10 @@ class AnnData(Written, anndata.AnnData):
         layers = group.require_group("layers")
         matrices = [(group, "X", self.X), *((layers, name, self.layers[name]) for name in self.layers)]
         if self.raw is not None:
-            raw = group.require_group("raw")
+            # anndata has written that there is none.
+            if "raw" in group:
+                del group["raw"]
+            raw = group.create_group("raw")
             raw.attrs.update({"encoding-type": "raw", "encoding-version": "0.1.0"})
             write_elem(raw, "var", self.raw.var, dataset_kwargs=kept)
             write_elem(raw, "varm", dict(self.raw.varm), dataset_kwargs=kept)

@@ -223,6 +223,7 @@ class Layers(MutableMapping[str, LazyMatrix]):
     def __init__(self, open_layer: Callable[[str], Matrix], layers: dict[str, Matrix | None]) -> None:
         self._open = open_layer
         self._layers = layers
+        self._shape: tuple[int, int] | None = None
 
     def __getitem__(self, name: str) -> LazyMatrix:
         if name not in self._layers:
@@ -234,7 +235,11 @@ class Layers(MutableMapping[str, LazyMatrix]):
         return LazyMatrix(matrix)
 
     def __setitem__(self, name: str, x: Any) -> None:
-        self._layers[name] = matrix_of(x)
+        matrix = matrix_of(x)
+        if self._shape not in (None, matrix.shape):
+            msg = f"layers/{name}: shape {matrix.shape}, but X has {self._shape}"
+            raise ValueError(msg)
+        self._layers[name] = matrix
 
     def __delitem__(self, name: str) -> None:
         del self._layers[name]
@@ -244,6 +249,11 @@ class Layers(MutableMapping[str, LazyMatrix]):
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    def _of(self, shape: tuple[int, int]) -> Layers:
+        """The same, of a handle of this shape."""
+        self._shape = shape
+        return self
 
     def _part(self, rows: Any, columns: Any) -> Layers:
         """Rows and columns of each."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ._cellmill import write_store
@@ -12,6 +14,8 @@ from ._matrix import matrix_of
 from ._rows import LazyMatrix
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ._cellmill import Matrix
     from ._rows import Layers
 
@@ -113,9 +117,25 @@ def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, 
         if any(name.count("/") > 1 for name in (*elements, *layers)):
             raise TypeError
     except TypeError:
-        adata._write(path, format, with_x, options)
+        with _in_place_of(path) as new:
+            adata._write(new, format, with_x, options)
     else:
         write_store(os.fspath(path), format, *tables, list(elements.items()), list(matrices.items()))
+
+
+@contextmanager
+def _in_place_of(path: Any) -> Iterator[Any]:
+    """A name beside ``path`` that takes its place once all is written; what is no path is written to as it is."""
+    if not isinstance(path, (str, os.PathLike)):
+        yield path
+        return
+    path = os.path.abspath(path)
+    with tempfile.TemporaryDirectory(prefix=".cellmill-", dir=os.path.dirname(path)) as folder:
+        new = os.path.join(folder, os.path.basename(path))
+        yield new
+        if os.path.isdir(path) or (os.path.isdir(new) and os.path.exists(path)):
+            os.rename(path, os.path.join(folder, "old"))
+        os.replace(new, path)
 
 
 def _check_apart(path: Any, matrices: list[Matrix]) -> None:

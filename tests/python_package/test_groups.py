@@ -130,6 +130,15 @@ def test_text_becomes_categories(kinds):
     assert ours.obs.dtypes.equals(theirs.obs.dtypes)
 
 
+def test_groups_may_be_numbers(kinds):
+    kinds.obs["number"] = pd.Categorical((np.arange(kinds.n_obs) // 3) % 4)
+    ours, theirs = both(kinds, "number", reference=1)
+    assert ours["params"]["reference"] == theirs["params"]["reference"] == 1
+    assert ours["scores"].dtype.names == theirs["scores"].dtype.names == ("0", "2", "3")
+    for group in "023":
+        np.testing.assert_allclose(ours["scores"][group], theirs["scores"][group], rtol=1e-4, atol=1e-5)
+
+
 def test_groups_of_too_few_cells(kinds):
     kinds = kinds[:, :50].copy()
     kinds.obs["kind"] = kinds.obs["kind"].astype(str)
@@ -160,6 +169,8 @@ def test_score_genes(options, kinds):
 
 
 def test_no_control_genes(kinds):
+    with pytest.raises(KeyError, match=kinds.var_names[9]):
+        cm.tl.score_genes(kinds, list(kinds.var_names[:10]), gene_pool=list(kinds.var_names[:9]))
     with pytest.raises(RuntimeError, match="No control genes found in any cut"):
         cm.tl.score_genes(kinds[:, :8].copy(), list(kinds.var_names[:8]))
 
@@ -245,6 +256,7 @@ def test_aggregates_of_what_is_not_there(kinds):
         cm.get.aggregate(kinds, "no_column", "sum")
     with pytest.raises(ValueError, match="it is one of sum, mean, var, count_nonzero, sq_sum, median"):
         cm.get.aggregate(kinds, "kind", "mode")
+    assert cm.get.aggregate(kinds[:, :0], "kind", ["sum", "median"]).shape == (4, 0)
 
 
 @pytest.mark.parametrize("reference", ["rest", "b"])

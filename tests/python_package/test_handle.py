@@ -144,6 +144,7 @@ def test_odd_columns_and_elements(stores, tmp_path):
     adata.obs["small"] = np.arange(n, dtype=np.uint8)
     adata.uns["deep"] = {"a": {"b": [1, 2], "none": None, "text": "x", "list": ["p", "q"], "f": np.float32(1.5), "yes": True}}
     adata.uns["frame"] = pd.DataFrame({"v": [1.0, 2.0]}, index=["r", "s"])
+    adata.uns["numbered"] = {"whole": pd.DataFrame({"v": ["a", "b"]}), "broken": pd.DataFrame({"v": [1, 2]}, index=pd.Index([0.5, 2], name="dose"))}
     adata.obsp["csc"] = sp.csc_matrix((np.ones(3), ([0, 1, 2], [2, 1, 0])), shape=(n, n))
     adata.obsm["frame"] = pd.DataFrame({"v": np.arange(n)}, index=adata.obs_names)
     for suffix in ("zarr", "h5ad"):
@@ -153,6 +154,7 @@ def test_odd_columns_and_elements(stores, tmp_path):
         getattr(frames, f"write_{suffix}")(theirs)
         read = ad.read_zarr if suffix == "zarr" else ad.read_h5ad
         same(read(ours), read(theirs))
+        assert cm.read_lazy(ours).uns["numbered"]["broken"].index.equals(adata.uns["numbered"]["broken"].index)
     # Complex numbers are beyond the engine.
     adata.uns["complex"] = np.array([1j])
     adata.write_h5ad(tmp_path / "complex.h5ad", compression="gzip")
@@ -185,6 +187,24 @@ def test_raw_of_a_handle_goes_along(stores, tmp_path):
         back = (ad.read_zarr if suffix == "zarr" else ad.read_h5ad)(tmp_path / f"a.{suffix}")
         np.testing.assert_array_equal(dense(back.raw.X), dense(whole.X))
         assert list(back.raw.var_names) == list(adata.var_names)
+    # anndata writes complex numbers; what is there is replaced as a whole.
+    other.uns["complex"] = np.array([1j])
+    for path, read, write in ((tmp_path / "a.zarr", ad.read_zarr, other.write_zarr), (tmp_path / "a.h5ad", ad.read_h5ad, other.write_h5ad)):
+        write(path)
+        back = read(path)
+        assert back.uns["complex"][0] == 1j and not list(tmp_path.glob(".*"))
+        np.testing.assert_array_equal(dense(back.raw.X), dense(whole.X))
+
+
+def test_layers_have_the_shape_of_x(stores):
+    adata = cm.read_lazy(stores / "small.zarr")
+    for handle, shape in ((adata, "(700, 3060)"), (adata[:9], "(9, 3060)"), (adata[:, :9].copy(), "(700, 9)")):
+        with pytest.raises(ValueError, match=f"layers/wrong: shape (5, 5), but X has {shape}".replace("(", r"\(").replace(")", r"\)")):
+            handle.layers["wrong"] = np.ones((5, 5))
+        with pytest.raises(ValueError, match="layers/wrong"):
+            handle.layers = {"wrong": np.ones((5, 5))}
+        handle.layers = {"right": handle.X}
+        assert list(handle.layers) == ["right"]
 
 
 def test_single_places_and_copies(stores, small):

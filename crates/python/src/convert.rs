@@ -132,7 +132,7 @@ pub fn element_of(e: &Bound<'_, PyAny>) -> PyResult<Element> {
         }
         "array" => Element::Array(Array { shape: e.get_item(1)?.extract()?, values: values_of(&e.get_item(2)?)? }),
         "scalar" => Element::Scalar(values_of(&e.get_item(1)?)?),
-        "table" => Element::Table(table_of(&e.get_item(1)?)?.into()),
+        "table" => Element::Table(frame_of(&e.get_item(1)?)?),
         "sparse" => Element::Sparse(Sparse {
             format: if e.get_item(1)?.extract::<String>()? == "csr" { SparseFormat::Csr } else { SparseFormat::Csc },
             shape: e.get_item(2)?.extract::<(usize, usize)>()?.into(),
@@ -147,10 +147,24 @@ pub fn element_of(e: &Bound<'_, PyAny>) -> PyResult<Element> {
 
 /// Back: a data frame from its parts.
 pub fn table_of(t: &Bound<'_, PyAny>) -> PyResult<Table> {
-    let (index_name, index) = (t.get_item(0)?.extract()?, t.get_item(1)?.extract()?);
+    Ok(Table { index_name: t.get_item(0)?.extract()?, index: t.get_item(1)?.extract()?, columns: columns_of(t)? })
+}
+
+/// The same, whose index may be an array of numbers.
+fn frame_of(t: &Bound<'_, PyAny>) -> PyResult<Frame> {
+    Ok(match values_of(&t.get_item(1)?)? {
+        Values::Str(_) => table_of(t)?.into(),
+        numbers => {
+            let index = (0..numbers.len()).map(|row| numbers.text(row)).collect();
+            let table = Table { index_name: t.get_item(0)?.extract()?, index, columns: columns_of(t)? };
+            Frame { table, numbers: Some(numbers) }
+        }
+    })
+}
+
+fn columns_of(t: &Bound<'_, PyAny>) -> PyResult<Vec<(String, Column)>> {
     let columns: Vec<(String, Bound<'_, PyAny>)> = t.get_item(2)?.extract()?;
-    let columns = columns.into_iter().map(|(name, c)| Ok((name, column_of(&c)?))).collect::<PyResult<_>>()?;
-    Ok(Table { index_name, index, columns })
+    columns.into_iter().map(|(name, c)| Ok((name, column_of(&c)?))).collect()
 }
 
 fn column_of(c: &Bound<'_, PyAny>) -> PyResult<Column> {

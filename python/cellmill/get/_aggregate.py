@@ -103,8 +103,9 @@ def aggregate(
             found, _ = _cellmill.aggregate(matrix, codes, list(groups.index), streamed, mask, dof, crew)
     if "median" in funcs:
         member = codes if mask is None else np.where(mask, codes, -1)
-        found["median"] = np.array([_medians(matrix.keep_rows(member == group)) for group in range(len(groups))]).reshape(-1, matrix.shape[1])
-    layers = {name: found[name] for name in funcs}
+        found["median"] = np.array([_medians(matrix.keep_rows(member == group)) for group in range(len(groups))])
+    # Where there are no genes, too.
+    layers = {name: found[name].reshape(len(groups), matrix.shape[1]) for name in funcs}
     if return_sparse:
         import scipy.sparse as sp
 

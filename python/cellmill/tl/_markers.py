@@ -163,6 +163,8 @@ def rank_genes_groups(
     # Text becomes categories, as scanpy makes it.
     adata.strings_to_categoricals()
     codes, names = labels_of(adata.obs, groupby)
+    # Categories may be numbers.
+    given, reference = reference, str(reference)
     if reference != "rest" and reference not in names:
         msg = f"reference = {reference} needs to be one of groupby = {names}."
         raise ValueError(msg)
@@ -224,7 +226,7 @@ def rank_genes_groups(
         for text in said:
             warnings.warn(text, UserWarning, stacklevel=_outside())
         result = element(found)
-    params = dict(groupby=groupby, reference=reference, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
+    params = dict(groupby=groupby, reference=given, method=method, use_raw=bool(use_raw), layer=layer, corr_method=corr_method)
     if method == "wilcoxon":
         params["tie_correct"] = tie_correct
     if not mean_in_log_space:

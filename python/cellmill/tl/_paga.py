@@ -74,6 +74,8 @@ def paga(
         msg = f"`groups` key {groups!r} not found in `adata.obs`."
         raise KeyError(msg)
     adata = adata.copy() if copy else adata
+    # Text becomes categories, as scanpy makes it.
+    adata.strings_to_categoricals()
     column = adata.obs[groups].astype("category")
     adata.obs[groups] = column
     found = neighbors_of(adata, neighbors_key)

@@ -91,6 +91,10 @@ def score_genes(
         if not pool:
             msg = "No valid genes were passed for reference set."
             raise ValueError(msg)
+        outside = [gene for gene in wanted if gene not in set(gene_pool)]
+        if outside:
+            msg = f"gene_pool: it lacks {', '.join(outside)}, which gene_list has"
+            raise KeyError(msg)
     x = values_of(adata, layer, use_raw=use_raw)
     genes = np.flatnonzero(names.isin(wanted)).tolist()
     draw = dict(ctrl_size=ctrl_size, n_bins=n_bins, ctrl_as_ref=ctrl_as_ref, pool=pool, seed=seed_of(random_state))

@@ -126,8 +126,8 @@ def umap(
     placed = layout(*parts(adata.obsp[conns]), shape, init, start)
     adata.obsm[obsm] = placed
     kept: dict[str, Any] = dict(a=a, b=b)
-    if isinstance(random_state, int) and random_state != 0:
-        kept["random_state"] = random_state
+    if isinstance(random_state, (int, np.integer)) and random_state != 0:
+        kept["random_state"] = int(random_state)
     adata.uns[uns] = dict(params=kept)
     say(f"umap: {placed.shape[0]} cells in {n_components} dimensions")
     return adata if copy else None
