@@ -117,18 +117,22 @@ def _write(adata: Any, path: Any, format: str, with_x: bool, options: dict[str, 
         if any(name.count("/") > 1 for name in (*elements, *layers)):
             raise TypeError
     except TypeError:
-        with _in_place_of(path) as new:
+        with _in_place_of(path, format) as new:
             adata._write(new, format, with_x, options)
     else:
         write_store(os.fspath(path), format, *tables, list(elements.items()), list(matrices.items()))
 
 
 @contextmanager
-def _in_place_of(path: Any) -> Iterator[Any]:
+def _in_place_of(path: Any, format: str) -> Iterator[Any]:
     """A name beside ``path`` that takes its place once all is written; what is no path is written to as it is."""
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or "://" in os.fspath(path):
         yield path
         return
+    is_store = any(os.path.exists(os.path.join(path, name)) for name in ("zarr.json", ".zgroup"))
+    if os.path.isdir(path) and not (format == "zarr" and is_store):
+        msg = f"{os.fspath(path)}: the output exists and is no {format} store, but only a store of its kind is replaced by one"
+        raise ValueError(msg)
     path = os.path.abspath(path)
     with tempfile.TemporaryDirectory(prefix=".cellmill-", dir=os.path.dirname(path)) as folder:
         new = os.path.join(folder, os.path.basename(path))

@@ -194,6 +194,12 @@ def test_raw_of_a_handle_goes_along(stores, tmp_path):
         back = read(path)
         assert back.uns["complex"][0] == 1j and not list(tmp_path.glob(".*"))
         np.testing.assert_array_equal(dense(back.raw.X), dense(whole.X))
+        # A folder that is no store is nothing to replace.
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / "mine").touch()
+        with pytest.raises(ValueError, match="folder: the output exists and is no"):
+            write(tmp_path / "folder")
+        assert (tmp_path / "folder" / "mine").exists()
 
 
 def test_layers_have_the_shape_of_x(stores):

@@ -86,7 +86,7 @@ def paga(
         msg = f"obs/{groups}: a missing value, but each cell needs a group"
         raise ValueError(msg)
     # Where the number of neighbours is not told, scanpy takes half of a cell's pairs.
-    n_neighbors = None if model == "v1.2" else int(found["params"].get("n_neighbors", len(indices) / len(codes) / 2))
+    n_neighbors = None if model == "v1.2" else int(found.get("params", {}).get("n_neighbors", len(indices) / len(codes) / 2))
     graph, tree, sizes = abstract(indptr, indices, codes.astype(np.uint32), len(column.cat.categories), n_neighbors)
     adata.uns.setdefault("paga", {})
     adata.uns["paga"] |= dict(connectivities=element(graph), connectivities_tree=element(tree), groups=groups)

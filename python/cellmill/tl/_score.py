@@ -91,7 +91,8 @@ def score_genes(
         if not pool:
             msg = "No valid genes were passed for reference set."
             raise ValueError(msg)
-        outside = [gene for gene in wanted if gene not in set(gene_pool)]
+        known = set(gene_pool)
+        outside = [gene for gene in wanted if gene not in known]
         if outside:
             msg = f"gene_pool: it lacks {', '.join(outside)}, which gene_list has"
             raise KeyError(msg)
