@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
+import scipy.sparse as sp
 from sklearn.metrics import adjusted_rand_score
 
 import cellmill as cm
@@ -226,6 +227,20 @@ def test_louvain(embedded):
     cm.tl.leiden(adata)
     assert adjusted_rand_score(adata.obs["louvain"], adata.obs["leiden"]) > 0.5
     assert 0.5 < adata.uns["louvain"]["modularity"] <= adata.uns["leiden"]["modularity"] + 0.01
+
+
+@pytest.mark.parametrize("verb", [cm.tl.leiden, cm.tl.louvain])
+def test_graphs_that_are_not_symmetric(embedded, verb):
+    """An edge has the weights of both directions, as in igraph; and there is an end."""
+    adata = embedded.copy()
+    sc.pp.neighbors(adata)
+    graph = adata.obsp["connectivities"]
+    verb(adata, adjacency=graph, key_added="whole", use_weights=True)
+    verb(adata, adjacency=sp.triu(graph).tocsr(), key_added="half", use_weights=True)
+    assert (adata.obs["whole"] == adata.obs["half"]).all()
+    verb(adata, obsp="distances", key_added="near", use_weights=True)
+    verb(adata, adjacency=adata.obsp["distances"] + adata.obsp["distances"].T, key_added="both", use_weights=True)
+    assert adjusted_rand_score(adata.obs["near"], adata.obs["both"]) == 1 and adata.obs["near"].nunique() > 1
 
 
 @pytest.mark.parametrize("model", ["v1.2", "v1.0"])
