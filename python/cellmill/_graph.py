@@ -56,7 +56,7 @@ def restrict(adata: AnnData, restrict_to: tuple[str, Sequence[str]], graph: Any)
     if key not in adata.obs:
         msg = f"obs: there is no {key!r}; there are: {', '.join(map(str, adata.obs.columns))}"
         raise KeyError(msg)
-    if categories and not isinstance(categories[0], str):
+    if len(categories) and not isinstance(categories[0], str):
         msg = "You need to use strings to label categories, e.g. '1' instead of 1."
         raise ValueError(msg)
     column = adata.obs[key].astype("category")
@@ -65,7 +65,9 @@ def restrict(adata: AnnData, restrict_to: tuple[str, Sequence[str]], graph: Any)
             msg = f"{category!r} is not a valid category for {key!r}"
             raise ValueError(msg)
     mask = column.isin(categories).to_numpy()
-    return graph.tocsr()[mask][:, mask], mask
+    import scipy.sparse as sp
+
+    return sp.csr_matrix(graph)[mask][:, mask], mask
 
 
 def categorical(labels: np.ndarray, n: int) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ._cellmill import Matrix
 from ._matrix import matrix_of
+from ._report import _outside
 from ._rows import ROWS, Layers, LazyMatrix, cut, no_layer
 from ._write import Written
 
@@ -317,12 +318,29 @@ def concat(
     """
     if isinstance(adatas, Mapping):
         keys, adatas = list(adatas), list(adatas.values())
-    frames = [a._frames() if isinstance(a, AnnData) else anndata.AnnData(obs=a.obs, var=a.var) for a in adatas]
+    frames = [a._frames() if isinstance(a, AnnData) else anndata.AnnData(obs=a.obs, var=a.var, uns=a.uns, obsm=dict(a.obsm), varm=dict(a.varm)) for a in adatas]
     joined = anndata.concat(frames, join=join, label=label, keys=keys, index_unique=index_unique, merge=merge)
     places = pd.Index(joined.var_names)
     matrices = [a._cellmill_x if isinstance(a, AnnData) else matrix_of(a.X) for a in adatas]
     columns = [places.get_indexer(a.var_names).astype(np.int64).tolist() for a in frames]
     matrix = Matrix.concat(matrices, columns, len(places))
-    shared = [name for name in adatas[0].layers if all(name in a.layers for a in adatas)]
-    layers: dict[str, Matrix | None] = {name: Matrix.concat([matrix_of(a.layers[name]) for a in adatas], columns, len(places)) for name in shared}
-    return AnnData(matrix, joined.obs, joined.var, layers=Layers(no_layer, layers), uns=joined.uns, obsm=dict(joined.obsm), varm=dict(joined.varm))
+    names = list(dict.fromkeys(name for a in adatas for name in a.layers))
+    if join == "inner":
+        names = [name for name in names if all(name in a.layers for a in adatas)]
+
+    def layer(a: Any, name: str) -> Matrix:
+        import scipy.sparse as sp
+
+        return matrix_of(a.layers[name] if name in a.layers else sp.csr_matrix(a.shape, dtype=np.float32))
+
+    layers: dict[str, Matrix | None] = {name: Matrix.concat([layer(a, name) for a in adatas], columns, len(places)) for name in names}
+    made = AnnData(matrix, joined.obs, joined.var, layers=Layers(no_layer, layers), uns=joined.uns, obsm=dict(joined.obsm), varm=dict(joined.varm))
+    raws = [a.raw for a in adatas if a.raw is not None]
+    if len(raws) == len(adatas):
+        var = anndata.concat([anndata.AnnData(var=raw.var) for raw in raws], join=join, merge=merge).var
+        columns = [var.index.get_indexer(raw.var_names).astype(np.int64).tolist() for raw in raws]
+        made._raw = raw_with(made, LazyMatrix(Matrix.concat([matrix_of(raw.X) for raw in raws], columns, len(var))), var, {})
+    elif raws:
+        msg = "Only some AnnData objects have `.raw` attribute, not concatenating `.raw` attributes."
+        warnings.warn(msg, UserWarning, stacklevel=_outside())
+    return made

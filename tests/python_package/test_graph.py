@@ -243,6 +243,16 @@ def test_graphs_that_are_not_symmetric(embedded, verb):
     assert adjusted_rand_score(adata.obs["near"], adata.obs["both"]) == 1 and adata.obs["near"].nunique() > 1
 
 
+def test_words_that_leiden_does_not_know(embedded):
+    adata = embedded[:80].copy()
+    sc.pp.neighbors(adata)
+    with pytest.raises(TypeError, match="resoluton"):
+        cm.tl.leiden(adata, resoluton=3)
+    adata.obs["kind"] = np.array(["a", "b"])[np.arange(80) % 2]
+    cm.tl.leiden(adata, restrict_to=("kind", np.array(["a"])), adjacency=adata.obsp["connectivities"].toarray())
+    assert adata.obs["leiden_R"].str.startswith("a,").sum() == 40
+
+
 @pytest.mark.parametrize("model", ["v1.2", "v1.0"])
 def test_paga(embedded, model):
     adata = embedded.copy()

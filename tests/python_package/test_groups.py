@@ -130,6 +130,15 @@ def test_text_becomes_categories(kinds):
     assert ours.obs.dtypes.equals(theirs.obs.dtypes)
 
 
+def test_a_mask_is_one_of_var(kinds):
+    """Not of raw's var, which is older."""
+    kinds.var["mask"] = np.arange(kinds.n_vars) < 20
+    kinds.raw = kinds
+    kinds.var["mask"] = (np.arange(kinds.n_vars) >= 20) & (np.arange(kinds.n_vars) < 40)
+    ours, theirs = both(kinds, "kind", mask_var="mask")
+    assert set(ours["names"]["T"]) == set(theirs["names"]["T"]) == set(kinds.var_names[20:40])
+
+
 def test_groups_may_be_numbers(kinds):
     kinds.obs["number"] = pd.Categorical((np.arange(kinds.n_obs) // 3) % 4)
     ours, theirs = both(kinds, "number", reference=1)

@@ -143,6 +143,25 @@ def test_several_handles_with_steps_of_their_own(stores, small):
     np.testing.assert_array_equal(dense(adata[100:].X.to_memory()), dense(small[50:400:5].X))
 
 
+@pytest.mark.filterwarnings("ignore:Observation names")
+def test_several_handles_keep_raw_layers_and_what_lies_beside(stores, small):
+    whole = cm.read_lazy(stores / "small.zarr")
+    whole.layers["same"], whole.raw = whole.X, whole
+    whole.obsm["place"] = np.ones((whole.n_obs, 2))
+    one, two = whole[:10, :300], whole[10:30, 100:400]
+    joined = cm.concat([one, two])
+    assert joined.shape == (30, 200) and joined.raw.shape == (30, small.n_vars)
+    np.testing.assert_array_equal(dense(joined.raw.X.to_memory()), dense(small.X[:30]))
+    assert cm.concat([one, two.to_memory()]).obsm["place"].shape == (30, 2)
+    del two.layers["same"]
+    assert list(cm.concat([one, two]).layers) == []
+    same = dense(cm.concat([one, two], join="outer").layers["same"].to_memory())
+    assert same[:10].sum() == one.X.sum() and not same[10:].any()
+    del two.raw
+    with pytest.warns(UserWarning, match="Only some AnnData objects have `.raw`"):
+        assert cm.concat([one, two]).raw is None
+
+
 def test_ten_x(tmp_path):
     h5 = cm.read_lazy(ROOT / "tests" / "data" / "10x_small" / "3.0.0" / "filtered_feature_bc_matrix.h5")
     with warnings.catch_warnings():

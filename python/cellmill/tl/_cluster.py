@@ -95,6 +95,10 @@ def leiden(
     if flavor == "igraph" and partition_type is not None:
         msg = "Do not pass in partition_type argument when using igraph."
         raise ValueError(msg)
+    unknown = set(clustering_args) - _OF_OTHERS
+    if unknown:
+        msg = f"leiden() got an unexpected keyword argument {sorted(unknown)[0]!r}"
+        raise TypeError(msg)
     _check_dtype(dtype)
     return _cluster(
         "leiden", adata, resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency, use_weights, n_iterations,
@@ -206,6 +210,12 @@ def _cluster(
     params = dict(resolution=list(resolution) if several else resolution, random_state=random_state, n_iterations=n_iterations)
     adata.uns[key] = dict(params=params, modularity=modularities if several else modularities[0])
     return adata if copy else None
+
+
+#: What leidenalg, igraph and cuGraph may be told, which has no meaning here.
+_OF_OTHERS = {
+    "beta", "initial_membership", "node_weights", "node_sizes", "objective_function", "max_comm_size", "weights", "n_jobs", "seed",
+}  # fmt: skip
 
 
 def _check_dtype(dtype: Any) -> None:

@@ -195,7 +195,8 @@ def rank_genes_groups(
     var = adata.raw.var if use_raw else adata.var
     genes = np.asarray(var.index, dtype=str)
     if mask_var is not None:
-        mask = mask_of(var, mask_var, "var")
+        # Where raw has X's genes, the mask is one of var, as in scanpy.
+        mask = mask_of(adata.var if len(var) == adata.n_vars else var, mask_var, "var")
         matrix, genes = matrix.keep_columns(mask), genes[mask]
     if "return_format" in kwds:
         msg = "return_format has been removed: results are records, one field a group"
