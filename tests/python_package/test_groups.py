@@ -132,6 +132,7 @@ def test_text_becomes_categories(kinds):
 
 def test_a_mask_is_one_of_var(kinds):
     """Not of raw's var, which is older."""
+    kinds = kinds.copy()
     kinds.var["mask"] = np.arange(kinds.n_vars) < 20
     kinds.raw = kinds
     kinds.var["mask"] = (np.arange(kinds.n_vars) >= 20) & (np.arange(kinds.n_vars) < 40)
@@ -140,6 +141,7 @@ def test_a_mask_is_one_of_var(kinds):
 
 
 def test_groups_may_be_numbers(kinds):
+    kinds = kinds.copy()
     kinds.obs["number"] = pd.Categorical((np.arange(kinds.n_obs) // 3) % 4)
     ours, theirs = both(kinds, "number", reference=1)
     assert ours["params"]["reference"] == theirs["params"]["reference"] == 1
