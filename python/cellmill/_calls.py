@@ -51,6 +51,27 @@ def renamed(old: str, new: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return wrap
 
 
+#: The engine's names of arguments that are called otherwise.
+_NAMES = {"seed": "random_state", "n_epochs": "maxiter", "c": "C"}
+
+
+def names_fields(function: Callable[P, R]) -> Callable[P, R]:
+    """Names the argument where the engine was given a number of another kind than it counts with, such as one below 0."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if not str(error).startswith("failed to extract field"):
+                raise
+            field = str(error).rpartition(".")[2]
+            msg = f"{_NAMES.get(field, field)}: {error.__cause__}"
+            raise ValueError(msg) from None
+
+    return call
+
+
 def old_positionals(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Takes by position, with scanpy's warning, what scanpy took so before 1.10.
 
@@ -62,6 +83,7 @@ def old_positionals(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(function).parameters.values()
+        function = names_fields(function)
         n = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
         old = names or tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 

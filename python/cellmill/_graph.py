@@ -43,11 +43,16 @@ def choose_graph(adata: AnnData, obsp: str | None, neighbors_key: str | None) ->
 
 def parts(graph: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``indptr``, ``indices`` and float32 weights of a square matrix."""
+    graph = _by_rows(graph)
+    return lent(graph.indptr), lent(graph.indices), lent(graph.data, np.float32)
+
+
+def _by_rows(graph: Any) -> Any:
+    """A square matrix of any kind as CSR in main memory."""
     import scipy.sparse as sp
 
     graph = home(graph)
-    graph = graph if sp.issparse(graph) and graph.format == "csr" else sp.csr_matrix(graph)
-    return lent(graph.indptr), lent(graph.indices), lent(graph.data, np.float32)
+    return graph if sp.issparse(graph) and graph.format == "csr" else sp.csr_matrix(graph)
 
 
 def restrict(adata: AnnData, restrict_to: tuple[str, Sequence[str]], graph: Any) -> tuple[Any, np.ndarray]:
@@ -65,9 +70,7 @@ def restrict(adata: AnnData, restrict_to: tuple[str, Sequence[str]], graph: Any)
             msg = f"{category!r} is not a valid category for {key!r}"
             raise ValueError(msg)
     mask = column.isin(categories).to_numpy()
-    import scipy.sparse as sp
-
-    return sp.csr_matrix(graph)[mask][:, mask], mask
+    return _by_rows(graph)[mask][:, mask], mask
 
 
 def categorical(labels: np.ndarray, n: int) -> Any:

@@ -82,6 +82,10 @@ class AnnData(Written, anndata.AnnData):
             given.update(layers or {})
             self._cellmill_layers = given
 
+    @layers.deleter
+    def layers(self) -> None:
+        self.layers = {}
+
     def _frames(self) -> anndata.AnnData:
         """All but the values, in an AnnData that shares them."""
         return anndata.AnnData(obs=self.obs, var=self.var, uns=self.uns, obsm=dict(self.obsm), varm=dict(self.varm), obsp=dict(self.obsp), varp=dict(self.varp))
@@ -125,8 +129,7 @@ class AnnData(Written, anndata.AnnData):
     def _gen_repr(self, n_obs: int, n_vars: int) -> str:
         text = super()._gen_repr(n_obs, n_vars).replace("AnnData object", "Lazy AnnData object", 1)
         steps = _said(self._cellmill_x)
-        layers = f"\n    layers: {', '.join(map(repr, self._cellmill_layers))}" if len(self._cellmill_layers) else ""
-        return text + layers + (f"\n    X: {steps}" if steps else "")
+        return text + (f"\n    X: {steps}" if steps else "")
 
     def _repr_html_(self) -> str:
         from html import escape

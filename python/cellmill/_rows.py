@@ -60,6 +60,11 @@ class LazyMatrix:
         n_obs, n_vars = self.shape
         return f"LazyMatrix of {n_obs} × {n_vars} float32"
 
+    def __getattr__(self, name: str) -> Any:
+        hint = "" if name.startswith("_") else "; to_memory() gives the values"
+        msg = f"'LazyMatrix' object has no attribute {name!r}{hint}"
+        raise AttributeError(msg)
+
     def __getitem__(self, index: Any) -> LazyMatrix:
         rows, columns = index if isinstance(index, tuple) else (index, _ALL)
         return LazyMatrix(cut(self._cellmill_matrix, rows, columns))

@@ -248,6 +248,12 @@ def test_words_that_leiden_does_not_know(embedded):
     sc.pp.neighbors(adata)
     with pytest.raises(TypeError, match="resoluton"):
         cm.tl.leiden(adata, resoluton=3)
+    with pytest.warns(UserWarning, match="no effect of beta"):
+        cm.tl.leiden(adata, beta=0.01)
+    with pytest.raises(ValueError, match="random_state: can't convert negative int"):
+        cm.tl.leiden(adata, random_state=-1)
+    with pytest.raises(ValueError, match="maxiter: 'float' object"):
+        cm.tl.umap(adata, maxiter=2.5)
     adata.obs["kind"] = np.array(["a", "b"])[np.arange(80) % 2]
     cm.tl.leiden(adata, restrict_to=("kind", np.array(["a"])), adjacency=adata.obsp["connectivities"].toarray())
     assert adata.obs["leiden_R"].str.startswith("a,").sum() == 40

@@ -27,6 +27,12 @@ def test_a_handle_shows_what_is_there(stores, small, name):
     # What is in memory, which is little.
     assert 0 < adata.__sizeof__() < small.__sizeof__() / 2
     assert repr(adata.X) == "LazyMatrix of 700 × 3060 float32"
+    with pytest.raises(AttributeError, match="'nnz'; to_memory"):
+        _ = adata.X.nnz
+    adata.layers["same"] = adata.X
+    assert repr(adata).count("layers: 'same'") == 1
+    del adata.layers
+    assert not len(adata.layers)
     np.testing.assert_array_equal(dense(adata.to_memory().X), dense(small.X))
     np.testing.assert_array_equal(adata.obs_vector("CD3D"), small.obs_vector("CD3D"))
 

@@ -95,6 +95,54 @@ impl Connectivities {
         (&self.indices[span.clone()], &self.weights[span])
     }
 
+    /// Appends a row; what comes twice is summed.
+    pub fn push_row(&mut self, row: &mut [(u32, f32)]) {
+        row.sort_by_key(|edge| edge.0);
+        for edges in row.chunk_by(|a, b| a.0 == b.0) {
+            self.indices.push(edges[0].0);
+            self.weights.push(edges.iter().map(|edge| edge.1).sum());
+        }
+        self.indptr.push(self.indices.len() as u64);
+    }
+
+    /// The graph itself if it is symmetric to the last bit, else its sum with its transpose. Clusters are found by moves that each gain
+    /// something, which come to an end only where an edge weighs the same from both its ends.
+    pub fn symmetric(self) -> Connectivities {
+        let turned = self.transposed();
+        if turned == self {
+            return self;
+        }
+        let mut sum = Connectivities { indptr: vec![0], indices: Vec::new(), weights: Vec::new() };
+        let mut both = Vec::new();
+        for i in 0..self.n() {
+            both.clear();
+            for (indices, weights) in [self.row(i), turned.row(i)] {
+                both.extend(indices.iter().copied().zip(weights.iter().copied()));
+            }
+            sum.push_row(&mut both);
+        }
+        sum
+    }
+
+    /// Each edge from its other end; rows are ascending.
+    fn transposed(&self) -> Connectivities {
+        let n = self.n();
+        let mut indptr = vec![0u64; n + 1];
+        self.indices.iter().for_each(|&j| indptr[j as usize + 1] += 1);
+        (0..n).for_each(|j| indptr[j + 1] += indptr[j]);
+        let mut next = indptr.clone();
+        let (mut indices, mut weights) = (vec![0u32; self.indices.len()], vec![0f32; self.indices.len()]);
+        for i in 0..n {
+            let (row, values) = self.row(i);
+            for (&j, &weight) in row.iter().zip(values) {
+                let at = next[j as usize] as usize;
+                (indices[at], weights[at]) = (i as u32, weight);
+                next[j as usize] += 1;
+            }
+        }
+        Connectivities { indptr, indices, weights }
+    }
+
     /// The same graph with position `i` called `order[i]`: rows and columns, ascending again.
     pub fn in_original_order(self, order: &[u32]) -> Connectivities {
         if order.iter().zip(0..).all(|(&cell, at)| cell == at) {
@@ -145,6 +193,18 @@ impl Connectivities {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edge_has_the_sum_of_both_directions() {
+        let mut graph = Connectivities { indptr: vec![0], indices: vec![], weights: vec![] };
+        // 0 -> 1 twice, 1 -> 0, 1 -> 2, and nothing from 2.
+        [vec![(1, 0.5), (1, 0.25)], vec![(2, 1.0), (0, 0.1)], vec![]].iter_mut().for_each(|row| graph.push_row(row));
+        assert_eq!(graph.row(0), (&[1u32][..], &[0.75f32][..]));
+        let sum = graph.symmetric();
+        assert_eq!(sum, Connectivities { indptr: vec![0, 1, 3, 4], indices: vec![1, 0, 2, 1], weights: vec![0.85, 0.85, 1.0, 1.0] });
+        // What is symmetric stays as it is.
+        assert_eq!(sum.clone().symmetric(), sum);
+    }
 
     #[test]
     fn renumbering_is_undone() {

@@ -38,52 +38,9 @@ pub fn graph_of(indptr: &Bound<'_, PyAny>, indices: &Bound<'_, PyAny>, weights: 
         row.extend(
             indices[span.clone()].iter().zip(&weights[span]).map(|(&j, &w)| (j as u32, w)).filter(|&(j, w)| j as usize != i && w != 0.0),
         );
-        push_row(&mut graph, &mut row);
+        graph.push_row(&mut row);
     }
-    Ok(symmetric(graph))
-}
-
-/// Appends a row; what comes twice is summed.
-fn push_row(graph: &mut Connectivities, row: &mut [(u32, f32)]) {
-    row.sort_by_key(|e| e.0);
-    for entries in row.chunk_by(|a, b| a.0 == b.0) {
-        graph.indices.push(entries[0].0);
-        graph.weights.push(entries.iter().map(|e| e.1).sum());
-    }
-    graph.indptr.push(graph.indices.len() as u64);
-}
-
-/// The graph itself if it is symmetric to the last bit: clusters are found by moves that each gain something, which would not come to an
-/// end otherwise. Else its sum with its transpose.
-fn symmetric(graph: Connectivities) -> Connectivities {
-    let n = graph.n();
-    let mut next = vec![0u64; n + 1];
-    graph.indices.iter().for_each(|&j| next[j as usize + 1] += 1);
-    (0..n).for_each(|j| next[j + 1] += next[j]);
-    let indptr = next.clone();
-    let (mut indices, mut weights) = (vec![0u32; graph.indices.len()], vec![0f32; graph.indices.len()]);
-    for i in 0..n {
-        let (row, values) = graph.row(i);
-        for (&j, &w) in row.iter().zip(values) {
-            let at = next[j as usize] as usize;
-            (indices[at], weights[at]) = (i as u32, w);
-            next[j as usize] += 1;
-        }
-    }
-    let turned = Connectivities { indptr, indices, weights };
-    if turned == graph {
-        return graph;
-    }
-    let mut sum = Connectivities { indptr: vec![0], indices: Vec::new(), weights: Vec::new() };
-    let mut both: Vec<(u32, f32)> = Vec::new();
-    for i in 0..n {
-        both.clear();
-        for (row, values) in [graph.row(i), turned.row(i)] {
-            both.extend(row.iter().copied().zip(values.iter().copied()));
-        }
-        push_row(&mut sum, &mut both);
-    }
-    sum
+    Ok(graph.symmetric())
 }
 
 /// Positions of an int32 or int64 array.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._calls import old_positionals
+from .._calls import names_fields, old_positionals
 from .._cellmill import cluster
 from .._graph import categorical, choose_graph, parts, renamed, restrict
 from .._matrix import check_adata, seed_of
-from .._report import say
+from .._report import _outside, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+@names_fields
 def leiden(
     adata: AnnData,
     resolution: float | Sequence[float] = 1,
@@ -99,6 +101,8 @@ def leiden(
     if unknown:
         msg = f"leiden() got an unexpected keyword argument {sorted(unknown)[0]!r}"
         raise TypeError(msg)
+    if clustering_args:
+        warnings.warn(f"leiden: no effect of {', '.join(sorted(clustering_args))}", UserWarning, stacklevel=_outside())
     _check_dtype(dtype)
     return _cluster(
         "leiden", adata, resolution, restrict_to, seed_of(random_state, rng), random_state, key_added, adjacency, use_weights, n_iterations,
